@@ -4,8 +4,8 @@
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { type GoField, type GoPackage, type GoType, parseGoPackage } from './go-types.ts'
 
 const version = 'v0.36.3'
@@ -14,9 +14,21 @@ const version = 'v0.36.3'
 const packages: Record<string, { path: string; group?: string; version?: string }> = {
   'meta/v1': { path: 'k8s.io/apimachinery/pkg/apis/meta/v1' },
   'core/v1': { path: 'k8s.io/api/core/v1', group: '', version: 'v1' },
-  'admissionregistration/v1': { path: 'k8s.io/api/admissionregistration/v1', group: 'admissionregistration.k8s.io', version: 'v1' },
-  'apiextensions/v1': { path: 'k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1', group: 'apiextensions.k8s.io', version: 'v1' },
-  'apiregistration/v1': { path: 'k8s.io/kube-aggregator/pkg/apis/apiregistration/v1', group: 'apiregistration.k8s.io', version: 'v1' },
+  'admissionregistration/v1': {
+    path: 'k8s.io/api/admissionregistration/v1',
+    group: 'admissionregistration.k8s.io',
+    version: 'v1',
+  },
+  'apiextensions/v1': {
+    path: 'k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1',
+    group: 'apiextensions.k8s.io',
+    version: 'v1',
+  },
+  'apiregistration/v1': {
+    path: 'k8s.io/kube-aggregator/pkg/apis/apiregistration/v1',
+    group: 'apiregistration.k8s.io',
+    version: 'v1',
+  },
   'apps/v1': { path: 'k8s.io/api/apps/v1', group: 'apps', version: 'v1' },
   'authentication/v1': { path: 'k8s.io/api/authentication/v1', group: 'authentication.k8s.io', version: 'v1' },
   'authorization/v1': { path: 'k8s.io/api/authorization/v1', group: 'authorization.k8s.io', version: 'v1' },
@@ -54,13 +66,34 @@ const scalars: Record<string, string> = {
   'k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1.JSONSchemaPropsOrStringArray': 'schemaorstrings',
 }
 const goScalars: Record<string, string> = {
-  string: 'string', bool: 'bool', int32: 'int32', int64: 'int64', int: 'int64', uint32: 'int64', uint64: 'int64', float64: 'double', byte: 'byte',
+  string: 'string',
+  bool: 'bool',
+  int32: 'int32',
+  int64: 'int64',
+  int: 'int64',
+  uint32: 'int64',
+  uint64: 'int64',
+  float64: 'double',
+  byte: 'byte',
 }
 const tsScalars: Record<string, string> = {
-  string: 'string', bool: 'boolean', int32: 'number', int64: 'number', double: 'number', bytes: 'string', time: 'string',
-  microtime: 'string', duration: 'string', quantity: 'string', intorstring: 'number | string',
-  fieldsv1: 'Record<string, unknown>', rawextension: 'unknown', json: 'unknown',
-  schemaorarray: 'JSONSchemaProps | JSONSchemaProps[]', schemaorbool: 'JSONSchemaProps | boolean', schemaorstrings: 'JSONSchemaProps | string[]',
+  string: 'string',
+  bool: 'boolean',
+  int32: 'number',
+  int64: 'number',
+  double: 'number',
+  bytes: 'string',
+  time: 'string',
+  microtime: 'string',
+  duration: 'string',
+  quantity: 'string',
+  intorstring: 'number | string',
+  fieldsv1: 'Record<string, unknown>',
+  rawextension: 'unknown',
+  json: 'unknown',
+  schemaorarray: 'JSONSchemaProps | JSONSchemaProps[]',
+  schemaorbool: 'JSONSchemaProps | boolean',
+  schemaorstrings: 'JSONSchemaProps | string[]',
 }
 
 /** One field in the table. Keys are short because there are thousands. See src/api/schema/table.ts for their meaning. */
@@ -100,8 +133,14 @@ function modules(): Map<string, string> {
   mkdirSync(dir, { recursive: true })
   writeFileSync(join(dir, 'go.mod'), 'module generate\n\ngo 1.24\n')
   const names = ['k8s.io/api', 'k8s.io/apimachinery', 'k8s.io/apiextensions-apiserver', 'k8s.io/kube-aggregator']
-  const out = execFileSync('go', ['mod', 'download', '-json', ...names.map((n) => `${n}@${version}`)], { cwd: dir, encoding: 'utf8' })
-  const found = out.split(/(?<=\n})\n/).filter((t) => t.trim() !== '').map((t) => JSON.parse(t) as { Path: string; Dir: string })
+  const out = execFileSync('go', ['mod', 'download', '-json', ...names.map((n) => `${n}@${version}`)], {
+    cwd: dir,
+    encoding: 'utf8',
+  })
+  const found = out
+    .split(/(?<=\n})\n/)
+    .filter((t) => t.trim() !== '')
+    .map((t) => JSON.parse(t) as { Path: string; Dir: string })
   return new Map(found.map((m) => [m.Path, m.Dir]))
 }
 
@@ -110,7 +149,9 @@ function load(): void {
   for (const [short, { path }] of Object.entries(packages)) {
     const module = [...dirs.keys()].find((m) => path.startsWith(`${m}/`)) ?? ''
     const dir = join(dirs.get(module) ?? '', path.slice(module.length))
-    const files = readdirSync(dir).filter((f) => f.endsWith('.go') && !f.endsWith('_test.go') && !/^(generated|zz_|types_swagger)/.test(f))
+    const files = readdirSync(dir).filter(
+      (f) => f.endsWith('.go') && !f.endsWith('_test.go') && !/^(generated|zz_|types_swagger)/.test(f),
+    )
     parsed.set(short, parseGoPackage(files.map((f) => readFileSync(join(dir, f), 'utf8'))))
   }
 }
@@ -243,9 +284,20 @@ function emitTypes(short: string): { text: string; messages: Record<string, Row[
     const ext = bases.length > 0 ? ` extends ${bases.join(', ')}` : ''
     out.push(`export interface ${name}${ext} {\n${lines.join('\n')}\n}\n`)
   }
-  if (short === 'meta/v1') out.push('/** Metadata of an object that lives in a namespace. */\nexport interface NamespacedMeta extends ObjectMeta {\n  namespace: string\n}\n')
-  const head = [...imports].sort().map((i) => `import type * as ${tsName(i).replace(/-(\w)/g, (_, c: string) => c.toUpperCase())} from './${tsName(i)}.ts'`)
-  return { text: `// Generated by npm run generate from ${packages[short]?.path} ${version}. Do not edit.\n${head.join('\n')}\n\n${out.join('\n')}`, messages }
+  if (short === 'meta/v1')
+    out.push(
+      '/** Metadata of an object that lives in a namespace. */\nexport interface NamespacedMeta extends ObjectMeta {\n  namespace: string\n}\n',
+    )
+  const head = [...imports]
+    .sort()
+    .map(
+      (i) =>
+        `import type * as ${tsName(i).replace(/-(\w)/g, (_, c: string) => c.toUpperCase())} from './${tsName(i)}.ts'`,
+    )
+  return {
+    text: `// Generated by npm run generate from ${packages[short]?.path} ${version}. Do not edit.\n${head.join('\n')}\n\n${out.join('\n')}`,
+    messages,
+  }
 }
 
 function apiVersion(short: string): string {
@@ -277,10 +329,13 @@ function resources(): string {
       let constant = plural(name).length === name.length ? name : `${name}${resource.slice(name.length)}`
       if (resource.endsWith('ies') && name.endsWith('y')) constant = `${name.slice(0, -1)}ies`
       constant = constant.replace(/^[A-Z]+(?=[A-Z][a-z])|^[A-Z]/, (c) => c.toLowerCase())
-      if (seen.has(constant)) constant = `${short.split('/')[0]}${v === 'v1' ? '' : v.toUpperCase()}${constant.replace(/^./, (c) => c.toUpperCase())}`
+      if (seen.has(constant))
+        constant = `${short.split('/')[0]}${v === 'v1' ? '' : v.toUpperCase()}${constant.replace(/^./, (c) => c.toUpperCase())}`
       seen.add(constant)
       used = true
-      lines.push(`export const ${constant}: Resource<${alias}.${name}> = { group: '${group}', version: '${v}', resource: '${camel}', kind: '${name}', namespaced: ${namespaced} }`)
+      lines.push(
+        `export const ${constant}: Resource<${alias}.${name}> = { group: '${group}', version: '${v}', resource: '${camel}', kind: '${name}', namespaced: ${namespaced} }`,
+      )
     }
     if (used) imports.push(`import type * as ${alias} from './${tsName(short)}.ts'`)
   }
@@ -295,7 +350,10 @@ for (const short of Object.keys(packages)) {
   Object.assign(table, messages)
   writeFileSync(new URL(`${tsName(short)}.ts`, gen), text)
 }
-const body = Object.entries(table).map(([name, rows]) => `${JSON.stringify(name)}:[${rows.length > 0 ? '\n' : ''}${rows.map((r) => JSON.stringify(r)).join(',\n')}]`)
+const body = Object.entries(table).map(
+  ([name, rows]) =>
+    `${JSON.stringify(name)}:[${rows.length > 0 ? '\n' : ''}${rows.map((r) => JSON.stringify(r)).join(',\n')}]`,
+)
 writeFileSync(new URL('table.json', gen), `{\n${body.join(',\n')}\n}\n`)
 writeFileSync(new URL('resources.ts', gen), resources())
 console.log(`${Object.keys(table).length} messages, ${Object.values(table).flat().length} fields`)

@@ -16,8 +16,18 @@ export interface GoField {
 }
 
 export type GoType =
-  | { readonly kind: 'struct'; readonly name: string; readonly fields: GoField[]; readonly markers: ReadonlyMap<string, string[]> }
-  | { readonly kind: 'alias'; readonly name: string; readonly target: string; readonly markers: ReadonlyMap<string, string[]> }
+  | {
+      readonly kind: 'struct'
+      readonly name: string
+      readonly fields: GoField[]
+      readonly markers: ReadonlyMap<string, string[]>
+    }
+  | {
+      readonly kind: 'alias'
+      readonly name: string
+      readonly target: string
+      readonly markers: ReadonlyMap<string, string[]>
+    }
 
 export interface GoPackage {
   readonly types: Map<string, GoType>
@@ -58,7 +68,8 @@ function parseGoSource(source: string, pkg: GoPackage): void {
       i = end
     } else {
       const alias = /^type (\w+) (?:= )?([\w.[\]*]+)$/.exec(line)
-      if (alias?.[1] && alias[2]) pkg.types.set(alias[1], { kind: 'alias', name: alias[1], target: alias[2], markers: parseMarkers(comments) })
+      if (alias?.[1] && alias[2])
+        pkg.types.set(alias[1], { kind: 'alias', name: alias[1], target: alias[2], markers: parseMarkers(comments) })
     }
     // A blank line between a marker block and its doc comment is usual, so markers survive one blank line.
     if (line !== '' || lines[i + 1]?.startsWith('//') === false) comments = line === '' ? comments : []
@@ -84,7 +95,12 @@ function parseFields(lines: readonly string[]): GoField[] {
   return fields
 }
 
-function parseField(goName: string | undefined, goType: string, tag: string, markers: Map<string, string[]>): GoField | undefined {
+function parseField(
+  goName: string | undefined,
+  goType: string,
+  tag: string,
+  markers: Map<string, string[]>,
+): GoField | undefined {
   const tags = new Map([...tag.matchAll(/(\w+):"([^"]*)"/g)].map((m) => [m[1] ?? '', m[2] ?? '']))
   const [json = '', ...options] = (tags.get('json') ?? '').split(',')
   if (json === '-') return undefined
