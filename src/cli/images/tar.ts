@@ -1,0 +1,43 @@
+/** One member of an archive. Directories end in `/`. */
+export type TarEntry =
+  | { readonly path: string; readonly type: 'file'; readonly mode: number; readonly data: Uint8Array }
+  | { readonly path: string; readonly type: 'directory'; readonly mode: number }
+  | { readonly path: string; readonly type: 'symlink'; readonly target: string }
+
+const block = 512
+const typeFlag = { file: '0', symlink: '2', directory: '5' } as const
+
+/**
+ * A POSIX ustar archive (IEEE 1003.1) of the entries, in their order; owner 0:0 and time 0, so that equal input gives
+ * equal bytes and so equal digests. Throws a RangeError for a path of more than 100 bytes.
+ */
+export function writeTar(entries: readonly TarEntry[]): Uint8Array {
+  const parts: Uint8Array[] = []
+  for (const entry of entries) {
+    const data = entry.type === 'file' ? entry.data : new Uint8Array()
+    parts.push(header(entry, data.length), data, new Uint8Array((block - (data.length % block)) % block))
+  }
+  parts.push(new Uint8Array(2 * block))
+  return Buffer.concat(parts)
+}
+
+function header(entry: TarEntry, size: number): Uint8Array {
+  const out = Buffer.alloc(block)
+  if (Buffer.byteLength(entry.path) > 100)
+    throw new RangeError(`Cannot archive ${JSON.stringify(entry.path)}: longer than 100 bytes`)
+  const octal = (value: number, width: number) => `${value.toString(8).padStart(width - 1, '0')}\0`
+  out.write(entry.path, 0)
+  out.write(octal(entry.type === 'symlink' ? 0o777 : entry.mode, 8), 100)
+  out.write(octal(0, 8), 108)
+  out.write(octal(0, 8), 116)
+  out.write(octal(size, 12), 124)
+  out.write(octal(0, 12), 136)
+  out.write('        ', 148)
+  out.write(typeFlag[entry.type], 156)
+  if (entry.type === 'symlink') out.write(entry.target, 157)
+  out.write('ustar\0', 257)
+  out.write('00', 263)
+  const sum = out.reduce((a, b) => a + b, 0)
+  out.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
+  return out
+}
