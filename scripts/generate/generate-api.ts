@@ -2,13 +2,12 @@
  * Writes src/api/gen/ from the published Go modules of the Kubernetes API: TypeScript types, the field table and the
  * list of resources. Run it with `npm run generate`; it needs Go on the PATH (only to fetch the modules).
  */
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { disagreements } from './crosscheck.ts'
 import { type GoField, type GoPackage, type GoType, parseGoPackage } from './go-types.ts'
-
-const version = 'v0.36.3'
+import { fetchModules, version } from './modules.ts'
+import { parseProtoMessages } from './proto.ts'
 
 /** Short package name -> Go import path, API group and version. Order is the order of output. */
 const packages: Record<string, { path: string; group?: string; version?: string }> = {
@@ -97,7 +96,7 @@ const tsScalars: Record<string, string> = {
 }
 
 /** One field in the table. Keys are short because there are thousands. See src/api/schema/table.ts for their meaning. */
-interface Row {
+export interface Row {
   n: string
   t: string
   p?: number
@@ -107,6 +106,8 @@ interface Row {
   s?: 1
   i?: 1
   ptr?: 1
+  w?: 1
+  g?: string
   l?: string
   k?: string[]
   mt?: string
@@ -123,35 +124,27 @@ interface Resolved {
   readonly repeated: boolean
   readonly map: boolean
   readonly enum?: string[]
+  /** Go's name of a named string or number, as its decoder prints it: `v1.RestartPolicy`. */
+  readonly named?: string
+  /** A named slice: protobuf has it as a message with one field `items`. */
+  readonly wrapped?: boolean
 }
 
 const shortOf = new Map(Object.entries(packages).map(([short, { path }]) => [path, short]))
 const parsed = new Map<string, GoPackage>()
 
-function modules(): Map<string, string> {
-  const dir = join(tmpdir(), 'weft-generate')
-  mkdirSync(dir, { recursive: true })
-  writeFileSync(join(dir, 'go.mod'), 'module generate\n\ngo 1.24\n')
-  const names = ['k8s.io/api', 'k8s.io/apimachinery', 'k8s.io/apiextensions-apiserver', 'k8s.io/kube-aggregator']
-  const out = execFileSync('go', ['mod', 'download', '-json', ...names.map((n) => `${n}@${version}`)], {
-    cwd: dir,
-    encoding: 'utf8',
-  })
-  const found = out
-    .split(/(?<=\n})\n/)
-    .filter((t) => t.trim() !== '')
-    .map((t) => JSON.parse(t) as { Path: string; Dir: string })
-  return new Map(found.map((m) => [m.Path, m.Dir]))
-}
+const modules = ['k8s.io/api', 'k8s.io/apimachinery', 'k8s.io/apiextensions-apiserver', 'k8s.io/kube-aggregator']
+const protos = new Map<string, string>()
 
 function load(): void {
-  const dirs = modules()
+  const dirs = fetchModules(modules)
   for (const [short, { path }] of Object.entries(packages)) {
     const module = [...dirs.keys()].find((m) => path.startsWith(`${m}/`)) ?? ''
     const dir = join(dirs.get(module) ?? '', path.slice(module.length))
     const files = readdirSync(dir).filter(
       (f) => f.endsWith('.go') && !f.endsWith('_test.go') && !/^(generated|zz_|types_swagger)/.test(f),
     )
+    protos.set(short, readFileSync(join(dir, 'generated.proto'), 'utf8'))
     parsed.set(short, parseGoPackage(files.map((f) => readFileSync(join(dir, f), 'utf8'))))
   }
 }
@@ -175,11 +168,15 @@ function resolve(short: string, goType: string): Resolved {
   if (type === undefined) throw new Error(`${short}: ${goType} is not declared in ${target}`)
   if (type.kind === 'struct') return { message: `${target}.${name}`, pointer: false, repeated: false, map: false }
   const resolved = resolve(target, type.target)
+  if (resolved.repeated && resolved.scalar === 'string') return { ...resolved, wrapped: true }
+  if (resolved.repeated || resolved.map) return resolved
   const values = parsed.get(target)?.constants.get(name)
-  return type.markers.has('enum') && values !== undefined ? { ...resolved, enum: values } : resolved
+  const named = `${target.split('/')[1]}.${name}`
+  return type.markers.has('enum') && values !== undefined
+    ? { ...resolved, named, enum: values }
+    : { ...resolved, named }
 }
 
-/** Aliases of slices become messages with one field `items` in protobuf when they are map values. */
 function row(short: string, field: GoField): Row {
   const r = resolve(short, field.goType)
   const isStruct = r.message !== undefined && !r.pointer && !r.repeated && !r.map
@@ -190,7 +187,10 @@ function row(short: string, field: GoField): Row {
   if (field.inline) out.i = 1
   if (r.pointer) out.ptr = 1
   if (!field.omitempty && !field.omitzero && !field.optionalMarker && !field.inline) out.q = 1
-  if (isStruct && !field.omitzero && !field.inline) out.s = 1
+  const isQuantity = r.scalar === 'quantity' && !r.pointer && !r.repeated && !r.map
+  if ((isStruct || isQuantity) && !field.omitzero && !field.inline) out.s = 1
+  if (r.wrapped) out.w = 1
+  if (r.named) out.g = r.named
   const listType = field.markers.get('listType')?.[0] ?? field.markers.get('k8s:listType')?.[0]
   if (listType) out.l = listType
   const keys = field.markers.get('listMapKey') ?? field.markers.get('k8s:listMapKey')
@@ -202,7 +202,9 @@ function row(short: string, field: GoField): Row {
   const fallback = field.markers.get('default')?.[0]
   if (fallback !== undefined) {
     try {
-      out.d = JSON.parse(fallback)
+      const value: unknown = JSON.parse(fallback)
+      // A zero value behind omitempty is never written, so it is no default.
+      if (r.pointer || (value !== '' && value !== 0 && value !== false)) out.d = value
     } catch {
       // `ref(...)` defaults point at Go constants; those are written by hand in the kinds' files.
     }
@@ -309,7 +311,7 @@ function apiVersion(short: string): string {
 const stored = new Set(['name', 'uid', 'resourceVersion', 'creationTimestamp'])
 function type_optional(r: Row, short: string, name: string): boolean {
   if (short === 'meta/v1' && name === 'ObjectMeta') return !stored.has(r.n)
-  if (r.s) return false
+  if (r.s && r.t !== 'quantity') return false
   return r.q === undefined
 }
 
@@ -325,7 +327,6 @@ function resources(): string {
       if (type.kind !== 'struct' || !type.markers.has('genclient') || name === 'Scale') continue
       const namespaced = !type.markers.has('genclient:nonNamespaced')
       const resource = plural(name)
-      const camel = resource.replace(/^/, '')
       let constant = plural(name).length === name.length ? name : `${name}${resource.slice(name.length)}`
       if (resource.endsWith('ies') && name.endsWith('y')) constant = `${name.slice(0, -1)}ies`
       constant = constant.replace(/^[A-Z]+(?=[A-Z][a-z])|^[A-Z]/, (c) => c.toLowerCase())
@@ -334,7 +335,7 @@ function resources(): string {
       seen.add(constant)
       used = true
       lines.push(
-        `export const ${constant}: Resource<${alias}.${name}> = { group: '${group}', version: '${v}', resource: '${camel}', kind: '${name}', namespaced: ${namespaced} }`,
+        `export const ${constant}: Resource<${alias}.${name}> = { group: '${group}', version: '${v}', resource: '${resource}', kind: '${name}', namespaced: ${namespaced} }`,
       )
     }
     if (used) imports.push(`import type * as ${alias} from './${tsName(short)}.ts'`)
@@ -350,6 +351,10 @@ for (const short of Object.keys(packages)) {
   Object.assign(table, messages)
   writeFileSync(new URL(`${tsName(short)}.ts`, gen), text)
 }
+const wrong = Object.keys(packages).flatMap((short) =>
+  disagreements(short, table, parseProtoMessages(protos.get(short) ?? '')),
+)
+if (wrong.length > 0) throw new Error(`The table and generated.proto disagree:\n${wrong.join('\n')}`)
 const body = Object.entries(table).map(
   ([name, rows]) =>
     `${JSON.stringify(name)}:[${rows.length > 0 ? '\n' : ''}${rows.map((r) => JSON.stringify(r)).join(',\n')}]`,
