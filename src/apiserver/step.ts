@@ -1,6 +1,7 @@
+import type { Duplex } from 'node:stream'
+import type { DeleteOptions } from '#api/gen/meta-v1.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import type { ApiRequest, ApiResponse } from '#api/wire.ts'
-import type { Duplex } from 'node:stream'
 
 /** The words that the steps of a request share: authenticate, authorize, admit, subresources. */
 
@@ -69,11 +70,38 @@ export interface Registry {
   list<K extends KubeObject>(resource: Resource<K>, namespace?: string): Iterable<K>
   create<K extends KubeObject>(resource: Resource<K>, object: K, user: User): Promise<K>
   /** Reads, changes a copy, writes it, and tries again on conflict. Returning undefined writes nothing. */
-  change<K extends KubeObject>(resource: Resource<K>, namespace: string, name: string, user: User, change: (copy: K) => K | undefined): Promise<K>
+  change<K extends KubeObject>(
+    resource: Resource<K>,
+    namespace: string,
+    name: string,
+    user: User,
+    change: (copy: K) => K | undefined,
+  ): Promise<K>
   /** Removes at once, whatever the grace; finalizers still hold it. */
-  delete(resource: Resource, namespace: string, name: string, preconditions?: { readonly uid?: string; readonly resourceVersion?: string }): Promise<void>
+  delete(
+    resource: Resource,
+    namespace: string,
+    name: string,
+    preconditions?: { readonly uid?: string; readonly resourceVersion?: string },
+  ): Promise<void>
+  /**
+   * What a DELETE request does once it is authorized and admitted: grace, preconditions, propagation, finalizers.
+   * Throws NotFound and Conflict as that does.
+   */
+  remove(
+    resource: Resource,
+    namespace: string,
+    name: string,
+    user: User,
+    options: Partial<DeleteOptions>,
+  ): Promise<void>
+  /** False for a resource that this server does not have (yet): PodDisruptionBudget, PriorityClass. */
+  serves(resource: Resource): boolean
   /** Called for every committed change of the resource, in order, before the write is answered. */
-  onChange<K extends KubeObject>(resource: Resource<K>, listener: (next: K | undefined, old: K | undefined) => void): void
+  onChange<K extends KubeObject>(
+    resource: Resource<K>,
+    listener: (next: K | undefined, old: K | undefined) => void,
+  ): void
 }
 
 /** A subresource or virtual kind that is not plain reading and writing of its parent. */
