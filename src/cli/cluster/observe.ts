@@ -1,0 +1,58 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { ClusterLayout } from './layout.ts'
+import { agentProcess, containerdProcess, type Observed, serverProcess } from './plan.ts'
+import { findProcess, type RunningProcess } from './processes.ts'
+
+/** Says that a namespace has all its devices and addresses; written last, so a crash half-way is seen. */
+export const connectedMarker = (layout: ClusterLayout, netns: string): string => join(layout.runDir, 'connected', netns)
+
+export const pidFile = (layout: ClusterLayout, process: string): string => join(layout.runDir, 'pids', process.replace('/', '.'))
+export const logFile = (layout: ClusterLayout, process: string): string => join(layout.runDir, 'logs', `${process.replace('/', '.')}.log`)
+
+/** Names of all processes that the cluster should have. */
+export function processNames(layout: ClusterLayout): string[] {
+  return [serverProcess, ...layout.nodes.flatMap((node) => [containerdProcess(node), agentProcess(node)])]
+}
+
+export function observe(layout: ClusterLayout): Observed {
+  const namespaces = new Set(namespacesOf(layout.name))
+  const known = new Set(layout.nodes.map((n) => n.netns))
+  return {
+    namespaces,
+    connected: new Set([...namespaces].filter((ns) => existsSync(connectedMarker(layout, ns)))),
+    mounts: new Set(mountsBelow([layout.runDir, layout.stateDir])),
+    running: new Set(runningProcesses(layout).map((p) => p.name)),
+    surplusNodes: [...namespaces].filter((ns) => /-node-\d+$/.test(ns) && !known.has(ns)),
+  }
+}
+
+export function runningProcesses(layout: ClusterLayout): RunningProcess[] {
+  return processNames(layout).flatMap((name) => findProcess(name, pidFile(layout, name)) ?? [])
+}
+
+/** Named namespaces (/run/netns) of the cluster. */
+export function namespacesOf(cluster: string): string[] {
+  const mine = new RegExp(`^weft-${cluster}-(fabric|node-\\d+)$`)
+  return existsSync('/run/netns') ? readdirSync('/run/netns').filter((name) => mine.test(name)) : []
+}
+
+/** Mount points below the directories, deepest first, so that they can be unmounted in that order. */
+export function mountsBelow(dirs: readonly string[], mountinfo = readFileSync('/proc/self/mountinfo', 'utf8')): string[] {
+  return mountinfo
+    .split('\n')
+    .flatMap((line) => line.split(' ')[4] ?? [])
+    .map((path) => path.replaceAll(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))))
+    .filter((path) => dirs.some((dir) => path === dir || path.startsWith(`${dir}/`)))
+    .reverse()
+}
+
+/** Clusters of this machine, by their run directories. */
+export function clusterNames(): string[] {
+  return existsSync('/run/weft') ? readdirSync('/run/weft') : []
+}
+
+/** Number of nodes that a cluster was made with: from its namespaces. */
+export function nodeCountOf(cluster: string): number {
+  return namespacesOf(cluster).filter((ns) => ns !== `weft-${cluster}-fabric`).length
+}

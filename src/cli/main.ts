@@ -1,0 +1,26 @@
+#!/usr/bin/env node
+import { Command } from 'commander'
+import { addAgent } from './agent.ts'
+import { addDown } from './down.ts'
+import { addKubeconfig } from './kubeconfig.ts'
+import { addServer } from './server.ts'
+import { addStatus } from './status.ts'
+import { addUp } from './up.ts'
+
+const program = new Command('weft').description('A Kubernetes in which the network is the first citizen').showHelpAfterError('(weft --help lists the commands)')
+for (const add of [addUp, addDown, addStatus, addKubeconfig, addServer, addAgent]) add(program)
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  // What went wrong, one line; the stack is for `WEFT_DEBUG=1`.
+  process.stderr.write(`weft: ${describe(error)}\n`)
+  if (process.env.WEFT_DEBUG) process.stderr.write(`${(error as Error).stack}\n`)
+  process.exitCode = 1
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const cause = error.cause instanceof Error && !error.message.includes(error.cause.message) ? `: ${describe(error.cause)}` : ''
+  return `${error.message}${cause}`
+}

@@ -1,0 +1,35 @@
+import { writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import type { Row } from './row.ts'
+
+/** Each group is a file of its own; it is loaded only when it is asked for. */
+const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
+  net: () => import('./net.ts'),
+  api: () => import('./api.ts'),
+  start: () => import('./start.ts'),
+  pod: () => import('./pod.ts'),
+}
+
+const { values, positionals } = parseArgs({ options: { json: { type: 'string' } }, allowPositionals: true })
+const wanted = positionals.length > 0 ? positionals : Object.keys(groups)
+const rows: Row[] = []
+for (const name of wanted) {
+  const group = groups[name]
+  if (group === undefined) throw new RangeError(`no group ${JSON.stringify(name)}: use ${Object.keys(groups).join(', ')}`)
+  const { run } = await group()
+  process.stdout.write(`\n${name}\n`)
+  for (const row of await run()) {
+    rows.push(row)
+    process.stdout.write(`  ${row.name.padEnd(64)} ${format(row.ratio).padStart(9)} ${goalText(row)}\n`)
+  }
+}
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`)
+
+function format(ratio: number): string {
+  return ratio >= 100 ? ratio.toFixed(0) : ratio.toFixed(2)
+}
+
+function goalText({ ratio, goal, atMost }: Row): string {
+  const reached = atMost ? ratio <= goal : ratio >= goal
+  return `goal ${atMost ? '<=' : '>='} ${format(goal)}  ${reached ? 'reached' : 'MISSED'}`
+}
