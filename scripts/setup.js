@@ -49,6 +49,7 @@ export function asRoot(command, args) {
 export function setUp(steps) {
   if (process.platform !== 'linux') fail(`Weft runs on Linux, this is ${process.platform}`)
   timed(steps, 'Debian packages', installPackages)
+  timed(steps, 'kubectl', installKubectl)
   timed(steps, 'npm packages', installModules)
   timed(steps, 'native/', buildNative)
 }
@@ -69,6 +70,19 @@ function installPackages() {
     env,
   })
   return `installed ${missing.join(' ')}`
+}
+
+/** A kubectl that is there is left alone, whatever its version; tests fetch the distribution's where they need it. */
+function installKubectl() {
+  if (spawnSync('sh', ['-c', 'command -v kubectl'], { stdio: 'ignore' }).status === 0) return 'there'
+  process.stdout.write('Installing Debian package: kubernetes-client\n')
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  must(
+    'apt-get install',
+    ...asRoot('apt-get', ['install', '-y', '-qq', '--no-install-recommends', 'kubernetes-client']),
+    { env },
+  )
+  return 'installed kubernetes-client'
 }
 
 function installModules() {

@@ -19,7 +19,12 @@ function run(name, file, args) {
 run('cluster: weft up', 'src/cli/main.ts', ['up', '--nodes', '2'])
 run('demo: apply and check', 'scripts/demo.ts', [])
 
-process.stdout.write(`\n${table(steps.map((s) => [s.name, `${s.seconds.toFixed(1)} s`, s.detail]), ['STEP', 'TIME', ''])}\n`)
+process.stdout.write(
+  `\n${table(
+    steps.map((s) => [s.name, `${s.seconds.toFixed(1)} s`, s.detail]),
+    ['STEP', 'TIME', ''],
+  )}\n`,
+)
 process.stdout.write(`
 The cluster is running. To go on:
   export KUBECONFIG=$(npx weft kubeconfig)

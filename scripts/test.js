@@ -6,7 +6,12 @@ import { countTap } from './tap.js'
 
 const steps = []
 setUp(steps)
-process.stdout.write(`${table(steps.map((s) => [s.name, `${s.seconds.toFixed(1)} s`, s.detail]), ['STEP', 'TIME', ''])}\n\n`)
+process.stdout.write(
+  `${table(
+    steps.map((s) => [s.name, `${s.seconds.toFixed(1)} s`, s.detail]),
+    ['STEP', 'TIME', ''],
+  )}\n\n`,
+)
 
 const bin = (name) => join(root, 'node_modules/.bin', name)
 /** One after the other, because the later ones measure and kill: they want the machine for themselves. */
@@ -14,10 +19,30 @@ const suites = [
   { name: 'types', command: bin('tsc'), args: [] },
   { name: 'lint and format', command: bin('biome'), args: ['check', '--error-on-warnings', '.'] },
   { name: 'fast', command: bin('ava'), args: ['--tap', 'src/**/*.test.ts', 'test/layout.test.ts'] },
-  { name: 'packets', command: bin('ava'), args: ['--tap', '--serial', '--timeout=3m', 'test/packets/**/*.test.ts'], asRoot: true },
-  { name: 'kubelet', command: bin('ava'), args: ['--tap', '--serial', '--concurrency=1', '--timeout=3m', 'test/kubelet/**/*.test.ts'], asRoot: true },
-  { name: 'cluster', command: bin('ava'), args: ['--tap', '--serial', '--concurrency=1', '--timeout=5m', 'test/cluster/**/*.test.ts'], asRoot: true },
-  { name: 'drills', command: bin('ava'), args: ['--tap', '--serial', '--concurrency=1', '--timeout=8m', 'test/drills/**/*.test.ts'], asRoot: true },
+  {
+    name: 'packets',
+    command: bin('ava'),
+    args: ['--tap', '--serial', '--timeout=3m', 'test/packets/**/*.test.ts'],
+    asRoot: true,
+  },
+  {
+    name: 'kubelet',
+    command: bin('ava'),
+    args: ['--tap', '--serial', '--concurrency=1', '--timeout=3m', 'test/kubelet/**/*.test.ts'],
+    asRoot: true,
+  },
+  {
+    name: 'cluster',
+    command: bin('ava'),
+    args: ['--tap', '--serial', '--concurrency=1', '--timeout=5m', 'test/cluster/**/*.test.ts'],
+    asRoot: true,
+  },
+  {
+    name: 'drills',
+    command: bin('ava'),
+    args: ['--tap', '--serial', '--concurrency=1', '--timeout=8m', 'test/drills/**/*.test.ts'],
+    asRoot: true,
+  },
 ]
 const only = process.argv.slice(2)
 let passed = 0
@@ -27,12 +52,16 @@ for (const suite of suites.filter((s) => only.length === 0 || only.includes(s.na
   const start = performance.now()
   const { code, output } = await runSuite(suite)
   const isTap = suite.args.includes('--tap')
-  const counts = isTap ? countTap(output) : { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0, failures: output }
+  const counts = isTap
+    ? countTap(output)
+    : { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0, failures: output }
   const broken = code !== 0 && counts.failed === 0
   passed += counts.passed
   failed += counts.failed + (broken ? 1 : 0)
   skipped += counts.skipped
-  process.stdout.write(`${code === 0 ? 'ok  ' : 'FAIL'} ${suite.name}: ${counts.passed} passed, ${counts.failed} failed (${((performance.now() - start) / 1000).toFixed(1)} s)\n`)
+  process.stdout.write(
+    `${code === 0 ? 'ok  ' : 'FAIL'} ${suite.name}: ${counts.passed} passed, ${counts.failed} failed (${((performance.now() - start) / 1000).toFixed(1)} s)\n`,
+  )
   if (code !== 0) process.stdout.write(`${broken ? output.slice(-20000) : counts.failures}\n`)
 }
 process.stdout.write(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`)

@@ -7,7 +7,9 @@ import { addServer } from './server.ts'
 import { addStatus } from './status.ts'
 import { addUp } from './up.ts'
 
-const program = new Command('weft').description('A Kubernetes in which the network is the first citizen').showHelpAfterError('(weft --help lists the commands)')
+const program = new Command('weft')
+  .description('A Kubernetes in which the network is the first citizen')
+  .showHelpAfterError('(weft --help lists the commands)')
 for (const add of [addUp, addDown, addStatus, addKubeconfig, addServer, addAgent]) add(program)
 
 try {
@@ -21,6 +23,7 @@ try {
 
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  const cause = error.cause instanceof Error && !error.message.includes(error.cause.message) ? `: ${describe(error.cause)}` : ''
+  const cause =
+    error.cause instanceof Error && !error.message.includes(error.cause.message) ? `: ${describe(error.cause)}` : ''
   return `${error.message}${cause}`
 }

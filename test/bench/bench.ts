@@ -15,7 +15,8 @@ const wanted = positionals.length > 0 ? positionals : Object.keys(groups)
 const rows: Row[] = []
 for (const name of wanted) {
   const group = groups[name]
-  if (group === undefined) throw new RangeError(`no group ${JSON.stringify(name)}: use ${Object.keys(groups).join(', ')}`)
+  if (group === undefined)
+    throw new RangeError(`no group ${JSON.stringify(name)}: use ${Object.keys(groups).join(', ')}`)
   const { run } = await group()
   process.stdout.write(`\n${name}\n`)
   for (const row of await run()) {

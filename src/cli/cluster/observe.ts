@@ -7,8 +7,10 @@ import { findProcess, type RunningProcess } from './processes.ts'
 /** Says that a namespace has all its devices and addresses; written last, so a crash half-way is seen. */
 export const connectedMarker = (layout: ClusterLayout, netns: string): string => join(layout.runDir, 'connected', netns)
 
-export const pidFile = (layout: ClusterLayout, process: string): string => join(layout.runDir, 'pids', process.replace('/', '.'))
-export const logFile = (layout: ClusterLayout, process: string): string => join(layout.runDir, 'logs', `${process.replace('/', '.')}.log`)
+export const pidFile = (layout: ClusterLayout, process: string): string =>
+  join(layout.runDir, 'pids', process.replace('/', '.'))
+export const logFile = (layout: ClusterLayout, process: string): string =>
+  join(layout.runDir, 'logs', `${process.replace('/', '.')}.log`)
 
 /** Names of all processes that the cluster should have. */
 export function processNames(layout: ClusterLayout): string[] {
@@ -38,7 +40,10 @@ export function namespacesOf(cluster: string): string[] {
 }
 
 /** Mount points below the directories, deepest first, so that they can be unmounted in that order. */
-export function mountsBelow(dirs: readonly string[], mountinfo = readFileSync('/proc/self/mountinfo', 'utf8')): string[] {
+export function mountsBelow(
+  dirs: readonly string[],
+  mountinfo = readFileSync('/proc/self/mountinfo', 'utf8'),
+): string[] {
   return mountinfo
     .split('\n')
     .flatMap((line) => line.split(' ')[4] ?? [])

@@ -54,7 +54,8 @@ export function planUp({ layout }: UpOptions, observed: Observed): Action[] {
   for (const node of nodes) {
     if (!observed.connected.has(node.netns)) actions.push({ do: 'create-node-namespace', node, fabric })
     if (!observed.mounts.has(node.bpffs)) actions.push({ do: 'mount-bpffs', path: node.bpffs })
-    if (!observed.running.has(containerdProcess(node))) actions.push({ do: 'start-containerd', node }, { do: 'import-images', node })
+    if (!observed.running.has(containerdProcess(node)))
+      actions.push({ do: 'start-containerd', node }, { do: 'import-images', node })
   }
   actions.push({ do: 'wait-server' })
   for (const node of nodes) if (!observed.running.has(agentProcess(node))) actions.push({ do: 'start-agent', node })

@@ -1,0 +1,93 @@
+import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+import { type ClusterLayout, layoutCluster } from '#cli/cluster/layout.ts'
+import { distributionKubectl } from '../../scripts/kubectl.js'
+
+const root = resolve(import.meta.dirname, '../..')
+const run = promisify(execFile)
+
+export interface Outcome {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** A cluster for one test file: real processes, real containerd, made by `weft up` and ended by `weft down`. */
+export class TestCluster {
+  readonly layout: ClusterLayout
+  readonly #kubectl: string
+
+  private constructor(layout: ClusterLayout) {
+    this.layout = layout
+    this.#kubectl = distributionKubectl()
+  }
+
+  static up(name: string, nodes = 2): TestCluster {
+    const cluster = new TestCluster(layoutCluster(name, nodes))
+    cluster.weftUp()
+    return cluster
+  }
+
+  weftUp(): string {
+    return weft('up', '--name', this.layout.name, '--nodes', String(this.layout.nodes.length))
+  }
+
+  down(): void {
+    weft('down', '--name', this.layout.name)
+  }
+
+  /** Runs kubectl to its end and throws with its words where it fails. */
+  kubectl(...args: string[]): string {
+    const { code, stdout, stderr } = this.try(args)
+    if (code !== 0) throw new Error(`kubectl ${args.join(' ')} ended with ${code}: ${stderr}${stdout}`)
+    return stdout.trimEnd()
+  }
+
+  /** Runs kubectl to its end, whatever that is. */
+  try(args: readonly string[], input?: string): Outcome {
+    const result = spawnSync(this.#kubectl, args, {
+      encoding: 'utf8',
+      env: this.env,
+      timeout: 60_000,
+      maxBuffer: 64 << 20,
+      ...(input === undefined ? {} : { input }),
+    })
+    return {
+      code: result.status ?? -1,
+      stdout: result.stdout ?? '',
+      stderr: `${result.stderr ?? ''}${result.error?.message ?? ''}`,
+    }
+  }
+
+  apply(yaml: string): string {
+    const { code, stdout, stderr } = this.try(['apply', '-f', '-'], yaml)
+    if (code !== 0) throw new Error(`kubectl apply ended with ${code}: ${stderr}`)
+    return stdout
+  }
+
+  json<T>(...args: string[]): T {
+    return JSON.parse(this.kubectl(...args, '-o', 'json')) as T
+  }
+
+  async kubectlAsync(...args: string[]): Promise<string> {
+    return (await run(this.#kubectl, args, { env: this.env, timeout: 60_000, maxBuffer: 64 << 20 })).stdout.trimEnd()
+  }
+
+  get kubectlPath(): string {
+    return this.#kubectl
+  }
+
+  get env(): NodeJS.ProcessEnv {
+    return { ...process.env, KUBECONFIG: this.layout.server.adminKubeconfig }
+  }
+}
+
+/** Runs the command line as a user does, and throws with its words where it fails. */
+export function weft(...args: string[]): string {
+  return execFileSync(process.execPath, [join(root, 'src/cli/main.ts'), ...args], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 120_000,
+  })
+}
