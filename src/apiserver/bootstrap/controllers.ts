@@ -1,0 +1,110 @@
+import type { PolicyRule } from '#api/gen/rbac-v1.ts'
+import { read, rule } from './rule.ts'
+
+const events = rule(['create', 'patch', 'update'], ['', 'events.k8s.io'], ['events'])
+/** Status may be written whole or by patch: the same power. */
+const change = ['patch', 'update'] as const
+const own = ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'] as const
+
+/**
+ * One role per controller, bound to the service account of that name in kube-system. Upstream's controllers read through
+ * one cache under one identity and their roles list writes only; ours read under their own, so the reads are here too.
+ */
+export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = {
+  'system:controller:certificate-controller': [
+    rule(['delete', ...read], ['certificates.k8s.io'], ['certificatesigningrequests']),
+    rule(change, ['certificates.k8s.io'], ['certificatesigningrequests/approval', 'certificatesigningrequests/status']),
+    {
+      verbs: ['approve'],
+      apiGroups: ['certificates.k8s.io'],
+      resources: ['signers'],
+      resourceNames: ['kubernetes.io/kube-apiserver-client-kubelet'],
+    },
+    {
+      verbs: ['sign'],
+      apiGroups: ['certificates.k8s.io'],
+      resources: ['signers'],
+      resourceNames: [
+        'kubernetes.io/kube-apiserver-client',
+        'kubernetes.io/kube-apiserver-client-kubelet',
+        'kubernetes.io/kubelet-serving',
+        'kubernetes.io/legacy-unknown',
+      ],
+    },
+    rule(['create'], ['authorization.k8s.io'], ['subjectaccessreviews']),
+    // A serving certificate is approved for the addresses its Node has.
+    rule(read, [''], ['nodes']),
+    events,
+  ],
+  'system:controller:daemon-set-controller': [
+    rule(read, ['apps'], ['daemonsets']),
+    rule(change, ['apps'], ['daemonsets/status']),
+    rule(['update'], ['apps'], ['daemonsets/finalizers']),
+    rule(read, [''], ['nodes']),
+    rule(['create', 'delete', 'get', 'list', 'patch', 'watch'], [''], ['pods']),
+    rule(own, ['apps'], ['controllerrevisions']),
+    events,
+  ],
+  'system:controller:deployment-controller': [
+    rule([...read, ...change], ['apps'], ['deployments']),
+    rule(change, ['apps'], ['deployments/status']),
+    rule(['update'], ['apps'], ['deployments/finalizers']),
+    rule(own, ['apps'], ['replicasets']),
+    rule([...read, 'update'], [''], ['pods']),
+    events,
+  ],
+  'system:controller:endpoint-controller': [
+    rule(read, [''], ['pods', 'services', 'nodes']),
+    rule(own, [''], ['endpoints']),
+    events,
+  ],
+  'system:controller:endpointslice-controller': [
+    rule(read, [''], ['nodes', 'pods', 'services']),
+    rule(['update'], [''], ['services/finalizers']),
+    rule(own, ['discovery.k8s.io'], ['endpointslices']),
+    events,
+  ],
+  'system:controller:generic-garbage-collector': [
+    rule(['delete', 'get', 'list', 'patch', 'update', 'watch'], ['*'], ['*']),
+    events,
+  ],
+  'system:controller:namespace-controller': [
+    rule(['delete', ...read], [''], ['namespaces']),
+    rule(change, [''], ['namespaces/finalize', 'namespaces/status']),
+    rule(['delete', 'deletecollection', ...read], ['*'], ['*']),
+  ],
+  'system:controller:node-controller': [
+    rule(['delete', ...read, ...change], [''], ['nodes']),
+    rule(change, [''], ['nodes/status', 'pods/status']),
+    rule(['delete', ...read], [''], ['pods']),
+    events,
+  ],
+  'system:controller:pod-garbage-collector': [
+    rule(['delete', ...read], [''], ['pods']),
+    rule(read, [''], ['nodes']),
+    rule(['patch'], [''], ['pods/status']),
+  ],
+  'system:controller:replicaset-controller': [
+    rule([...read, 'update'], ['apps'], ['replicasets']),
+    rule(change, ['apps'], ['replicasets/status']),
+    rule(['update'], ['apps'], ['replicasets/finalizers']),
+    rule(['create', 'delete', 'get', 'list', 'patch', 'watch'], [''], ['pods']),
+    events,
+  ],
+  'system:controller:root-ca-cert-publisher': [
+    rule(read, [''], ['namespaces']),
+    rule(['create'], [''], ['configmaps']),
+    {
+      verbs: [...read, ...change],
+      apiGroups: [''],
+      resources: ['configmaps'],
+      resourceNames: ['kube-root-ca.crt'],
+    },
+    events,
+  ],
+  'system:controller:service-account-controller': [
+    rule(read, [''], ['namespaces']),
+    rule(['create', ...read], [''], ['serviceaccounts']),
+    events,
+  ],
+}
