@@ -45,10 +45,13 @@ export class TestCluster {
   }
 
   /** Runs kubectl to its end, whatever that is. */
-  try(args: readonly string[], input?: string): Outcome {
+  try(
+    args: readonly string[],
+    { input, env }: { readonly input?: string; readonly env?: Readonly<Record<string, string>> } = {},
+  ): Outcome {
     const result = spawnSync(this.#kubectl, args, {
       encoding: 'utf8',
-      env: this.env,
+      env: { ...this.env, ...env },
       timeout: 60_000,
       maxBuffer: 64 << 20,
       ...(input === undefined ? {} : { input }),
@@ -61,7 +64,7 @@ export class TestCluster {
   }
 
   apply(yaml: string): string {
-    const { code, stdout, stderr } = this.try(['apply', '-f', '-'], yaml)
+    const { code, stdout, stderr } = this.try(['apply', '-f', '-'], { input: yaml })
     if (code !== 0) throw new Error(`kubectl apply ended with ${code}: ${stderr}`)
     return stdout
   }
@@ -72,6 +75,23 @@ export class TestCluster {
 
   async kubectlAsync(...args: string[]): Promise<string> {
     return (await run(this.#kubectl, args, { env: this.env, timeout: 60_000, maxBuffer: 64 << 20 })).stdout.trimEnd()
+  }
+
+  /** Runs kubectl on a terminal of its own (script(1)) and returns what that showed. */
+  script(args: readonly string[]): string {
+    const command = [this.#kubectl, ...args].map((a) => `'${a.replaceAll("'", "'\\''")}'`).join(' ')
+    return execFileSync('script', ['-qec', command, '/dev/null'], {
+      encoding: 'utf8',
+      env: this.env,
+      timeout: 60_000,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+  }
+
+  /** The administrator's kubeconfig with a token in the place of the certificate. */
+  kubeconfigWithToken(token: string): string {
+    const view = JSON.parse(this.kubectl('config', 'view', '--raw', '-o', 'json')) as { users: { user: object }[] }
+    return JSON.stringify({ ...view, users: view.users.map((u) => ({ ...u, user: { token } })) })
   }
 
   get kubectlPath(): string {

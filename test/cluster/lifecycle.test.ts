@@ -1,0 +1,95 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import test from 'ava'
+import { TestCluster, weft } from './cluster.ts'
+
+/** `weft up`, again, after a crash of everything, and `weft down`: what is there and what is left. */
+const name = 't-life'
+
+test.after.always(() => {
+  weft('down', '--name', name)
+})
+
+/** What of the cluster the machine shows, whoever is asked. */
+function traces(): string[] {
+  const found: string[] = []
+  const say = (what: string, text: string) => {
+    for (const line of text.split('\n')) if (line.includes(name)) found.push(`${what}: ${line.trim()}`)
+  }
+  say('namespace', execFileSync('ip', ['netns', 'list'], { encoding: 'utf8' }))
+  say('mount', readFileSync('/proc/self/mountinfo', 'utf8'))
+  say('process', execFileSync('ps', ['-eo', 'pid,args'], { encoding: 'utf8' }).replaceAll(/.*test\/cluster.*/g, ''))
+  for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
+    if (existsSync(`/sys/fs/cgroup/${hierarchy}/weft/${name}`)) found.push(`cgroup: ${hierarchy}`)
+  }
+  if (existsSync(`/sys/fs/cgroup/weft/${name}`)) found.push('cgroup: /')
+  for (const dir of [`/run/weft/${name}`, `/var/lib/weft/${name}`]) if (existsSync(dir)) found.push(`directory: ${dir}`)
+  return found
+}
+
+const ids = (kind: 'prog' | 'link' | 'map'): Set<number> =>
+  new Set(
+    (JSON.parse(execFileSync('bpftool', [kind, 'show', '-j'], { encoding: 'utf8' })) as { id: number }[]).map(
+      (o) => o.id,
+    ),
+  )
+const shimSockets = (): string[] => (existsSync('/run/containerd/s') ? readdirSync('/run/containerd/s') : [])
+
+interface StatusJson {
+  processes: { name: string; pid: number | null }[]
+  nodes: { name: string; ready: boolean }[]
+}
+const status = (): StatusJson => JSON.parse(weft('status', '--name', name, '-o', 'json')) as StatusJson
+
+test.serial('up, up again, kill -9 of everything, up, down: nothing is left', (t) => {
+  const before = { prog: ids('prog'), link: ids('link'), map: ids('map'), shims: shimSockets() }
+  const cluster = TestCluster.up(name)
+  const first = status()
+  t.deepEqual(
+    first.nodes.map((n) => [n.name, n.ready]),
+    [
+      ['node-1', true],
+      ['node-2', true],
+    ],
+  )
+  t.true(first.processes.every((p) => p.pid !== null))
+
+  cluster.weftUp()
+  t.deepEqual(status().processes, first.processes, 'a second up changes nothing')
+
+  cluster.kubectl('create', 'configmap', 'kept', '--from-literal=a=b')
+  cluster.kubectl('create', 'deployment', 'd', '--image=weft.local/echo:1')
+  cluster.kubectl('rollout', 'status', 'deployment/d', '--timeout=60s')
+  t.true(ids('link').size > before.link.size, 'programs are attached')
+
+  for (const { pid } of status().processes) if (pid !== null) process.kill(pid, 'SIGKILL')
+  t.true(status().processes.every((p) => p.pid === null))
+  cluster.weftUp()
+  t.is(cluster.kubectl('get', 'configmap', 'kept', '-o', 'jsonpath={.data.a}'), 'b')
+  cluster.kubectl('rollout', 'status', 'deployment/d', '--timeout=60s')
+
+  cluster.down()
+  t.deepEqual(traces(), [])
+  for (const kind of ['prog', 'link', 'map'] as const)
+    t.deepEqual(
+      [...ids(kind)].filter((id) => !before[kind].has(id)),
+      [],
+      `${kind} left`,
+    )
+  t.deepEqual(shimSockets(), before.shims)
+})
+
+test.serial('down without a cluster says so and ends well', (t) => {
+  t.regex(weft('down', '--name', 't-none'), /there is no cluster "t-none"/)
+})
+
+test.serial('bad flags are refused with the value and the remedy', (t) => {
+  for (const [args, words] of [
+    [['up', '--name', 'Bad_Name'], /--name "Bad_Name": use at most 20/],
+    [['up', '--nodes', '0'], /--nodes 0: use a whole number from 1 to 64/],
+    [['kubeconfig', '--name', 't-none'], /there is no cluster "t-none"/],
+  ] as const) {
+    const error = t.throws(() => weft(...args)) as Error & { stderr?: string }
+    t.regex(error.stderr ?? error.message, words)
+  }
+})
