@@ -1,6 +1,6 @@
-import type { LabelSelector } from '#api/gen/meta-v1.ts'
 import type { ClusterRole, ClusterRoleBinding, PolicyRule, RoleBinding, RoleRef, Subject } from '#api/gen/rbac-v1.ts'
 import { clusterRoleBindings, clusterRoles, roleBindings, roles } from '#api/gen/resources.ts'
+import { selectorFrom } from '#api/meta/selector.ts'
 import type { Attributes, Decision, Registry, User } from '../step.ts'
 import { ruleAllows } from './rules.ts'
 
@@ -115,11 +115,11 @@ export class Rbac {
     const known = this.#aggregated.get(name)
     if (known) return known
     const path = new Set([...seen, name])
+    const selectors = (role.aggregationRule?.clusterRoleSelectors ?? []).map(selectorFrom)
     const rules: PolicyRule[] = []
     for (const other of this.#registry.list(clusterRoles)) {
       if (path.has(other.metadata.name)) continue
-      const labels = other.metadata.labels ?? {}
-      if (!(role.aggregationRule?.clusterRoleSelectors ?? []).some((s) => selects(s, labels))) continue
+      if (!selectors.some((s) => s.matches(other.metadata.labels))) continue
       rules.push(...(other.aggregationRule ? this.#aggregate(other, path) : (other.rules ?? [])))
     }
     // Below another role a cycle may have been cut short: only what was asked for itself is remembered.
@@ -165,26 +165,4 @@ function explain({ kind, metadata, roleRef }: AnyBinding, subject: string): stri
   const bound = metadata.namespace === undefined ? metadata.name : `${metadata.name}/${metadata.namespace}`
   const [who, ...name] = subject.split(' ')
   return `RBAC: allowed by ${kind} "${bound}" of ${roleRef.kind} "${roleRef.name}" to ${who} "${name.join(' ')}"`
-}
-
-function selects({ matchLabels = {}, matchExpressions = [] }: LabelSelector, labels: Record<string, string>): boolean {
-  const expressionHolds = ({ key, operator, values = [] }: (typeof matchExpressions)[number]): boolean => {
-    const value = labels[key]
-    switch (operator) {
-      case 'In':
-        return value !== undefined && values.includes(value)
-      case 'NotIn':
-        return value === undefined || !values.includes(value)
-      case 'Exists':
-        return value !== undefined
-      case 'DoesNotExist':
-        return value === undefined
-      default:
-        return false
-    }
-  }
-  return (
-    Object.entries(matchLabels).every(([key, value]) => labels[key] === value) &&
-    matchExpressions.every(expressionHolds)
-  )
 }
