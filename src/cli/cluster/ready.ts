@@ -1,0 +1,69 @@
+import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { delay } from '#base/async/delay.ts'
+import { nodes } from '#api/gen/resources.ts'
+import type { Client } from '#client/client.ts'
+import { openClient } from '#client/http.ts'
+import { parseKubeconfig } from '#client/kubeconfig.ts'
+import type { ClusterLayout } from './layout.ts'
+
+const readyWithinMs = 60_000
+const pollMs = 25
+
+/** Tries until it holds. `check` is called between tries and throws when waiting is in vain. */
+async function until(what: string, holds: () => Promise<boolean>, check: () => void): Promise<void> {
+  const end = performance.now() + readyWithinMs
+  let last: unknown
+  for (;;) {
+    try {
+      if (await holds()) return
+      last = undefined
+    } catch (error) {
+      last = error
+    }
+    check()
+    if (performance.now() > end) throw new Error(`${what} within ${readyWithinMs / 1000} s`, { cause: last })
+    await delay(pollMs)
+  }
+}
+
+export function waitForSocket(path: string, check: () => void): Promise<void> {
+  return until(`nothing listened on ${path}`, () => connects(path), check)
+}
+
+function connects(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.on('error', () => resolve(false))
+  })
+}
+
+/** The administrator's client of the cluster. */
+export function adminClient(layout: ClusterLayout): Client & AsyncDisposable {
+  return openClient(parseKubeconfig(readFileSync(layout.server.adminKubeconfig, 'utf8')))
+}
+
+export async function waitForServer(layout: ClusterLayout, check: () => void): Promise<void> {
+  await until(
+    'the API server was not ready',
+    async () => {
+      await using client = adminClient(layout)
+      await client.raw('GET', '/readyz', undefined, AbortSignal.timeout(2_000))
+      return true
+    },
+    check,
+  )
+}
+
+export async function waitForNodes(layout: ClusterLayout, check: () => void): Promise<void> {
+  await using client = adminClient(layout)
+  await until('the nodes were not Ready', async () => (await readyNodes(client)).length >= layout.nodes.length, check)
+}
+
+export async function readyNodes(client: Client): Promise<string[]> {
+  const { items } = await client.list(nodes, { signal: AbortSignal.timeout(5_000) })
+  return items.filter((node) => node.status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True')).map((node) => node.metadata.name)
+}

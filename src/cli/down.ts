@@ -1,0 +1,21 @@
+import type { Command } from 'commander'
+import { exists, takeDown } from './cluster/down.ts'
+import { layoutCluster, nodesMax } from './cluster/layout.ts'
+
+export function addDown(program: Command): void {
+  program
+    .command('down')
+    .description('end a cluster of this machine and take away everything of it')
+    .option('--name <name>', 'the cluster', 'weft')
+    .action(async ({ name }: { name: string }) => {
+      // As many nodes as there could be: what an earlier, larger cluster left goes too.
+      const layout = layoutCluster(name, nodesMax)
+      if (!exists(layout)) {
+        process.stdout.write(`there is no cluster ${JSON.stringify(name)}\n`)
+        return
+      }
+      if (process.getuid?.() !== 0) throw new Error('weft down ends processes and unmounts: run it as root (sudo npx weft down)')
+      await takeDown(layout)
+      process.stdout.write(`cluster ${JSON.stringify(name)} is gone\n`)
+    })
+}

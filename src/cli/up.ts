@@ -1,0 +1,35 @@
+import type { Command } from 'commander'
+import { applyUp } from './cluster/apply.ts'
+import { layoutCluster } from './cluster/layout.ts'
+import { observe } from './cluster/observe.ts'
+import { planUp } from './cluster/plan.ts'
+import { checkMachine } from './cluster/prerequisites.ts'
+
+interface UpFlags {
+  readonly name: string
+  readonly nodes: string
+  readonly apiPort?: string
+}
+
+export function addUp(program: Command): void {
+  program
+    .command('up')
+    .description('bring up a cluster on this machine, or what is missing of it')
+    .option('--name <name>', 'the cluster', 'weft')
+    .option('--nodes <count>', 'how many nodes', '2')
+    .option('--api-port <port>', 'port of the API server on 127.0.0.1 (6443, or the next free one)')
+    .action(async (flags: UpFlags) => {
+      const layout = layoutCluster(flags.name, Number(flags.nodes))
+      const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
+      checkMachine()
+      const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort })
+      process.stdout.write(`${summary}\n`)
+    })
+}
+
+function parsePort(text: string): number {
+  const port = Number(text)
+  if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    throw new RangeError(`--api-port ${text}: use a whole number from 1 to 65535`)
+  return port
+}
