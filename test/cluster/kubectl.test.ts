@@ -60,7 +60,7 @@ test.serial('get -o wide, yaml, json and jsonpath show the same pod', (t) => {
   t.regex(cluster.kubectl('get', 'pod', name, '-o', 'yaml'), /\n {2}podIP: 10\.244\./)
   const pod = cluster.json<{ status: { podIPs: { ip: string }[] } }>('get', 'pod', name)
   t.is(pod.status.podIPs.length, 2)
-  t.is(cluster.kubectl('get', 'pod', name, '-o', 'jsonpath={.status.podIP}'), pod.status.podIPs[0]?.ip)
+  t.is(pod.status.podIPs[0]?.ip, cluster.kubectl('get', 'pod', name, '-o', 'jsonpath={.status.podIP}'))
 })
 
 test.serial('describe names the events of a pod', (t) => {

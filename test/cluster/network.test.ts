@@ -1,0 +1,202 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import test from 'ava'
+import { TestCluster } from './cluster.ts'
+
+/** Pods, Services and nodes talk through our programs, both families, TCP and UDP; nothing of netfilter is there. */
+let cluster: TestCluster
+
+interface Pod {
+  readonly name: string
+  readonly node: string
+  readonly ips: readonly string[]
+}
+
+const pods = (selector: string): Pod[] =>
+  cluster
+    .json<{
+      items: { metadata: { name: string }; spec: { nodeName: string }; status: { podIPs: { ip: string }[] } }[]
+    }>('get', 'pods', '-l', selector)
+    .items.map((p) => ({ name: p.metadata.name, node: p.spec.nodeName, ips: p.status.podIPs.map((i) => i.ip) }))
+
+const literal = (ip: string): string => (ip.includes(':') ? `[${ip}]` : ip)
+const inPod = (pod: Pod, script: string): string => cluster.kubectl('exec', pod.name, '--', 'sh', '-c', script)
+const get = (pod: Pod, ip: string, port: number): { pod: string; from: string } =>
+  JSON.parse(inPod(pod, `wget -T 5 -qO- 'http://${literal(ip)}:${port}/'`)) as { pod: string; from: string }
+
+test.before(() => {
+  cluster = TestCluster.up('t-net')
+  cluster.apply(`
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: echo }
+spec:
+  selector: { matchLabels: { app: echo } }
+  template:
+    metadata: { labels: { app: echo } }
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: echo
+          image: weft.local/echo:1
+          env: [{ name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: client }
+spec:
+  selector: { matchLabels: { app: client } }
+  template:
+    metadata: { labels: { app: client } }
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{ name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: onhost }
+spec:
+  selector: { matchLabels: { app: onhost } }
+  template:
+    metadata: { labels: { app: onhost } }
+    spec:
+      hostNetwork: true
+      terminationGracePeriodSeconds: 1
+      containers: [{ name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: echo }
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: { app: echo }
+  ports:
+    - { name: http, port: 80, targetPort: 8080 }
+    - { name: udp, port: 9000, protocol: UDP }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: empty }
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: { app: nobody }
+  ports: [{ port: 80 }]
+`)
+  for (const set of ['echo', 'client', 'onhost'])
+    cluster.kubectl('rollout', 'status', `daemonset/${set}`, '--timeout=60s')
+})
+
+test.after.always(() => cluster?.down())
+
+const clusterIps = (name: string): string[] =>
+  cluster.json<{ spec: { clusterIPs: string[] } }>('get', 'service', name).spec.clusterIPs
+
+test.serial('pods of every node reach pods of every node, and are seen under their own address', (t) => {
+  for (const client of pods('app=client')) {
+    for (const echo of pods('app=echo')) {
+      echo.ips.forEach((ip, family) => {
+        const answer = get(client, ip, 8080)
+        t.deepEqual(
+          [answer.pod, answer.from],
+          [echo.name, client.ips[family]],
+          `${client.node} to ${echo.node} at ${ip}`,
+        )
+      })
+    }
+  }
+})
+
+test.serial('a node reaches the pods of every node, and pods reach every node', (t) => {
+  for (const host of pods('app=onhost'))
+    for (const echo of pods('app=echo')) for (const ip of echo.ips) t.is(get(host, ip, 8080).pod, echo.name)
+  for (const client of pods('app=client')) {
+    for (const node of cluster.layout.nodes) {
+      t.regex(inPod(client, `echo | nc -w 3 ${node.addresses[0]?.split('/')[0]} 10250 && echo reached`), /reached/)
+    }
+  }
+})
+
+test.serial('a ClusterIP spreads over both backends, from pods and from nodes', (t) => {
+  for (const client of [...pods('app=client'), ...pods('app=onhost')]) {
+    for (const ip of clusterIps('echo')) {
+      const lines = inPod(
+        client,
+        `for i in $(seq 16); do wget -T 5 -qO- 'http://${literal(ip)}/' || exit 1; done`,
+      ).split('\n')
+      t.is(new Set(lines.map((line) => (JSON.parse(line) as { pod: string }).pod)).size, 2, `${client.name} to ${ip}`)
+    }
+  }
+})
+
+test.serial('a ClusterIP carries UDP, and the answer comes from the address that was asked', (t) => {
+  for (const client of pods('app=client')) {
+    for (const ip of clusterIps('echo'))
+      t.regex(inPod(client, `echo hello-${client.node} | nc -u -w 1 ${ip} 9000`), new RegExp(`hello-${client.node}`))
+  }
+})
+
+test.serial('a pod reaches itself through its own Service', (t) => {
+  cluster.apply(`
+apiVersion: v1
+kind: Pod
+metadata: { name: alone, labels: { app: alone } }
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - { name: echo, image: "weft.local/echo:1" }
+    - { name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: alone }
+spec: { ipFamilyPolicy: RequireDualStack, selector: { app: alone }, ports: [{ port: 80, targetPort: 8080 }] }
+`)
+  cluster.kubectl('wait', '--for=condition=Ready', 'pod/alone', '--timeout=30s')
+  for (const ip of clusterIps('alone')) {
+    t.regex(
+      cluster.kubectl('exec', 'alone', '-c', 'client', '--', 'wget', '-T', '5', '-qO-', `http://${literal(ip)}/`),
+      /"pod":"alone"/,
+    )
+  }
+})
+
+test.serial('a Service without endpoints refuses at once instead of timing out', (t) => {
+  const [client] = pods('app=client')
+  if (client === undefined) throw new Error('no client pod')
+  for (const ip of clusterIps('empty')) {
+    const start = performance.now()
+    const { code } = cluster.try(['exec', client.name, '--', 'wget', '-T', '20', '-qO-', `http://${literal(ip)}/`])
+    t.not(code, 0)
+    t.true(performance.now() - start < 5_000, 'refused within five seconds')
+  }
+})
+
+test.serial('the API server is reached from a pod through the kubernetes Service', (t) => {
+  for (const client of pods('app=client'))
+    t.regex(
+      inPod(client, 'echo | nc -w 3 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT && echo reached'),
+      /reached/,
+    )
+})
+
+test.serial('no iptables or nftables rule of ours is in any of the namespaces', (t) => {
+  t.false(existsSync('/proc/net/ip_tables_names') && readFileSync('/proc/net/ip_tables_names', 'utf8').trim() !== '')
+})
+
+test.serial('at run time nothing of Weft starts ctr, runc, ip, nsenter, bpftool or kubectl', (t) => {
+  const forbidden = new Set(['ctr', 'ip', 'nsenter', 'bpftool', 'kubectl', 'iptables', 'nft'])
+  const found = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        const cgroup = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+        return cgroup.includes('/weft/t-net/') ? [readFileSync(`/proc/${pid}/comm`, 'utf8').trim()] : []
+      } catch {
+        return []
+      }
+    })
+  t.true(found.includes('containerd'))
+  t.deepEqual(
+    found.filter((comm) => forbidden.has(comm)),
+    [],
+  )
+})
