@@ -42,34 +42,55 @@ function failure(code: number, reason: string, message: string, details?: Status
 }
 
 export const notFound = (subject: Subject, name: string): StatusError =>
-  failure(404, 'NotFound', `${qualified(subject)} "${name}" not found`, { name, group: subject.group, kind: subject.resource })
+  failure(404, 'NotFound', `${qualified(subject)} "${name}" not found`, {
+    name,
+    group: subject.group,
+    kind: subject.resource,
+  })
 
 export const alreadyExists = (subject: Subject, name: string): StatusError =>
-  failure(409, 'AlreadyExists', `${qualified(subject)} "${name}" already exists`, { name, group: subject.group, kind: subject.resource })
+  failure(409, 'AlreadyExists', `${qualified(subject)} "${name}" already exists`, {
+    name,
+    group: subject.group,
+    kind: subject.resource,
+  })
 
 export const conflict = (subject: Subject, name: string, message: string): StatusError =>
-  failure(409, 'Conflict', `Operation cannot be fulfilled on ${qualified(subject)} "${name}": ${message}`, { name, group: subject.group, kind: subject.resource })
+  failure(409, 'Conflict', `Operation cannot be fulfilled on ${qualified(subject)} "${name}": ${message}`, {
+    name,
+    group: subject.group,
+    kind: subject.resource,
+  })
 
 export const modified = (subject: Subject, name: string): StatusError =>
   conflict(subject, name, 'the object has been modified; please apply your changes to the latest version and try again')
 
 /** The words of a failed authorization. `why` is the authorizer's own explanation. */
 export const forbidden = (subject: Subject, name: string, why: string): StatusError =>
-  failure(403, 'Forbidden', name === '' ? `${qualified(subject)} is forbidden: ${why}` : `${qualified(subject)} "${name}" is forbidden: ${why}`, {
-    ...(name === '' ? {} : { name }),
-    group: subject.group,
-    kind: subject.resource,
-  })
+  failure(
+    403,
+    'Forbidden',
+    name === '' ? `${qualified(subject)} is forbidden: ${why}` : `${qualified(subject)} "${name}" is forbidden: ${why}`,
+    {
+      ...(name === '' ? {} : { name }),
+      group: subject.group,
+      kind: subject.resource,
+    },
+  )
 
 export const badRequest = (message: string): StatusError => failure(400, 'BadRequest', message)
 export const unauthorized = (): StatusError => failure(401, 'Unauthorized', 'Unauthorized')
 export const methodNotAllowed = (subject: Subject, action: string): StatusError =>
-  failure(405, 'MethodNotAllowed', `${action} is not supported on resources of kind "${qualified(subject)}"`, { group: subject.group, kind: subject.resource })
+  failure(405, 'MethodNotAllowed', `${action} is not supported on resources of kind "${qualified(subject)}"`, {
+    group: subject.group,
+    kind: subject.resource,
+  })
 export const expired = (message: string): StatusError => failure(410, 'Expired', message)
 export const tooLarge = (message: string): StatusError => failure(413, 'RequestEntityTooLarge', message)
 export const unsupportedMediaType = (message: string): StatusError => failure(415, 'UnsupportedMediaType', message)
 export const notAcceptable = (message: string): StatusError => failure(406, 'NotAcceptable', message)
-export const internalError = (message: string): StatusError => failure(500, 'InternalError', `Internal error occurred: ${message}`, { causes: [{ message }] })
+export const internalError = (message: string): StatusError =>
+  failure(500, 'InternalError', `Internal error occurred: ${message}`, { causes: [{ message }] })
 export const tooManyRequests = (message: string, retryAfterSeconds: number): StatusError =>
   failure(429, 'TooManyRequests', message, { retryAfterSeconds })
 export const serviceUnavailable = (message: string): StatusError => failure(503, 'ServiceUnavailable', message)
@@ -106,20 +127,56 @@ export function invalid(group: string, kind: string, name: string, errors: reado
   })
 }
 
-const quote = (value: unknown): string => (typeof value === 'string' ? JSON.stringify(value) : typeof value === 'object' ? JSON.stringify(value) : String(value))
+const quote = (value: unknown): string =>
+  typeof value === 'string' ? JSON.stringify(value) : typeof value === 'object' ? JSON.stringify(value) : String(value)
 
 export const fieldError = {
-  required: (path: string, detail = ''): FieldError => ({ type: 'FieldValueRequired', path, message: detail === '' ? 'Required value' : `Required value: ${detail}` }),
-  invalid: (path: string, value: unknown, detail: string): FieldError => ({ type: 'FieldValueInvalid', path, message: `Invalid value: ${quote(value)}: ${detail}` }),
-  duplicate: (path: string, value: unknown): FieldError => ({ type: 'FieldValueDuplicate', path, message: `Duplicate value: ${quote(value)}` }),
-  notFound: (path: string, value: unknown): FieldError => ({ type: 'FieldValueNotFound', path, message: `Not found: ${quote(value)}` }),
-  forbidden: (path: string, detail: string): FieldError => ({ type: 'FieldValueForbidden', path, message: `Forbidden: ${detail}` }),
-  tooLong: (path: string, max: number): FieldError => ({ type: 'FieldValueTooLong', path, message: `Too long: may not be more than ${max} bytes` }),
-  tooMany: (path: string, actual: number, max: number): FieldError => ({ type: 'FieldValueTooMany', path, message: `Too many: ${actual}: must have at most ${max} items` }),
-  typeInvalid: (path: string, value: unknown, detail: string): FieldError => ({ type: 'FieldValueTypeInvalid', path, message: `Invalid value: ${quote(value)}: ${detail}` }),
+  required: (path: string, detail = ''): FieldError => ({
+    type: 'FieldValueRequired',
+    path,
+    message: detail === '' ? 'Required value' : `Required value: ${detail}`,
+  }),
+  invalid: (path: string, value: unknown, detail: string): FieldError => ({
+    type: 'FieldValueInvalid',
+    path,
+    message: `Invalid value: ${quote(value)}: ${detail}`,
+  }),
+  duplicate: (path: string, value: unknown): FieldError => ({
+    type: 'FieldValueDuplicate',
+    path,
+    message: `Duplicate value: ${quote(value)}`,
+  }),
+  notFound: (path: string, value: unknown): FieldError => ({
+    type: 'FieldValueNotFound',
+    path,
+    message: `Not found: ${quote(value)}`,
+  }),
+  forbidden: (path: string, detail: string): FieldError => ({
+    type: 'FieldValueForbidden',
+    path,
+    message: `Forbidden: ${detail}`,
+  }),
+  tooLong: (path: string, max: number): FieldError => ({
+    type: 'FieldValueTooLong',
+    path,
+    message: `Too long: may not be more than ${max} bytes`,
+  }),
+  tooMany: (path: string, actual: number, max: number): FieldError => ({
+    type: 'FieldValueTooMany',
+    path,
+    message: `Too many: ${actual}: must have at most ${max} items`,
+  }),
+  typeInvalid: (path: string, value: unknown, detail: string): FieldError => ({
+    type: 'FieldValueTypeInvalid',
+    path,
+    message: `Invalid value: ${quote(value)}: ${detail}`,
+  }),
   notSupported: (path: string, value: unknown, supported: readonly string[]): FieldError => ({
     type: 'FieldValueNotSupported',
     path,
-    message: `Unsupported value: ${quote(value)}: supported values: ${supported.toSorted().map((s) => JSON.stringify(s)).join(', ')}`,
+    message: `Unsupported value: ${quote(value)}: supported values: ${supported
+      .toSorted()
+      .map((s) => JSON.stringify(s))
+      .join(', ')}`,
   }),
 } as const
