@@ -1,13 +1,22 @@
+import { once } from 'node:events'
+import { createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { MessageChannel } from 'node:worker_threads'
 import test from 'ava'
 import type { ConfigMap, Event, Pod } from '#api/gen/core-v1.ts'
-import { configMaps, events, pods } from '#api/gen/resources.ts'
-import { isStatus, serviceUnavailable } from '#api/meta/status.ts'
+import { configMaps, events, leases, pods } from '#api/gen/resources.ts'
+import { isStatus, type StatusError, serviceUnavailable } from '#api/meta/status.ts'
+import type { ApiHandler, ApiRequest } from '#api/wire.ts'
 import { Scope } from '#base/async/scope.ts'
 import { FakeClock } from '#base/clock.ts'
 import { EventRecorder } from './events.ts'
 import { eventually } from './eventually.ts'
 import { FakeClient } from './fake.ts'
+import { createHttpClient } from './http.ts'
 import { Informer, Informers, nodeOfPod } from './informer.ts'
+import { formatKubeconfig, parseKubeconfig } from './kubeconfig.ts'
+import { keepLease, leaseEnd } from './lease.ts'
+import { createPortHandler, servePort } from './port.ts'
 import { type Change, follow, initialState, type State, step } from './watch.ts'
 
 const map = (name: string, data: Record<string, string> = {}) => ({ metadata: { namespace: 'a', name }, data })
@@ -195,4 +204,236 @@ test('an EventRecorder never waits: what is too much is dropped and counted', (t
   const about = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', uid: 'u' } } as Pod
   for (let i = 0; i < 40; i++) recorder.record(about, { type: 'Normal', reason: 'R', message: 'm' })
   t.is(recorder.dropped, 15)
+})
+
+/** A small real server over HTTP/2, for the transport alone: answers are the test's. */
+async function http2Server(handle: (stream: ServerHttp2Stream, path: string) => void) {
+  const server = createServer()
+  const sessions = new Set<ServerHttp2Session>()
+  server.on('session', (session) => sessions.add(session))
+  server.on('stream', (stream, headers) => {
+    stream.on('error', () => {})
+    handle(stream, String(headers[':path']))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  return {
+    url: `http://127.0.0.1:${port}`,
+    connections: () => sessions.size,
+    /** As kill -9 does: sockets end, nothing is said. */
+    kill() {
+      for (const session of sessions) session.socket.destroy()
+    },
+    [Symbol.dispose]() {
+      for (const session of sessions) session.destroy()
+      server.close()
+    },
+  }
+}
+
+const answerJson = (stream: ServerHttp2Stream, status: number, body: unknown, headers = {}) => {
+  stream.respond({ ':status': status, 'content-type': 'application/json', ...headers })
+  stream.end(JSON.stringify(body))
+}
+
+test('the HTTP client reuses a connection, and says what a refusal is', async (t) => {
+  const missing = { kind: 'Status', status: 'Failure', code: 404, reason: 'NotFound', message: 'no such thing' }
+  using server = await http2Server((stream, path) => {
+    if (path.endsWith('/missing')) return answerJson(stream, 404, missing)
+    if (path.endsWith('/proxy')) {
+      stream.respond({ ':status': 502 })
+      return stream.end('bad gateway')
+    }
+    return answerJson(stream, 200, { metadata: { name: path } })
+  })
+  using client = createHttpClient({ server: server.url })
+  const many = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => client.get(configMaps, { namespace: 'a', name: `m${i}` })),
+  )
+  t.is(many[7]?.metadata.name, '/api/v1/namespaces/a/configmaps/m7')
+  t.is(server.connections(), 1)
+  const notFound = await t.throwsAsync(client.get(configMaps, { namespace: 'a', name: 'missing' }))
+  t.true(isStatus(notFound, 'NotFound'))
+  const gateway = await t.throwsAsync(client.get(configMaps, { namespace: 'a', name: 'proxy' }), {
+    message: 'bad gateway',
+  })
+  t.is((gateway as StatusError).code, 502)
+})
+
+test('the HTTP client opens another connection when one is full of watches', async (t) => {
+  using server = await http2Server((stream, path) => {
+    if (path.includes('watch=true')) stream.respond({ ':status': 200 })
+    else answerJson(stream, 200, { metadata: { name: 'x' } })
+  })
+  using client = createHttpClient({ server: server.url })
+  const stop = new AbortController()
+  const watches = Array.from({ length: 95 }, async () => {
+    for await (const _ of client.watch(pods, { signal: stop.signal }));
+  })
+  t.is((await client.get(configMaps, { namespace: 'a', name: 'm' })).metadata.name, 'x')
+  t.is(server.connections(), 2)
+  stop.abort()
+  const ends = await Promise.allSettled(watches)
+  t.true(ends.every((end) => end.status === 'rejected' && end.reason === stop.signal.reason))
+})
+
+test('a watch over HTTP throws when its server is killed, and the next request connects anew', async (t) => {
+  using server = await http2Server((stream, path) => {
+    if (!path.includes('watch=true')) return answerJson(stream, 200, { metadata: { name: 'x' } })
+    stream.respond({ ':status': 200 })
+    return stream.write(`${JSON.stringify({ type: 'ADDED', object: { metadata: { name: 'a' } } })}\n{"type":"MOD`)
+  })
+  using client = createHttpClient({ server: server.url })
+  const { signal } = new AbortController()
+  const seen: string[] = []
+  const watching = (async () => {
+    for await (const event of client.watch(pods, { signal })) {
+      seen.push(event.type)
+      server.kill()
+    }
+  })()
+  await t.throwsAsync(watching, { message: /broke while an answer was coming/ })
+  t.deepEqual(seen, ['ADDED'])
+  t.is((await client.get(configMaps, { namespace: 'a', name: 'm' })).metadata.name, 'x')
+})
+
+test('the HTTP client says that nobody is there, and gives up after its time', async (t) => {
+  using dead = createHttpClient({ server: 'http://127.0.0.1:1' })
+  await t.throwsAsync(dead.get(pods, { namespace: 'a', name: 'x' }), { message: 'Cannot reach http://127.0.0.1:1' })
+  using silent = await http2Server(() => {})
+  const clock = new FakeClock()
+  using client = createHttpClient({ server: silent.url, clock, timeoutMs: 5_000 })
+  const asked = client.get(pods, { namespace: 'a', name: 'x' })
+  await eventually(() => silent.connections() === 1)
+  clock.advance(5_000)
+  await t.throwsAsync(asked, { name: 'TimeoutError' })
+})
+
+test('the HTTP client waits as long as a server that is busy asks it to', async (t) => {
+  let asked = 0
+  using server = await http2Server((stream) => {
+    if (asked++ === 0) answerJson(stream, 429, { kind: 'Status', code: 429 }, { 'retry-after': '1' })
+    else answerJson(stream, 200, { metadata: { name: 'x' } })
+  })
+  const clock = new FakeClock()
+  using client = createHttpClient({ server: server.url, clock })
+  const got = client.get(pods, { namespace: 'a', name: 'x' })
+  await eventually(() => {
+    clock.advance(100)
+    return asked === 2
+  })
+  t.is((await got).metadata.name, 'x')
+})
+
+/** The fake's answers as bytes would be a server of our own; the port is tried with a handler that the test holds. */
+function portPair(handler: ApiHandler) {
+  const { port1, port2 } = new MessageChannel()
+  servePort(port1, handler)
+  return {
+    send: createPortHandler(port2),
+    [Symbol.dispose]() {
+      port2.close()
+    },
+  }
+}
+
+const request = (signal: AbortSignal): ApiRequest => ({
+  method: 'GET',
+  path: '/x',
+  query: '',
+  headers: {},
+  body: undefined,
+  signal,
+})
+
+test('a port carries requests and answers, failures and the end of the caller', async (t) => {
+  const gone = Promise.withResolvers<void>()
+  using pair = portPair(async ({ path, body, signal }) => {
+    if (path === '/fails') throw new Error('disk full')
+    if (path === '/slow') {
+      signal.addEventListener('abort', () => gone.resolve())
+      await gone.promise
+    }
+    return { status: 201, headers: { a: 'b' }, body: body ?? new Uint8Array([1]) }
+  })
+  const { signal } = new AbortController()
+  const answer = await pair.send({ ...request(signal), body: new Uint8Array([7]) })
+  t.deepEqual([answer.status, answer.headers], [201, { a: 'b' }])
+  t.deepEqual([...(answer.body as Uint8Array)], [7])
+  await t.throwsAsync(pair.send({ ...request(signal), path: '/fails' }), {
+    message: 'The API server failed: disk full',
+  })
+  const leave = new AbortController()
+  const slow = pair.send({ ...request(leave.signal), path: '/slow' })
+  leave.abort(new Error('no longer wanted'))
+  await t.throwsAsync(slow, { message: 'no longer wanted' })
+  await gone.promise
+})
+
+test('a port keeps no more under way than its window, and ends the stream of a reader that left', async (t) => {
+  let sent = 0
+  let ended = false
+  using pair = portPair(async ({ signal }) => ({
+    status: 200,
+    headers: {},
+    body: (async function* () {
+      try {
+        while (!signal.aborted) {
+          sent++
+          yield new Uint8Array(256 * 1024)
+        }
+      } finally {
+        ended = true
+      }
+    })(),
+  }))
+  const { body } = await pair.send(request(new AbortController().signal))
+  await eventually(() => sent === 5)
+  let read = 0
+  for await (const chunk of body as AsyncIterable<Uint8Array>) {
+    t.is(chunk.length, 256 * 1024)
+    if (++read === 10) break
+  }
+  t.true(sent <= 10 + 6, `${sent}`)
+  await eventually(() => ended)
+})
+
+test('a closed port fails what is under way and what comes later', async (t) => {
+  const pair = portPair(() => new Promise(() => {}))
+  const { signal } = new AbortController()
+  const waiting = pair.send(request(signal))
+  pair[Symbol.dispose]()
+  await t.throwsAsync(waiting, { message: /port is closed/ })
+  await t.throwsAsync(pair.send(request(signal)), { message: /port is closed/ })
+})
+
+test('formatKubeconfig() and parseKubeconfig() are inverse, and what cannot be used is refused', async (t) => {
+  const config = { server: 'https://127.0.0.1:6443', cluster: 'weft', user: 'admin', ca: 'CA', cert: 'C', key: 'K' }
+  t.deepEqual(await parseKubeconfig(formatKubeconfig(config)), config)
+  const text = 'current-context: c\ncontexts: [{name: c, context: {cluster: x, user: u}}]\n'
+  await t.throwsAsync(parseKubeconfig(text), { message: /clusters has no entry "x"/ })
+  const files = `${text}clusters: [{name: x, cluster: {server: 's', certificate-authority: /ca}}]\nusers: [{name: u, user: {tokenFile: /t}}]`
+  t.like(await parseKubeconfig(files, { readFile: async (path) => `<${path}>` }), { ca: '</ca>', token: '</t>' })
+})
+
+test('keepLease() makes the lease, renews it, and makes it again when it is gone', async (t) => {
+  const clock = new FakeClock()
+  const client = new FakeClient({ clock })
+  const key = { namespace: 'kube-node-lease', name: 'n' }
+  await using scope = new Scope()
+  scope.start((signal) => keepLease({ client, key, holder: 'n', durationSeconds: 40, everyMs: 10_000, clock }, signal))
+  await eventually(() => client.calls.length === 1)
+  const first = await client.get(leases, key)
+  t.is(leaseEnd(first), clock.now() + 40_000)
+  await eventually(async () => {
+    clock.advance(10_000)
+    return (await client.get(leases, key)).spec.renewTime !== first.spec.renewTime
+  })
+  client.vanish(leases, key)
+  await eventually(async () => {
+    clock.advance(10_000)
+    return (await client.get(leases, key)).spec.holderIdentity === 'n'
+  })
+  t.pass()
 })
