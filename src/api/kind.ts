@@ -73,6 +73,22 @@ export interface KindDefinition<K extends KubeObject = KubeObject> {
   /** propagationPolicy when the request names none. */
   readonly defaultPropagation?: 'Background' | 'Orphan'
   readonly scale?: ScalePaths
+  /**
+   * Custom resources: what `schema/conform.ts` is for a built-in message. Checks types and prunes in place, returns the
+   * paths of unknown fields, throws `DecodeError`.
+   */
+  conform?(value: unknown): readonly string[]
+  /** Custom resources: the structural schema of this version, for managedFields and OpenAPI. */
+  readonly schema?: Record<string, unknown>
+  /**
+   * Where objects are stored in another form than this version's: the two event groups, custom resources of several
+   * versions. Both may change their argument and return it. `apiVersion` is the stored form's.
+   */
+  readonly stored?: {
+    readonly apiVersion: string
+    to(object: K): KubeObject
+    from(object: KubeObject): K
+  }
 }
 
 /** Where `/scale` reads and writes; paths as in CRDs: `.spec.replicas`. */

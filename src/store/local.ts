@@ -141,7 +141,10 @@ export class LocalStore implements Store {
     })
   }
 
-  async *changes(options: { readonly prefix: string; readonly after: number }): AsyncGenerator<readonly Change[], void> {
+  async *changes(options: {
+    readonly prefix: string
+    readonly after: number
+  }): AsyncGenerator<readonly Change[], void> {
     const { prefix, after } = options
     const through = this.#revision
     if (after > through) throw new FutureRevision(after, through)
@@ -239,7 +242,10 @@ export class LocalStore implements Store {
   }
 
   #keysOf(prefix: string): string[] {
-    this.#sortedKeys ??= [...this.#index].filter(([, r]) => r > 0).map(([key]) => key).sort(byBytes)
+    this.#sortedKeys ??= [...this.#index]
+      .filter(([, r]) => r > 0)
+      .map(([key]) => key)
+      .sort(byBytes)
     const keys = this.#sortedKeys
     let low = 0
     let high = keys.length
