@@ -14,7 +14,8 @@ export function addDown(program: Command): void {
         process.stdout.write(`there is no cluster ${JSON.stringify(name)}\n`)
         return
       }
-      if (process.getuid?.() !== 0) throw new Error('weft down ends processes and unmounts: run it as root (sudo npx weft down)')
+      if (process.getuid?.() !== 0)
+        throw new Error('weft down ends processes and unmounts: run it as root (sudo npx weft down)')
       await takeDown(layout)
       process.stdout.write(`cluster ${JSON.stringify(name)} is gone\n`)
     })

@@ -38,7 +38,8 @@ export function addStatus(program: Command): void {
       if (output !== 'text' && output !== 'json') throw new RangeError(`--output ${output}: use text or json`)
       const status = await readStatus(name)
       process.stdout.write(output === 'json' ? `${JSON.stringify(status, null, 2)}\n` : format(status))
-      if (status.error !== null || status.processes.some((p) => p.pid === null) || status.nodes.some((n) => !n.ready)) process.exitCode = 1
+      if (status.error !== null || status.processes.some((p) => p.pid === null) || status.nodes.some((n) => !n.ready))
+        process.exitCode = 1
     })
 }
 
@@ -53,7 +54,7 @@ async function readStatus(name: string): Promise<ClusterStatus> {
   let found: NodeStatus[] = []
   let error: string | null = null
   try {
-    await using client = adminClient(layout)
+    using client = await adminClient(layout)
     const { items } = await client.list(nodes, { signal: AbortSignal.timeout(5_000) })
     found = items.map((node) => {
       const ready = node.status.conditions?.find((c) => c.type === 'Ready')
@@ -68,18 +69,29 @@ async function readStatus(name: string): Promise<ClusterStatus> {
   } catch (failure) {
     error = failure instanceof Error ? failure.message : String(failure)
   }
-  return { name, server: externalUrl(layout), processes, nodes: found, error, kernel: { release: release(), features: probeFeatures() } }
+  return {
+    name,
+    server: externalUrl(layout),
+    processes,
+    nodes: found,
+    error,
+    kernel: { release: release(), features: probeFeatures() },
+  }
 }
 
 function format(status: ClusterStatus): string {
   const lines = [`cluster ${status.name}, API server at ${status.server}`, '']
   for (const { name, pid, log } of status.processes) {
-    lines.push(`  ${name.padEnd(20)} ${pid === null ? `not running: see ${log}, then weft up --name ${status.name}` : `pid ${pid}`}`)
+    lines.push(
+      `  ${name.padEnd(20)} ${pid === null ? `not running: see ${log}, then weft up --name ${status.name}` : `pid ${pid}`}`,
+    )
   }
   lines.push('')
   if (status.error !== null) lines.push(`  nodes: the API server did not answer (${status.error})`)
   for (const node of status.nodes) {
-    lines.push(`  ${node.name.padEnd(20)} ${node.ready ? 'Ready' : `not Ready: ${node.message}`}   ${node.addresses.join(' ')}   pods ${node.podCidrs.join(' ')}`)
+    lines.push(
+      `  ${node.name.padEnd(20)} ${node.ready ? 'Ready' : `not Ready: ${node.message}`}   ${node.addresses.join(' ')}   pods ${node.podCidrs.join(' ')}`,
+    )
   }
   const lacking = status.kernel.features.filter((f) => !f.available)
   const has = status.kernel.features.filter((f) => f.available)

@@ -3,16 +3,25 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { formatContainerdConfig } from '#kubelet/runtime/containerd-config.ts'
 import { ensureCgroup, findCgroups } from '#kernel/cgroup.ts'
 import { mountBpf } from '#kernel/mount.ts'
+import { formatContainerdConfig } from '#kubelet/runtime/containerd-config.ts'
 import { buildDemoArchive, pauseImage } from '../images/demo.ts'
-import { agentSpec, cniBinDir, cniConfDir, containerdConfigPath, containerdSpec, containerdStateDir, installDir, serverSpec } from './commands.ts'
+import {
+  agentSpec,
+  cniBinDir,
+  cniConfDir,
+  containerdConfigPath,
+  containerdSpec,
+  containerdStateDir,
+  installDir,
+  serverSpec,
+} from './commands.ts'
 import { connectNode, createFabric } from './fabric.ts'
 import type { ClusterLayout, NodeLayout } from './layout.ts'
 import { connectedMarker, pidFile } from './observe.ts'
 import { type Action, agentProcess, containerdProcess, serverProcess } from './plan.ts'
-import { findProcess, logTail, type ProcessSpec, startProcess } from './processes.ts'
+import { findProcess, logTail, startProcess } from './processes.ts'
 import { waitForNodes, waitForServer, waitForSocket } from './ready.ts'
 
 const run = promisify(execFile)
@@ -23,7 +32,11 @@ export interface ApplyOptions {
 }
 
 /** Carries the plan out and says what there is now. Throws with the log of the part that did not come up. */
-export async function applyUp(layout: ClusterLayout, actions: readonly Action[], options: ApplyOptions): Promise<string> {
+export async function applyUp(
+  layout: ClusterLayout,
+  actions: readonly Action[],
+  options: ApplyOptions,
+): Promise<string> {
   const started: string[] = []
   /** Work that later steps need not wait for: images are imported while the server starts. */
   const background: Promise<void>[] = []
@@ -38,15 +51,22 @@ export async function applyUp(layout: ClusterLayout, actions: readonly Action[],
   return `cluster ${layout.name}: ${what}; ${layout.nodes.length} nodes Ready in ${seconds} s; API server at ${externalUrl(layout)}`
 }
 
-async function applyAction(layout: ClusterLayout, action: Action, options: ApplyOptions, background: Promise<void>[]): Promise<string | undefined> {
+async function applyAction(
+  layout: ClusterLayout,
+  action: Action,
+  options: ApplyOptions,
+  background: Promise<void>[],
+): Promise<string | undefined> {
   switch (action.do) {
     case 'create-directories':
-      for (const dir of [layout.stateDir, layout.runDir, ...layout.nodes.flatMap((n) => [n.dataDir, n.runDir])]) mkdirSync(dir, { recursive: true, mode: 0o755 })
+      for (const dir of [layout.stateDir, layout.runDir, ...layout.nodes.flatMap((n) => [n.dataDir, n.runDir])])
+        mkdirSync(dir, { recursive: true, mode: 0o755 })
       return undefined
     case 'create-cgroups': {
       const tree = findCgroups()
       ensureCgroup(tree, layout.server.cgroup)
-      for (const node of layout.nodes) for (const leaf of ['system', 'pods']) ensureCgroup(tree, `${node.cgroup}/${leaf}`)
+      for (const node of layout.nodes)
+        for (const leaf of ['system', 'pods']) ensureCgroup(tree, `${node.cgroup}/${leaf}`)
       return undefined
     }
     case 'create-fabric':
@@ -78,7 +98,8 @@ async function applyAction(layout: ClusterLayout, action: Action, options: Apply
       return agentProcess(action.node)
     case 'wait-nodes':
       await waitForNodes(layout, () => {
-        for (const node of layout.nodes) for (const name of [containerdProcess(node), agentProcess(node)]) requireAlive(layout, name)
+        for (const node of layout.nodes)
+          for (const name of [containerdProcess(node), agentProcess(node)]) requireAlive(layout, name)
       })
       return undefined
     default:
@@ -134,7 +155,9 @@ async function listenOnLoopback(wanted: number | undefined, usual: number): Prom
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
     }
   }
-  throw new Error(`127.0.0.1:${wanted} is taken by another program: choose one with --api-port, or end that program (ss -ltnp 'sport = :${wanted}' names it)`)
+  throw new Error(
+    `127.0.0.1:${wanted} is taken by another program: choose one with --api-port, or end that program (ss -ltnp 'sport = :${wanted}' names it)`,
+  )
 }
 
 /** Node has no public way to a listening socket's descriptor; child_process takes the number. */

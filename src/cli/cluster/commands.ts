@@ -11,7 +11,13 @@ const main = join(installDir, 'src/cli/main.ts')
 /** Compiled code is kept between starts: half of a start is parsing otherwise. */
 const nodeEnv = { NODE_COMPILE_CACHE: '/var/cache/weft/node', NODE_OPTIONS: '--disable-warning=ExperimentalWarning' }
 
-function processSpec(layout: ClusterLayout, name: string, netns: string, cgroup: string, command: readonly string[]): ProcessSpec {
+function processSpec(
+  layout: ClusterLayout,
+  name: string,
+  netns: string,
+  cgroup: string,
+  command: readonly string[],
+): ProcessSpec {
   return {
     name,
     command,
@@ -46,7 +52,11 @@ export function serverSpec(layout: ClusterLayout, listenFd: number, apiPort: num
 }
 
 export function containerdSpec(layout: ClusterLayout, node: NodeLayout): ProcessSpec {
-  return processSpec(layout, containerdProcess(node), node.netns, `${node.cgroup}/system`, ['containerd', '--config', containerdConfigPath(node)])
+  return processSpec(layout, containerdProcess(node), node.netns, `${node.cgroup}/system`, [
+    'containerd',
+    '--config',
+    containerdConfigPath(node),
+  ])
 }
 
 export const containerdConfigPath = (node: NodeLayout): string => join(node.runDir, 'containerd.toml')

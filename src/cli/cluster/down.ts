@@ -27,7 +27,12 @@ export async function takeDown(layout: ClusterLayout): Promise<void> {
   const cgroups = findCgroups()
   removeCgroup(cgroups, layout.cgroup)
   for (const dir of [layout.runDir, layout.stateDir]) rmSync(dir, { recursive: true, force: true })
-  for (const dir of ['/run/weft', '/var/lib/weft', ...[cgroups.unified, ...cgroups.legacy.map((h) => h.path)].map((p) => join(p, 'weft'))]) removeIfEmpty(dir)
+  for (const dir of [
+    '/run/weft',
+    '/var/lib/weft',
+    ...[cgroups.unified, ...cgroups.legacy.map((h) => h.path)].map((p) => join(p, 'weft')),
+  ])
+    removeIfEmpty(dir)
 }
 
 async function endProcesses(layout: ClusterLayout): Promise<void> {
@@ -35,7 +40,10 @@ async function endProcesses(layout: ClusterLayout): Promise<void> {
   const end = performance.now() + killedWithinMs
   while (isPopulated(cgroups, layout.cgroup)) {
     killCgroup(cgroups, layout.cgroup)
-    if (performance.now() > end) throw new Error(`processes of cluster ${layout.name} did not end within ${killedWithinMs / 1000} s of cgroup.kill: see ${join(cgroups.unified, layout.cgroup)}`)
+    if (performance.now() > end)
+      throw new Error(
+        `processes of cluster ${layout.name} did not end within ${killedWithinMs / 1000} s of cgroup.kill: see ${join(cgroups.unified, layout.cgroup)}`,
+      )
     await delay(10)
   }
 }
@@ -47,7 +55,13 @@ function shimSockets(layout: ClusterLayout): string[] {
     if (!existsSync(bundles)) return []
     return readdirSync(bundles).flatMap((id) => {
       const file = join(bundles, id, 'address')
-      return existsSync(file) ? [readFileSync(file, 'utf8').trim().replace(/^unix:\/\//, '')] : []
+      return existsSync(file)
+        ? [
+            readFileSync(file, 'utf8')
+              .trim()
+              .replace(/^unix:\/\//, ''),
+          ]
+        : []
     })
   })
 }

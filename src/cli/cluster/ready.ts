@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { delay } from '#base/async/delay.ts'
 import { nodes } from '#api/gen/resources.ts'
+import { delay } from '#base/async/delay.ts'
 import type { Client } from '#client/client.ts'
-import { openClient } from '#client/http.ts'
-import { parseKubeconfig } from '#client/kubeconfig.ts'
+import { createHttpClient, type HttpClient } from '#client/http.ts'
+import { httpOptionsOf, parseKubeconfig } from '#client/kubeconfig.ts'
 import type { ClusterLayout } from './layout.ts'
 
 const readyWithinMs = 60_000
@@ -42,15 +42,16 @@ function connects(path: string): Promise<boolean> {
 }
 
 /** The administrator's client of the cluster. */
-export function adminClient(layout: ClusterLayout): Client & AsyncDisposable {
-  return openClient(parseKubeconfig(readFileSync(layout.server.adminKubeconfig, 'utf8')))
+export async function adminClient(layout: ClusterLayout): Promise<HttpClient> {
+  const path = layout.server.adminKubeconfig
+  return createHttpClient(httpOptionsOf(await parseKubeconfig(await readFile(path, 'utf8'))))
 }
 
 export async function waitForServer(layout: ClusterLayout, check: () => void): Promise<void> {
   await until(
     'the API server was not ready',
     async () => {
-      await using client = adminClient(layout)
+      using client = await adminClient(layout)
       await client.raw('GET', '/readyz', undefined, AbortSignal.timeout(2_000))
       return true
     },
@@ -59,11 +60,13 @@ export async function waitForServer(layout: ClusterLayout, check: () => void): P
 }
 
 export async function waitForNodes(layout: ClusterLayout, check: () => void): Promise<void> {
-  await using client = adminClient(layout)
+  using client = await adminClient(layout)
   await until('the nodes were not Ready', async () => (await readyNodes(client)).length >= layout.nodes.length, check)
 }
 
 export async function readyNodes(client: Client): Promise<string[]> {
   const { items } = await client.list(nodes, { signal: AbortSignal.timeout(5_000) })
-  return items.filter((node) => node.status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True')).map((node) => node.metadata.name)
+  return items
+    .filter((node) => node.status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True'))
+    .map((node) => node.metadata.name)
 }
