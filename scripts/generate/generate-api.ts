@@ -355,10 +355,15 @@ const wrong = Object.keys(packages).flatMap((short) =>
   disagreements(short, table, parseProtoMessages(protos.get(short) ?? '')),
 )
 if (wrong.length > 0) throw new Error(`The table and generated.proto disagree:\n${wrong.join('\n')}`)
+// Messages that server-side apply and clients treat as one value.
+const atomic = Object.keys(table).filter((name) => {
+  const [short = '', type = ''] = [name.slice(0, name.lastIndexOf('.')), name.slice(name.lastIndexOf('.') + 1)]
+  return parsed.get(short)?.types.get(type)?.markers.get('structType')?.[0] === 'atomic'
+})
 const body = Object.entries(table).map(
   ([name, rows]) =>
     `${JSON.stringify(name)}:[${rows.length > 0 ? '\n' : ''}${rows.map((r) => JSON.stringify(r)).join(',\n')}]`,
 )
-writeFileSync(new URL('table.json', gen), `{\n${body.join(',\n')}\n}\n`)
+writeFileSync(new URL('table.json', gen), `{\n"#atomic":${JSON.stringify(atomic)},\n${body.join(',\n')}\n}\n`)
 writeFileSync(new URL('resources.ts', gen), resources())
 console.log(`${Object.keys(table).length} messages, ${Object.values(table).flat().length} fields`)

@@ -34,11 +34,6 @@ export interface KindDefinition<K extends KubeObject = KubeObject> {
   readonly resource: Resource<K>
   /** Name in the field table (`core/v1.Pod`); undefined for custom resources, which bring `schema`. */
   readonly message: string | undefined
-  /**
-   * Custom resources: checks types by their own schema and removes what it does not know, in place. Returns the paths
-   * that were unknown. Built-in kinds use the field table (`decodeBody`, `conformExpected` in api/schema/decode.ts).
-   */
-  conform?(object: Record<string, unknown>): readonly string[]
   readonly singular: string
   readonly shortNames: readonly string[]
   readonly categories: readonly string[]

@@ -62,6 +62,8 @@ export interface Message {
   readonly name: string
   /** Go's type name: `Deployment`. */
   readonly goName: string
+  /** Apply and merges take it as one value (`x-kubernetes-map-type: atomic`). */
+  readonly atomic: boolean
   /** Every field of the JSON object, inline ones included, by JSON name. */
   readonly fields: ReadonlyMap<string, Field>
   /** Fields of its own, without those of inline messages. */
@@ -90,7 +92,10 @@ interface Row {
   readonly e?: readonly string[]
 }
 
-const rows = JSON.parse(readFileSync(new URL('../gen/table.json', import.meta.url), 'utf8')) as Record<string, Row[]>
+const { '#atomic': atomicNames, ...rows } = JSON.parse(
+  readFileSync(new URL('../gen/table.json', import.meta.url), 'utf8'),
+) as Record<string, Row[]> & { '#atomic': string[] }
+const atomic = new Set(atomicNames)
 const built = new Map<string, Message>()
 
 const goScalars: Partial<Record<Scalar, string>> = {
@@ -122,6 +127,7 @@ export function findMessage(name: string): Message | undefined {
   const message: Message = {
     name,
     goName: name.slice(name.lastIndexOf('.') + 1),
+    atomic: atomic.has(name),
     fields,
     own: own.filter((r) => r.i === undefined).map(toField),
     inline: own.filter((r) => r.i === 1).map((r) => ({ number: r.p, message: r.t })),
