@@ -1,6 +1,9 @@
-import jsonPatch from 'fast-json-patch'
 import type { DeleteOptions } from '#api/gen/meta-v1.ts'
 import { namespaces } from '#api/gen/resources.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
+import { applyJsonPatch } from '#api/meta/patch/json.ts'
+import { applyMergePatch, type JsonObject } from '#api/meta/patch/merge.ts'
+import { applyStrategicPatch } from '#api/meta/patch/strategic.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import {
   alreadyExists,
@@ -14,6 +17,8 @@ import {
   type StatusError,
   unsupportedMediaType,
 } from '#api/meta/status.ts'
+import { formatTime } from '#api/meta/time.ts'
+import { findMessage } from '#api/schema/table.ts'
 import { type Clock, FakeClock } from '#base/clock.ts'
 import type {
   Client,
@@ -28,8 +33,8 @@ import type {
 } from './client.ts'
 import { selects } from './fake/select.ts'
 import { FakeStorage } from './fake/storage.ts'
-import { isHeld, markDeleted, mergePatch, prepareUpdate, sameJson, timestamp } from './fake/write.ts'
-import { apiVersionOf, formatKey, keyOf, qualifiedName } from './key.ts'
+import { isHeld, markDeleted, prepareUpdate, sameJson } from './fake/write.ts'
+import { formatKey, keyOf, qualifiedName } from './key.ts'
 
 /** One call, as rules and tests see it. */
 export interface FakeCall {
@@ -58,8 +63,7 @@ export interface FakeClientOptions {
 
 /**
  * An API in memory, with the rules that controllers lean on: revisions and conflicts, generation, status apart from
- * spec, finalizers, grace, uids, watches from a revision, 410. It does not validate, and knows of strategic and apply
- * patches only that they exist. Proved by conformance.ts.
+ * spec, finalizers, grace, uids, watches from a revision, 410. It does not validate and has no server-side apply. Proved by conformance.ts.
  */
 export class FakeClient implements Client {
   readonly storage: FakeStorage
@@ -231,12 +235,7 @@ export class FakeClient implements Client {
   ): Promise<K> {
     this.#check('patch', resource, options.subresource ?? '', formatKey(key), patch)
     const old = structuredClone(this.#find(resource, key))
-    if (type !== 'merge' && type !== 'json')
-      throw unsupportedMediaType(`the fake client takes JSON and merge patches, not ${type}`)
-    const next =
-      type === 'merge'
-        ? mergePatch(old, patch)
-        : jsonPatch.applyPatch(old, structuredClone(patch) as jsonPatch.Operation[], true).newDocument
+    const next = patched(resource, old, type, patch)
     return this.#update(resource, structuredClone(next) as K, options)
   }
 
@@ -298,12 +297,17 @@ export class FakeClient implements Client {
   #complete(resource: Resource, object: KubeObject): KubeObject {
     const number = this.#names.next++
     const { metadata } = object
-    object.apiVersion = apiVersionOf(resource)
+    object.apiVersion = formatApiVersion(resource)
     object.kind = resource.kind
     if (!metadata.name) metadata.name = `${metadata.generateName ?? ''}${number.toString(36).padStart(5, '0')}`
     metadata.uid ||= `uid-${number}`
-    metadata.creationTimestamp ||= timestamp(this.clock.now())
+    metadata.creationTimestamp ||= formatTime(this.clock.now())
     metadata.generation ??= 1
+    // A server's objects always have these, however empty.
+    const parts = object as KubeObject & { spec?: unknown; status?: unknown }
+    const fields = findMessage(messageOf(resource))?.fields
+    if (fields?.has('spec')) parts.spec ??= {}
+    if (fields?.has('status')) parts.status ??= {}
     this.#options.defaults?.(resource, object)
     return object
   }
@@ -337,6 +341,25 @@ export class FakeClient implements Client {
     markDeleted(next, options, this.clock.now())
     if (!isHeld(next)) this.storage.remove(resource, next)
     else if (!sameJson(next, old)) this.storage.put(resource, next)
+  }
+}
+
+/** The kind's name in the field table: `core/v1.Pod`, `apps/v1.Deployment`. */
+const messageOf = ({ group, version, kind }: Resource): string =>
+  `${group === '' ? 'core' : group.split('.')[0]}/${version}.${kind}`
+
+function patched(resource: Resource, old: KubeObject, type: PatchType, patch: unknown): unknown {
+  switch (type) {
+    case 'json':
+      return applyJsonPatch(old, patch)
+    case 'merge':
+      return applyMergePatch(old, patch)
+    case 'strategic':
+      return applyStrategicPatch(old as unknown as JsonObject, patch, messageOf(resource))
+    case 'apply':
+      throw unsupportedMediaType('the fake client has no server-side apply')
+    default:
+      return type satisfies never
   }
 }
 

@@ -1,3 +1,4 @@
+import { controllerOf } from '#api/meta/owner.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { delay } from '#base/async/delay.ts'
 import { Scope } from '#base/async/scope.ts'
@@ -5,7 +6,7 @@ import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import type { Client, ListOptions } from './client.ts'
 import { deepFreeze } from './freeze.ts'
-import { compareRevisions, controllerOf, keyOf, qualifiedName } from './key.ts'
+import { compareRevisions, keyOf, qualifiedName } from './key.ts'
 import { type Change, type FollowOptions, follow } from './watch.ts'
 
 /** Told of each change, in order: `old` undefined for a new object, `next` undefined for one that is gone. */
@@ -42,6 +43,14 @@ export interface InformerStatus {
   readonly revision: string
 }
 
+/** What is the same of informers of any kind: what they copy, and whether they have it. */
+export interface Copy {
+  readonly resource: Resource
+  readonly query: Pick<ListOptions, 'namespace' | 'labelSelector' | 'fieldSelector'>
+  whenSynced(signal: AbortSignal): Promise<void>
+  status(): InformerStatus
+}
+
 interface Waiter {
   readonly reached: () => boolean
   readonly resolve: () => void
@@ -53,8 +62,9 @@ interface Waiter {
  * Guarantees: after a gap (410, a new server) a listener is told of what vanished meanwhile, as a deletion of the
  * last known object; the revision never goes back unless the server's whole history did.
  */
-export class Informer<K extends KubeObject> implements Store<K> {
+export class Informer<K extends KubeObject> implements Store<K>, Copy {
   readonly resource: Resource<K>
+  readonly query: Copy['query']
   readonly #client: Client
   readonly #options: InformerOptions
   readonly #clock: Clock
@@ -74,16 +84,20 @@ export class Informer<K extends KubeObject> implements Store<K> {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#log = (options.log ?? silentLog).child({ resource: qualifiedName(resource) })
+    const { labelSelector, fieldSelector, namespace } = options
+    this.query = {
+      ...(labelSelector === undefined ? {} : { labelSelector }),
+      ...(fieldSelector === undefined ? {} : { fieldSelector }),
+      ...(namespace === undefined ? {} : { namespace }),
+    }
     this.#byNamespace = this.#addIndex('namespace', (o) => [o.metadata.namespace ?? ''])
   }
 
   /** Follows the server until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { labelSelector, fieldSelector, namespace, metadataOnly, backoff } = this.#options
+    const { metadataOnly, backoff } = this.#options
     const changes = follow(this.#client, this.resource, {
-      ...(labelSelector === undefined ? {} : { labelSelector }),
-      ...(fieldSelector === undefined ? {} : { fieldSelector }),
-      ...(namespace === undefined ? {} : { namespace }),
+      ...this.query,
       ...(metadataOnly === undefined ? {} : { metadataOnly }),
       ...(backoff === undefined ? {} : { backoff }),
       clock: this.#clock,
@@ -361,7 +375,7 @@ export class Informers implements AsyncDisposable {
 
 /** `whenSynced` with a limit in time; the error names the resource and the trouble it is in. */
 export async function syncedWithin(
-  informer: Informer<KubeObject>,
+  informer: Copy,
   ms: number,
   signal: AbortSignal,
   clock: Clock = systemClock,

@@ -1,4 +1,4 @@
-import type { KubeObject, Resource } from '#api/meta/resource.ts'
+import type { Resource } from '#api/meta/resource.ts'
 import type { ObjectKey } from './client.ts'
 
 /** The name of an object within its resource, as work queues and stores use it: `namespace/name`, or `name`. */
@@ -16,15 +16,9 @@ export function parseKey(key: string): ObjectKey {
 export const formatKey = ({ namespace, name }: ObjectKey): string =>
   namespace === undefined || namespace === '' ? name : `${namespace}/${name}`
 
-/** `v1`, `apps/v1`. */
-export const apiVersionOf = ({ group, version }: Resource): string => (group === '' ? version : `${group}/${version}`)
-
 /** `pods`, `deployments.apps`: the resource's name in messages and as a map key. */
 export const qualifiedName = ({ group, resource }: Resource): string =>
   group === '' ? resource : `${resource}.${group}`
-
-/** The owner reference with `controller: true`, if there is one. */
-export const controllerOf = (object: KubeObject) => object.metadata.ownerReferences?.find((o) => o.controller === true)
 
 /** Revisions are integers, comparable within a resource (facts: KEP-5504). Empty counts as 0. */
 export function compareRevisions(a: string, b: string): number {

@@ -4,7 +4,7 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
 import { EventRecorder } from '#client/events.ts'
-import { type Informers, syncedWithin } from '#client/informer.ts'
+import { type Copy, type Informers, syncedWithin } from '#client/informer.ts'
 import { Controller, type Reconcile } from './controller.ts'
 import type { Part } from './manager.ts'
 import type { ReconcileMetrics } from './metrics.ts'
@@ -34,6 +34,8 @@ export interface LoopStart {
 export interface LoopOptions {
   /** What it reads from the shared copies: its own right to list each is asked for first, then the copies are awaited. */
   readonly reads: readonly Resource[]
+  /** The same for copies with a selector or of one namespace. */
+  readonly copies?: readonly Copy[]
   /** Keys worked on at once. Upstream has 5 for most. */
   readonly workers?: number
   /** Called at each start, when the copies are complete: watch informers here, and return what to do with a key. */
@@ -49,8 +51,9 @@ export function createLoop(context: LoopContext, options: LoopOptions): Part {
   return {
     name,
     async run(signal, started) {
-      for (const resource of options.reads) await client.list(resource, { limit: 1, signal })
-      for (const resource of options.reads) await syncedWithin(informers.of(resource), syncMs, signal, clock)
+      const copies: Copy[] = [...options.reads.map((resource) => informers.of(resource)), ...(options.copies ?? [])]
+      for (const { resource, query } of copies) await client.list(resource, { ...query, limit: 1, signal })
+      for (const copy of copies) await syncedWithin(copy, syncMs, signal, clock)
       await using scope = new Scope(signal)
       const events = new EventRecorder({ client, component: name, clock, log: log.child({ controller: name }) })
       let reconcile: Reconcile | undefined

@@ -1,6 +1,7 @@
 import type { DeleteOptions } from '#api/gen/meta-v1.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { fieldError, invalid, modified } from '#api/meta/status.ts'
+import { formatTime } from '#api/meta/time.ts'
 
 /** What the fake's writes do to objects: the rules that controllers lean on, on copies, without storage. */
 
@@ -109,11 +110,11 @@ export function markDeleted(object: KubeObject, options: Partial<DeleteOptions>,
   }
   const grace = graceSeconds(object, options.gracePeriodSeconds)
   if (metadata.deletionTimestamp === undefined) {
-    metadata.deletionTimestamp = timestamp(now + grace * 1000)
+    metadata.deletionTimestamp = formatTime(now + grace * 1000)
     metadata.deletionGracePeriodSeconds = grace
     if (metadata.generation !== undefined) metadata.generation++
   } else if (grace < (metadata.deletionGracePeriodSeconds ?? 0)) {
-    metadata.deletionTimestamp = timestamp(now + grace * 1000)
+    metadata.deletionTimestamp = formatTime(now + grace * 1000)
     metadata.deletionGracePeriodSeconds = grace
   }
   if (object.kind === 'Namespace') {
@@ -131,19 +132,4 @@ function graceSeconds(object: KubeObject, requested: number | undefined): number
   }
   if (!spec.nodeName || status.phase === 'Succeeded' || status.phase === 'Failed') return 0
   return requested ?? spec.terminationGracePeriodSeconds ?? 30
-}
-
-/** Time as the API writes it: whole seconds. */
-export const timestamp = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}Z`
-
-/** RFC 7386. */
-export function mergePatch(target: unknown, patch: unknown): unknown {
-  if (patch === null || typeof patch !== 'object' || Array.isArray(patch)) return patch
-  const base = target !== null && typeof target === 'object' && !Array.isArray(target) ? target : {}
-  const result: Record<string, unknown> = { ...base }
-  for (const [key, value] of Object.entries(patch)) {
-    if (value === null) delete result[key]
-    else result[key] = mergePatch(result[key], value)
-  }
-  return result
 }
