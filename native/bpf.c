@@ -1,0 +1,345 @@
+/* bpf(2) by itself: links that libbpf 1.1 does not know (tcx), pins, maps, test runs. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "shim.h"
+
+static int bpf(enum bpf_cmd command, union bpf_attr *attributes)
+{
+	int result = syscall(__NR_bpf, command, attributes, sizeof(*attributes));
+
+	return result < 0 ? -errno : result;
+}
+
+static uint64_t pointer(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
+
+int weft_pin(int fd, const char *path)
+{
+	union bpf_attr a = {};
+
+	a.bpf_fd = fd;
+	a.pathname = pointer(path);
+	return bpf(BPF_OBJ_PIN, &a);
+}
+
+int weft_open_pin(const char *path)
+{
+	union bpf_attr a = {};
+
+	a.pathname = pointer(path);
+	return bpf(BPF_OBJ_GET, &a);
+}
+
+static int info(int fd, void *out, uint32_t size)
+{
+	union bpf_attr a = {};
+
+	a.info.bpf_fd = fd;
+	a.info.info = pointer(out);
+	a.info.info_len = size;
+	return bpf(BPF_OBJ_GET_INFO_BY_FD, &a);
+}
+
+int weft_program_info(int fd, struct weft_program_info *out)
+{
+	struct bpf_prog_info i = {};
+	int error = info(fd, &i, sizeof(i));
+
+	if (error)
+		return error;
+	out->id = i.id;
+	out->type = i.type;
+	memcpy(out->tag, i.tag, sizeof(out->tag));
+	out->run_count = i.run_cnt;
+	out->run_nanoseconds = i.run_time_ns;
+	return 0;
+}
+
+/* The part of bpf_link_info that the headers of Debian 12 (Linux 6.1) do not have. */
+struct link_info {
+	uint32_t type;
+	uint32_t id;
+	uint32_t prog_id;
+	uint32_t pad;
+	union {
+		struct {
+			uint64_t cgroup_id;
+			uint32_t attach_type;
+		} cgroup;
+		struct {
+			uint32_t ifindex;
+			uint32_t attach_type;
+		} tcx;
+		uint8_t room[128];
+	};
+};
+
+enum { link_type_cgroup = 3, link_type_tcx = 11 };
+
+int weft_link_info(int fd, struct weft_link_info *out)
+{
+	struct link_info i = {};
+	int error = info(fd, &i, sizeof(i));
+
+	if (error)
+		return error;
+	memset(out, 0, sizeof(*out));
+	out->id = i.id;
+	out->type = i.type;
+	out->program_id = i.prog_id;
+	if (i.type == link_type_tcx) {
+		out->ifindex = i.tcx.ifindex;
+		out->attach_type = i.tcx.attach_type;
+	} else if (i.type == link_type_cgroup) {
+		out->attach_type = i.cgroup.attach_type;
+	}
+	return 0;
+}
+
+static int link_create(int program, uint32_t target, uint32_t attach_type)
+{
+	union bpf_attr a = {};
+
+	a.link_create.prog_fd = program;
+	a.link_create.target_ifindex = target; /* shares its place with target_fd */
+	a.link_create.attach_type = attach_type;
+	return bpf(BPF_LINK_CREATE, &a);
+}
+
+int weft_attach_tcx(int netns, uint32_t ifindex, int program, uint32_t attach_type)
+{
+	int home = -1, error, link;
+
+	/* The kernel looks the index up where the caller is: elsewhere it may be silently another device. */
+	if (netns >= 0) {
+		home = weft_netns_open("/proc/thread-self/ns/net");
+		if (home < 0)
+			return home;
+		error = weft_netns_enter(netns);
+		if (error) {
+			close(home);
+			return error;
+		}
+	}
+	link = link_create(program, ifindex, attach_type);
+	if (home >= 0) {
+		if (weft_netns_enter(home))
+			abort(); /* nothing may run on in the wrong namespace */
+		close(home);
+	}
+	return link;
+}
+
+int weft_attach_cgroup(int cgroup, int program, uint32_t attach_type)
+{
+	return link_create(program, cgroup, attach_type);
+}
+
+int weft_link_update(int link, int program)
+{
+	union bpf_attr a = {};
+
+	a.link_update.link_fd = link;
+	a.link_update.new_prog_fd = program;
+	return bpf(BPF_LINK_UPDATE, &a);
+}
+
+int weft_link_detach(int link)
+{
+	union bpf_attr a = {};
+
+	a.link_detach.link_fd = link;
+	return bpf(BPF_LINK_DETACH, &a);
+}
+
+int weft_test_run(struct weft_test_run *run)
+{
+	union bpf_attr a = {};
+	int error;
+
+	a.test.prog_fd = run->program;
+	a.test.repeat = run->repeat;
+	a.test.data_in = pointer(run->data_in);
+	a.test.data_size_in = run->data_in_size;
+	a.test.data_out = pointer(run->data_out);
+	a.test.data_size_out = run->data_out_size;
+	a.test.ctx_in = pointer(run->context);
+	a.test.ctx_size_in = run->context_size;
+	a.test.ctx_out = pointer(run->context);
+	a.test.ctx_size_out = run->context_size;
+	error = bpf(BPF_PROG_TEST_RUN, &a);
+	run->data_out_size = a.test.data_size_out;
+	run->verdict = a.test.retval;
+	run->nanoseconds = a.test.duration;
+	return error;
+}
+
+int weft_map_info(int fd, struct weft_map_info *out)
+{
+	struct bpf_map_info i = {};
+	int error = info(fd, &i, sizeof(i));
+
+	if (error)
+		return error;
+	out->id = i.id;
+	out->type = i.type;
+	out->key_size = i.key_size;
+	out->value_size = i.value_size;
+	out->entries_max = i.max_entries;
+	out->flags = i.map_flags;
+	memcpy(out->name, i.name, sizeof(out->name));
+	return 0;
+}
+
+int weft_map_create(uint32_t type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries_max,
+		    uint32_t flags)
+{
+	union bpf_attr a = {};
+
+	a.map_type = type;
+	a.key_size = key_size;
+	a.value_size = value_size;
+	a.max_entries = entries_max;
+	a.map_flags = flags;
+	strncpy(a.map_name, name, sizeof(a.map_name) - 1);
+	return bpf(BPF_MAP_CREATE, &a);
+}
+
+static int element(enum bpf_cmd command, int fd, const void *key, const void *value, uint64_t flags)
+{
+	union bpf_attr a = {};
+
+	a.map_fd = fd;
+	a.key = pointer(key);
+	a.value = pointer(value);
+	a.flags = flags;
+	return bpf(command, &a);
+}
+
+int weft_map_lookup(int fd, const void *key, void *value)
+{
+	return element(BPF_MAP_LOOKUP_ELEM, fd, key, value, 0);
+}
+
+int weft_map_update(int fd, const void *key, const void *value, uint64_t flags)
+{
+	return element(BPF_MAP_UPDATE_ELEM, fd, key, value, flags);
+}
+
+int weft_map_delete(int fd, const void *key)
+{
+	return element(BPF_MAP_DELETE_ELEM, fd, key, NULL, 0);
+}
+
+static int batch(enum bpf_cmd command, int fd, const void *keys, const void *values, uint32_t count)
+{
+	union bpf_attr a = {};
+	int error;
+
+	a.batch.map_fd = fd;
+	a.batch.keys = pointer(keys);
+	a.batch.values = pointer(values);
+	a.batch.count = count;
+	error = bpf(command, &a);
+	/* E2BIG: the map is full, count says how far it came. ENOENT: a key was not there. */
+	if (error && error != -E2BIG && error != -ENOENT)
+		return error;
+	return a.batch.count;
+}
+
+int weft_map_update_batch(int fd, const void *keys, const void *values, uint32_t count)
+{
+	return batch(BPF_MAP_UPDATE_BATCH, fd, keys, values, count);
+}
+
+int weft_map_delete_batch(int fd, const void *keys, uint32_t count)
+{
+	return batch(BPF_MAP_DELETE_BATCH, fd, keys, NULL, count);
+}
+
+int weft_map_dump(int fd, uint32_t key_size, uint32_t value_size, void *keys, void *values, uint32_t room)
+{
+	uint8_t position[256], *key = keys, *value = values;
+	union bpf_attr a = {};
+	uint32_t count = 0;
+	int error;
+
+	if (key_size > sizeof(position))
+		return -EINVAL;
+	for (;;) {
+		memset(&a, 0, sizeof(a));
+		a.map_fd = fd;
+		a.key = count == 0 && key == keys ? 0 : pointer(position);
+		a.next_key = pointer(position);
+		error = bpf(BPF_MAP_GET_NEXT_KEY, &a);
+		if (error == -ENOENT)
+			return count;
+		if (error)
+			return error;
+		if (count == room)
+			return -ENOSPC;
+		memcpy(key, position, key_size);
+		key += key_size;
+		error = weft_map_lookup(fd, position, value);
+		if (error == -ENOENT) { /* removed since: its place is used again */
+			key -= key_size;
+			if (count == 0)
+				return -EAGAIN;
+			continue;
+		}
+		if (error)
+			return error;
+		value += value_size;
+		count++;
+	}
+}
+
+int weft_possible_cpus(void)
+{
+	return libbpf_num_possible_cpus();
+}
+
+int weft_ring_map(int fd, uint32_t size, struct weft_ring *out)
+{
+	long page = sysconf(_SC_PAGESIZE);
+
+	out->size = size;
+	out->consumer = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (out->consumer == MAP_FAILED)
+		return -errno;
+	/* The producer's page, then the data twice, so that no record is cut at the end. */
+	out->producer = mmap(NULL, page + 2 * (size_t)size, PROT_READ, MAP_SHARED, fd, page);
+	if (out->producer == MAP_FAILED) {
+		int error = -errno;
+
+		munmap(out->consumer, page);
+		return error;
+	}
+	return 0;
+}
+
+int weft_ring_unmap(struct weft_ring *ring)
+{
+	long page = sysconf(_SC_PAGESIZE);
+
+	munmap(ring->consumer, page);
+	munmap(ring->producer, page + 2 * (size_t)ring->size);
+	return 0;
+}
+
+int weft_close(int fd)
+{
+	return close(fd) ? -errno : 0;
+}

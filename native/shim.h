@@ -1,0 +1,133 @@
+/*
+ * What Weft needs of Linux that Node has no words for. Flat: numbers, byte buffers and paths in, a number out.
+ * Every function returns 0 or a descriptor or a count, or -errno. No policy lives here.
+ * Who owns which pointer: native/README.md.
+ */
+#ifndef WEFT_SHIM_H
+#define WEFT_SHIM_H
+
+#include <stdint.h>
+
+#define WEFT_API __attribute__((visibility("default")))
+
+/* ---- BPF objects (libbpf) ---- */
+
+struct weft_object;
+
+/* Parses an ELF object. Maps are pinned below pin_dir under their own names, and taken from there where they exist. */
+WEFT_API int weft_object_open(const void *elf, uint32_t size, const char *name, const char *pin_dir,
+			      struct weft_object **out);
+/* Sets a `const volatile` global before load. -ENOENT: no such global. -EINVAL: it has another size. */
+WEFT_API int weft_object_set(struct weft_object *object, const char *global, const void *value, uint32_t size);
+/* At most this many entries in a map of the object, before load. */
+WEFT_API int weft_object_resize(struct weft_object *object, const char *map, uint32_t entries_max);
+WEFT_API int weft_object_load(struct weft_object *object);
+/* A new descriptor, the caller's to close. */
+WEFT_API int weft_object_program(struct weft_object *object, const char *name);
+WEFT_API int weft_object_map(struct weft_object *object, const char *name);
+WEFT_API void weft_object_close(struct weft_object *object);
+/* What libbpf and the verifier said since the last call, NUL-terminated, cut at the front to fit. Returns its length. */
+WEFT_API int weft_object_log(char *out, uint32_t size);
+
+/* ---- pins, programs, links (raw bpf(2)) ---- */
+
+WEFT_API int weft_pin(int fd, const char *path);
+WEFT_API int weft_open_pin(const char *path);
+
+struct weft_program_info {
+	uint32_t id;
+	uint32_t type;
+	uint8_t tag[8];
+	uint64_t run_count;
+	uint64_t run_nanoseconds;
+};
+WEFT_API int weft_program_info(int fd, struct weft_program_info *out);
+
+struct weft_link_info {
+	uint32_t id;
+	uint32_t type;
+	uint32_t program_id;
+	/* tcx: 0 once the device has gone. */
+	uint32_t ifindex;
+	uint32_t attach_type;
+};
+WEFT_API int weft_link_info(int fd, struct weft_link_info *out);
+
+/* ifindex is looked up in netns (a descriptor), or in the caller's own namespace for -1. Returns the link. */
+WEFT_API int weft_attach_tcx(int netns, uint32_t ifindex, int program, uint32_t attach_type);
+WEFT_API int weft_attach_cgroup(int cgroup, int program, uint32_t attach_type);
+/* The program behind a link is exchanged without a packet in between. */
+WEFT_API int weft_link_update(int link, int program);
+WEFT_API int weft_link_detach(int link);
+
+struct weft_test_run {
+	int32_t program;
+	uint32_t repeat;
+	const void *data_in;
+	uint32_t data_in_size;
+	uint32_t data_out_size; /* in: room, out: used */
+	void *data_out;
+	void *context; /* in and out */
+	uint32_t context_size;
+	uint32_t verdict;	/* out */
+	uint32_t nanoseconds;	/* out: mean of one run */
+};
+WEFT_API int weft_test_run(struct weft_test_run *run);
+
+/* ---- maps (raw bpf(2)) ---- */
+
+struct weft_map_info {
+	uint32_t id;
+	uint32_t type;
+	uint32_t key_size;
+	uint32_t value_size;
+	uint32_t entries_max;
+	uint32_t flags;
+	char name[16];
+};
+WEFT_API int weft_map_info(int fd, struct weft_map_info *out);
+WEFT_API int weft_map_create(uint32_t type, const char *name, uint32_t key_size, uint32_t value_size,
+			     uint32_t entries_max, uint32_t flags);
+WEFT_API int weft_map_lookup(int fd, const void *key, void *value);
+WEFT_API int weft_map_update(int fd, const void *key, const void *value, uint64_t flags);
+WEFT_API int weft_map_delete(int fd, const void *key);
+/* Returns how many were done; fewer than count when the map was full. */
+WEFT_API int weft_map_update_batch(int fd, const void *keys, const void *values, uint32_t count);
+WEFT_API int weft_map_delete_batch(int fd, const void *keys, uint32_t count);
+/* Copies up to room entries; returns how many there were (a hash that changes meanwhile may show an entry twice). */
+WEFT_API int weft_map_dump(int fd, uint32_t key_size, uint32_t value_size, void *keys, void *values, uint32_t room);
+WEFT_API int weft_possible_cpus(void);
+
+/* The consumer and producer positions and the data of a BPF ring buffer, mapped; for koffi.view. */
+struct weft_ring {
+	void *consumer;
+	void *producer;
+	uint64_t size;
+};
+WEFT_API int weft_ring_map(int fd, uint32_t size, struct weft_ring *out);
+WEFT_API int weft_ring_unmap(struct weft_ring *ring);
+
+/* ---- network namespaces: entered and left again before the function returns ---- */
+
+/* A new namespace bound at path (a file that is made). The caller stays where it is. */
+WEFT_API int weft_netns_create(const char *path);
+WEFT_API int weft_netns_delete(const char *path);
+WEFT_API int weft_netns_open(const char *path);
+/* The calling thread moves. Only for a synchronous call that must happen inside and is followed by the way back. */
+WEFT_API int weft_netns_enter(int netns);
+/* Inode and device of the namespace behind a descriptor: what makes two of them the same. */
+WEFT_API int weft_netns_id(int netns, uint64_t out[2]);
+
+/* All take a namespace descriptor, or -1 for the caller's own. */
+WEFT_API int weft_socket(int netns, int domain, int type, int protocol);
+/* address: 4 or 16 bytes. type SOCK_STREAM also listens. Returns a non-blocking descriptor. */
+WEFT_API int weft_listen(int netns, const void *address, uint32_t address_size, uint16_t port, int type, int backlog);
+WEFT_API int weft_sysctl_write(int netns, const char *path, const char *value);
+WEFT_API int weft_sysctl_read(int netns, const char *path, char *out, uint32_t size);
+WEFT_API int weft_ifindex(int netns, const char *name);
+/* Checksum, segmentation and receive offloads of a device, on or off (tests). */
+WEFT_API int weft_offloads(int netns, const char *device, int on);
+
+WEFT_API int weft_close(int fd);
+
+#endif

@@ -1,0 +1,29 @@
+import { close } from './ffi.ts'
+
+/** A descriptor that closes with its scope: `using fd = …`. */
+export class Fd implements Disposable {
+  #fd: number
+
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  /** Throws once it is closed: a number that is used again would be somebody else's file. */
+  get number(): number {
+    if (this.#fd < 0) throw new Error('this descriptor is closed')
+    return this.#fd
+  }
+
+  /** Hands the number over: the new owner closes it. */
+  release(): number {
+    const fd = this.number
+    this.#fd = -1
+    return fd
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd < 0) return
+    close(this.#fd)
+    this.#fd = -1
+  }
+}
