@@ -58,6 +58,11 @@ export interface AdmissionRequest {
 
 /** A list of steps in one place, in upstream's order. Throws a StatusError to refuse. */
 export interface Admission {
+  /**
+   * Before `mutate`: waits, at most a few seconds, where something the request needs may be about to appear (a fresh
+   * namespace's default ServiceAccount). Undefined, as nearly always, when there is nothing to wait for.
+   */
+  prepare?(request: AdmissionRequest): Promise<void> | undefined
   mutate(request: AdmissionRequest): void
   validate(request: AdmissionRequest): void
   /** After the write is durable, or has failed: release or keep what was reserved (addresses, ports). */
