@@ -25,7 +25,7 @@ export class Registry implements Steps {
   readonly writer: Writer
   readonly #served = new Map<string, Served>()
   readonly #collections = new Map<string, Collection>()
-  readonly #groups = new Set<() => void>()
+  readonly #kindListeners: ((kinds: readonly KindDefinition[]) => void)[] = []
   #admission: Admission | undefined
   #unsubscribe: () => void
   #cancelForget: () => void = () => {}
@@ -68,6 +68,7 @@ export class Registry implements Steps {
       await this.#load(collection)
     }
     this.#served.set(idOf(definition.resource), new Served(definition, collection, () => this.clock.now()))
+    this.#kindsChanged()
   }
 
   /** Serves it no longer. Its objects stay in the store until somebody deletes them. */
@@ -77,6 +78,18 @@ export class Registry implements Steps {
     this.#served.delete(idOf(resource))
     const shared = [...this.#served.values()].some((each) => each.collection === served.collection)
     if (!shared) this.#collections.delete(served.collection.segment)
+    this.#kindsChanged()
+  }
+
+  /** Called with the served kinds, now and whenever they change. */
+  onKinds(listener: (kinds: readonly KindDefinition[]) => void): void {
+    this.#kindListeners.push(listener)
+    listener(this.#kinds())
+  }
+
+  /** What keeps the registry from writing; undefined: nothing. */
+  get trouble(): string | undefined {
+    return this.writer.trouble
   }
 
   find(group: string, version: string, resource: string): Served | undefined {
@@ -168,15 +181,17 @@ export class Registry implements Steps {
     served.collection.onChange((next, old) => listener(form(next), form(old)))
   }
 
-  /** Called after every committed group, when all collections have it. */
-  onGroup(listener: () => void): () => void {
-    this.#groups.add(listener)
-    return () => this.#groups.delete(listener)
-  }
-
   close(): void {
     this.#unsubscribe()
     this.#cancelForget()
+  }
+
+  #kinds(): readonly KindDefinition[] {
+    return [...this.#served.values()].map((served) => served.definition)
+  }
+
+  #kindsChanged(): void {
+    for (const listener of this.#kindListeners) listener(this.#kinds())
   }
 
   #need(resource: Resource): Served {
@@ -209,7 +224,6 @@ export class Registry implements Steps {
       const segment = change.key.slice(1, change.key.indexOf('/', 1))
       this.#collections.get(segment)?.apply(change)
     }
-    for (const listener of this.#groups) listener()
   }
 
   #scheduleForget(): void {

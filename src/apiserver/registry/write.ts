@@ -59,10 +59,17 @@ export class Writer {
   readonly #admission: () => Admission | undefined
   readonly #now: () => number
 
+  #trouble: string | undefined
+
   constructor(store: Store, admission: () => Admission | undefined, now: () => number) {
     this.#store = store
     this.#admission = admission
     this.#now = now
+  }
+
+  /** Why the last write could not be stored; undefined: it could. */
+  get trouble(): string | undefined {
+    return this.#trouble
   }
 
   /** `object` has been decoded and is the caller's own; it is in the served version's form. */
@@ -281,8 +288,11 @@ export class Writer {
   ): Promise<readonly number[]> {
     try {
       const key = served.collection.keyOf(namespace, name)
-      return await this.#store.commit([{ key, expect: old?.revision ?? 0, value }])
+      const revisions = await this.#store.commit([{ key, expect: old?.revision ?? 0, value }])
+      this.#trouble = undefined
+      return revisions
     } catch (error) {
+      if (error instanceof WriteFailed) this.#trouble = error.message
       if (error instanceof CompareFailed) {
         if (old === undefined) throw alreadyExists(served.definition.resource, name)
         throw error.actual === 0 ? notFound(served.definition.resource, name) : new StaleRead()

@@ -1,0 +1,608 @@
+import type { Scale } from '#api/gen/autoscaling-v1.ts'
+import { managerFromUserAgent } from '#api/meta/managed-fields.ts'
+import type { KubeObject } from '#api/meta/resource.ts'
+import {
+  badRequest,
+  fieldError,
+  invalid,
+  methodNotAllowed,
+  notFound,
+  StatusError,
+  type Subject,
+} from '#api/meta/status.ts'
+import { decodeBody, type Expected } from '#api/schema/decode.ts'
+import { messageOfKind } from '#api/schema/protobuf.ts'
+import { type FieldValidation, fieldValidationOf, settleProblems } from '#api/schema/strict.ts'
+import type { ApiRequest, ApiResponse } from '#api/wire.ts'
+import { bodyFormat, type Form, includeObjectOf, negotiate } from './negotiate.ts'
+import { parsePatch } from './patch.ts'
+import { deleteObject, type Options } from './registry/delete.ts'
+import type { Encoding } from './registry/encoding.ts'
+import { listObjects, parseRevision, tooLargeRevision } from './registry/list.ts'
+import type { Registry } from './registry/registry.ts'
+import { selectionOf } from './registry/select.ts'
+import type { Served } from './registry/served.ts'
+import type { Outcome, UpdateRequest, WriteContext } from './registry/write.ts'
+import { asYaml, bytesResponse, jsonResponse, Pieces, WatchBody } from './respond.ts'
+import { isTrue, type Route } from './route.ts'
+import { applyScale, scaleExpected, scaleOf } from './scale.ts'
+import type { Attributes, SubresourceHandler } from './step.ts'
+import { Watch, watchQueryOf } from './watch/watch.ts'
+
+/** A request about a resource: authenticated, authorized, its body not yet read as anything. */
+export interface ResourceCall {
+  readonly route: Route
+  readonly request: ApiRequest
+  readonly attributes: Attributes
+  readonly query: URLSearchParams
+  warn(text: string): void
+  /** Whether the same user may also do this: PUT of an absent object is a create. Throws Forbidden. */
+  authorize(attributes: Attributes): void
+}
+
+export interface ResourceParts {
+  readonly registry: Registry
+  /** `group/resource/subresource`, or `group/resource` for kinds that are not stored. */
+  readonly subresources: ReadonlyMap<string, SubresourceHandler>
+  readonly onWatchEvents: (group: string, version: string, resource: string, count: number) => void
+  readonly random?: () => number
+}
+
+const noQuery = new URLSearchParams()
+
+/** The verbs on stored objects, and the way to the handlers of everything else. */
+export class Resources {
+  readonly #parts: ResourceParts
+
+  constructor(parts: ResourceParts) {
+    this.#parts = parts
+  }
+
+  /** Whether the path leads anywhere: others are 404 whoever asks. */
+  find(route: Route): Served | SubresourceHandler | undefined {
+    const { group, version, resource, subresource } = route
+    const served = this.#parts.registry.find(group, version, resource)
+    if (subresource === '') return served ?? this.#parts.subresources.get(`${group}/${resource}`)
+    if (!served?.definition.subresources.some((each) => each.name === subresource)) return undefined
+    return served
+  }
+
+  async serve(call: ResourceCall): Promise<ApiResponse> {
+    const { group, version, resource, subresource } = call.route
+    const handler = this.#parts.subresources.get(
+      subresource === '' ? `${group}/${resource}` : `${group}/${resource}/${subresource}`,
+    )
+    const served = this.#parts.registry.find(group, version, resource)
+    if (handler) return this.#handled(call, handler, served)
+    if (served === undefined) throw notServed()
+    if (subresource === 'scale' && served.definition.scale) return this.#scale(call, served)
+    if (subresource === '') return this.#verb(call, served)
+    const declared = served.definition.subresources.find((each) => each.name === subresource)
+    if (declared === undefined) throw notServed()
+    if (subresource !== 'status' && subresource !== 'finalize') {
+      throw badRequest(`the subresource ${subresource} is reached by an Upgrade to a stream`)
+    }
+    if (!declared.verbs.includes(call.route.verb)) throw methodNotAllowed(served.definition.resource, call.route.verb)
+    switch (call.route.verb) {
+      case 'get':
+        return this.#get(call, served)
+      case 'update':
+        return this.#update(call, served, subresource)
+      default:
+        return this.#patch(call, served, subresource)
+    }
+  }
+
+  #verb(call: ResourceCall, served: Served): Promise<ApiResponse> | ApiResponse {
+    const { route } = call
+    if (!served.definition.verbs.includes(route.verb)) throw methodNotAllowed(served.definition.resource, route.verb)
+    if (served.definition.resource.namespaced && route.namespace === '' && route.name !== '' && route.verb !== 'list') {
+      if (route.verb !== 'watch') throw notServed()
+    }
+    switch (route.verb) {
+      case 'get':
+        return this.#get(call, served)
+      case 'list':
+        return this.#list(call, served)
+      case 'watch':
+        return this.#watch(call, served)
+      case 'create':
+        return this.#create(call, served)
+      case 'update':
+        return this.#update(call, served, '')
+      case 'patch':
+        return this.#patch(call, served, '')
+      case 'delete':
+        return this.#delete(call, served)
+      case 'deletecollection':
+        return this.#deleteCollection(call, served)
+      default:
+        throw methodNotAllowed(served.definition.resource, route.verb)
+    }
+  }
+
+  #get(call: ResourceCall, served: Served): ApiResponse | Promise<ApiResponse> {
+    const { route, request, query } = call
+    const { registry } = this.#parts
+    if (query !== noQuery && query.has('resourceVersion')) {
+      const wanted = parseRevision(query.get('resourceVersion') ?? '')
+      if (wanted > registry.revision) throw tooLargeRevision(wanted, registry.revision)
+    }
+    const form = negotiate(request.headers.accept)
+    const item = served.collection.get(namespaceOf(served, route), route.name)
+    if (item === undefined) throw notFound(served.definition.resource, route.name)
+    const encoding = encodingFor(served, form, query)
+    return shown(200, encoding.one(item), encoding, form)
+  }
+
+  async #list(call: ResourceCall, served: Served): Promise<ApiResponse> {
+    const { route, request, query } = call
+    const form = negotiate(request.headers.accept)
+    const encoding = encodingFor(served, form, query)
+    const selection = selectionOf(
+      served,
+      namespaceOf(served, route),
+      query.get('labelSelector') ?? '',
+      query.get('fieldSelector') ?? '',
+    )
+    if (query.get('sendInitialEvents')) {
+      throw invalid('meta.k8s.io', 'ListOptions', '', [
+        fieldError.forbidden('sendInitialEvents', 'sendInitialEvents is forbidden for list'),
+      ])
+    }
+    const pieces = await listObjects(
+      served,
+      this.#parts.registry.store,
+      selection,
+      {
+        limit: integer(query, 'limit'),
+        continue: query.get('continue') ?? '',
+        resourceVersion: query.get('resourceVersion') ?? '',
+        resourceVersionMatch: query.get('resourceVersionMatch') ?? '',
+      },
+      encoding,
+    )
+    const contentType = encoding.contentType.replace('as=PartialObjectMetadata;', 'as=PartialObjectMetadataList;')
+    const response = { status: 200, headers: { 'content-type': contentType }, body: new Pieces(pieces) }
+    return form.format === 'yaml' ? asYaml(response) : response
+  }
+
+  #watch(call: ResourceCall, served: Served): ApiResponse {
+    const { route, request, query } = call
+    const { registry, onWatchEvents, random = Math.random } = this.#parts
+    const form = negotiate(request.headers.accept)
+    if (form.format === 'yaml') throw badRequest('a watch is answered as JSON only')
+    const encoding = encodingFor(served, form, query)
+    const selection = selectionOf(
+      served,
+      namespaceOf(served, route),
+      query.get('labelSelector') ?? (route.name && !query.has('fieldSelector') ? '' : ''),
+      query.get('fieldSelector') ?? (route.name === '' ? '' : `metadata.name=${route.name}`),
+    )
+    const watchQuery = watchQueryOf((name) => query.get(name) ?? '', parseRevision, random)
+    const { group, version, resource } = route
+    const watch = new Watch({
+      served,
+      store: registry.store,
+      selection,
+      encoding,
+      query: watchQuery,
+      clock: registry.clock,
+      onEvents: (count) => onWatchEvents(group, version, resource, count),
+    })
+    return { status: 200, headers: { 'content-type': encoding.contentType }, body: new WatchBody(watch) }
+  }
+
+  async #create(call: ResourceCall, served: Served): Promise<ApiResponse> {
+    const { route, query } = call
+    const form = negotiate(call.request.headers.accept)
+    const object = this.#decode(call, served.expected, 'CreateOptions')
+    return this.#createObject(call, served, form, object, query, route)
+  }
+
+  async #createObject(
+    call: ResourceCall,
+    served: Served,
+    form: Form,
+    object: KubeObject,
+    query: URLSearchParams,
+    route: Route,
+  ): Promise<ApiResponse> {
+    placeIn(served, object, route)
+    const { item } = await this.#parts.registry.writer.create(served, object, contextOf(call, query, 'CreateOptions'))
+    const encoding = encodingFor(served, form, query)
+    return shown(201, encoding.one(item), encoding, form)
+  }
+
+  async #update(call: ResourceCall, served: Served, part: UpdateRequest['part']): Promise<ApiResponse> {
+    const { route, query } = call
+    const form = negotiate(call.request.headers.accept)
+    const object = this.#decode(call, served.expected, 'UpdateOptions')
+    placeIn(served, object, route)
+    if (!object.metadata.name) {
+      throw badRequest(`name must be provided`)
+    }
+    if (object.metadata.name !== route.name) {
+      throw badRequest(
+        `the name of the object (${object.metadata.name}) does not match the name on the URL (${route.name})`,
+      )
+    }
+    const namespace = namespaceOf(served, route)
+    const { definition, collection } = served
+    if (part === '' && definition.createOnUpdate && collection.get(namespace, route.name) === undefined) {
+      call.authorize({ ...call.attributes, verb: 'create' })
+      if (object.metadata.uid) {
+        throw new StatusError({
+          status: 'Failure',
+          code: 409,
+          reason: 'Conflict',
+          message: `Operation cannot be fulfilled on ${definition.resource.resource} "${route.name}": StorageError: invalid object, Code: 4, UID in precondition: ${object.metadata.uid}, UID in object meta: `,
+        })
+      }
+      object.metadata.resourceVersion = ''
+      return this.#createObject(call, served, form, object, query, route)
+    }
+    const unconditional = !object.metadata.resourceVersion
+    const outcome = await this.#parts.registry.writer.update(
+      served,
+      {
+        namespace,
+        name: route.name,
+        part,
+        next: () => (unconditional ? structuredClone(object) : object) as KubeObject,
+        retry: unconditional,
+        versionRequired: part === '' && !definition.unconditionalUpdate,
+      },
+      contextOf(call, query, 'UpdateOptions'),
+    )
+    return this.#outcome(served, form, query, outcome)
+  }
+
+  async #patch(call: ResourceCall, served: Served, part: UpdateRequest['part']): Promise<ApiResponse> {
+    const { route, query, request } = call
+    const form = negotiate(request.headers.accept)
+    const mode = validationOf(query, 'PatchOptions')
+    const contentType = request.headers['content-type']
+    const { definition, expected } = served
+    const patch = parsePatch(bodyOf(call), contentType, definition, expected, mode, (text) => call.warn(text))
+    const outcome = await this.#parts.registry.writer.update(
+      served,
+      {
+        namespace: namespaceOf(served, route),
+        name: route.name,
+        part,
+        next: (present) => checkedName(patch.apply(present), route.name),
+        retry: true,
+        versionRequired: false,
+      },
+      contextOf(call, query, 'PatchOptions'),
+    )
+    return this.#outcome(served, form, query, outcome)
+  }
+
+  #outcome(served: Served, form: Form, query: URLSearchParams, { item }: Outcome): ApiResponse | Promise<ApiResponse> {
+    const encoding = encodingFor(served, form, query)
+    return shown(200, encoding.one(item), encoding, form)
+  }
+
+  async #scale(call: ResourceCall, served: Served): Promise<ApiResponse> {
+    const { route, query, request } = call
+    const { scale: paths } = served.definition
+    if (paths === undefined) throw notServed()
+    const namespace = namespaceOf(served, route)
+    const present = served.collection.get(namespace, route.name)
+    if (route.verb === 'get') {
+      if (present === undefined) throw notFound(served.definition.resource, route.name)
+      return jsonResponse(200, scaleOf(served.read(present), paths))
+    }
+    if (route.verb !== 'update' && route.verb !== 'patch') {
+      throw methodNotAllowed(served.definition.resource, route.verb)
+    }
+    const mode = validationOf(query, 'UpdateOptions')
+    const definition = {
+      resource: { group: 'autoscaling', version: 'v1', resource: 'scales', kind: 'Scale', namespaced: true },
+    }
+    const patch =
+      route.verb === 'patch' &&
+      parsePatch(bodyOf(call), request.headers['content-type'], definition, scaleExpected, mode, (text) =>
+        call.warn(text),
+      )
+    const sent = patch ? undefined : (this.#decode(call, scaleExpected, 'UpdateOptions') as unknown as Scale)
+    const { item } = await this.#parts.registry.writer.update(
+      served,
+      {
+        namespace,
+        name: route.name,
+        part: '',
+        next: (object) => {
+          const scale = patch ? patch.apply(scaleOf(object, paths) as unknown as KubeObject) : sent
+          return applyScale(object, scale as unknown as Scale, paths)
+        },
+        retry: true,
+        versionRequired: false,
+      },
+      contextOf(call, query, 'UpdateOptions'),
+    )
+    return jsonResponse(200, scaleOf(served.read(item), paths))
+  }
+
+  async #delete(call: ResourceCall, served: Served): Promise<ApiResponse> {
+    const { route, query } = call
+    const form = negotiate(call.request.headers.accept)
+    const options = this.#deleteOptions(call)
+    const context = contextOf(call, query, 'DeleteOptions', options)
+    const namespace = namespaceOf(served, route)
+    const item = served.collection.get(namespace, route.name)
+    if (item === undefined) throw notFound(served.definition.resource, route.name)
+    const outcome = await this.#deleteOne(served, namespace, route.name, options, context)
+    const encoding = encodingFor(served, form, query)
+    if (outcome.gone && !returnsObject.has(served.definition.resource.kind)) {
+      const { group, resource } = served.definition.resource
+      const { uid } = item.object.metadata
+      return jsonResponse(200, {
+        kind: 'Status',
+        apiVersion: 'v1',
+        metadata: {},
+        status: 'Success',
+        details: { name: route.name, ...(group === '' ? {} : { group }), kind: resource, uid },
+      })
+    }
+    const cascades = options.orphanDependents === false || options.propagationPolicy === 'Foreground'
+    return shown(!outcome.gone && cascades ? 202 : 200, encoding.one(outcome.item), encoding, form)
+  }
+
+  async #deleteCollection(call: ResourceCall, served: Served): Promise<ApiResponse> {
+    const { route, query } = call
+    const form = negotiate(call.request.headers.accept)
+    const options = this.#deleteOptions(call)
+    const context = contextOf(call, query, 'DeleteOptions', options)
+    const namespace = namespaceOf(served, route)
+    const selection = selectionOf(served, namespace, query.get('labelSelector') ?? '', query.get('fieldSelector') ?? '')
+    const items = [...served.collection.items(namespace)].filter((item) => selection.matches(item))
+    const encoding = encodingFor(served, form, query)
+    const resourceVersion = String(this.#parts.registry.revision)
+    // In groups, so that the store can flush many at once, but neither all at once.
+    for (let at = 0; at < items.length; at += deletesAtOnce) {
+      const some = items.slice(at, at + deletesAtOnce)
+      await Promise.all(some.map((item) => this.#deleteUnlessGone(served, item.namespace, item.name, options, context)))
+    }
+    const { head, tail } = encoding.list({ resourceVersion })
+    const body = Buffer.concat([
+      Buffer.from(head),
+      joinWithCommas(items.map((item) => encoding.one(item))),
+      Buffer.from(tail),
+    ])
+    return shown(200, body, encoding, form)
+  }
+
+  async #deleteUnlessGone(
+    served: Served,
+    namespace: string,
+    name: string,
+    options: Options,
+    context: WriteContext,
+  ): Promise<void> {
+    try {
+      await this.#deleteOne(served, namespace, name, options, context)
+    } catch (error) {
+      if (!(error instanceof StatusError) || error.code !== 404) throw error
+    }
+  }
+
+  async #deleteOne(served: Served, namespace: string, name: string, options: Options, context: WriteContext) {
+    const { registry } = this.#parts
+    const item = served.collection.get(namespace, name)
+    const { dryRun } = context
+    const attributes = { ...context.attributes, name, namespace }
+    const request = {
+      attributes,
+      operation: 'DELETE' as const,
+      object: undefined,
+      old: item && served.read(item),
+      dryRun,
+      warn: (text: string) => context.warn(text),
+    }
+    let outcome: 'written' | 'failed' = 'failed'
+    try {
+      registry.admission?.mutate(request)
+      registry.admission?.validate(request)
+      const result = await deleteObject(
+        registry.writer,
+        served,
+        namespace,
+        name,
+        options,
+        context,
+        registry.clock.now(),
+      )
+      if (!dryRun) outcome = 'written'
+      return result
+    } finally {
+      registry.admission?.settled(request, outcome)
+    }
+  }
+
+  /** From the body, and from the query where there is no body. */
+  #deleteOptions(call: ResourceCall): Options {
+    const { query, request } = call
+    const body = request.body
+    if (body !== undefined && body.length > 0) {
+      const format = bodyFormat(request.headers['content-type'])
+      const { object } = decodeBody(body, format, deleteOptionsExpected)
+      return object as unknown as Options
+    }
+    const grace = query.get('gracePeriodSeconds')
+    const policy = query.get('propagationPolicy')
+    const orphan = query.get('orphanDependents')
+    return {
+      ...(grace === null ? {} : { gracePeriodSeconds: integer(query, 'gracePeriodSeconds') }),
+      ...(policy === null || policy === '' ? {} : { propagationPolicy: policy }),
+      ...(orphan === null ? {} : { orphanDependents: isTrue(orphan) }),
+    }
+  }
+
+  async #handled(call: ResourceCall, handler: SubresourceHandler, served: Served | undefined): Promise<ApiResponse> {
+    const { route, query, request, attributes } = call
+    const { registry } = this.#parts
+    const form = negotiate(request.headers.accept)
+    let body: KubeObject | undefined
+    if (request.method === 'POST' || request.method === 'PUT') {
+      const expected = handlerExpected(served, route)
+      if (expected) body = this.#decode(call, expected, request.method === 'POST' ? 'CreateOptions' : 'UpdateOptions')
+    } else if (request.method === 'PATCH' && served) {
+      // A patch of a part that its handler writes: patch the object, then hand it over as an update.
+      const item = served.collection.get(namespaceOf(served, route), route.name)
+      if (item === undefined) throw notFound(served.definition.resource, route.name)
+      const mode = validationOf(query, 'PatchOptions')
+      const { definition, expected } = served
+      const contentType = request.headers['content-type']
+      const patch = parsePatch(bodyOf(call), contentType, definition, expected, mode, (text) => call.warn(text))
+      body = patch.apply(served.copyOf(item))
+    }
+    if (body && route.namespace !== '' && body.metadata && !body.metadata.namespace) {
+      body.metadata.namespace = route.namespace
+    }
+    const dryRun = dryRunOf(query, 'CreateOptions')
+    const answer = await handler({ request, attributes, body, query, dryRun, registry })
+    if ('object' in answer) {
+      const response = jsonResponse(answer.status, answer.object)
+      return form.format === 'yaml' ? asYaml(response) : response
+    }
+    return answer
+  }
+
+  #decode(call: ResourceCall, expected: Expected, options: string): KubeObject {
+    const format = bodyFormat(call.request.headers['content-type'])
+    const mode = validationOf(call.query, options)
+    const { object, problems } = decodeBody(bodyOf(call), format, expected)
+    if (problems.length > 0) for (const text of settleProblems(problems, mode, expected)) call.warn(text)
+    object.metadata ??= {} as KubeObject['metadata']
+    return object
+  }
+}
+
+const deletesAtOnce = 64
+
+/** Kinds whose DELETE answers with the object, as upstream has it; the others answer with a Status. */
+const returnsObject = new Set([
+  'Pod',
+  'Service',
+  'ServiceAccount',
+  'PersistentVolumeClaim',
+  'ResourceQuota',
+  'PodTemplate',
+])
+
+const deleteOptionsExpected: Expected = { apiVersion: 'v1', kind: 'DeleteOptions', message: 'meta/v1.DeleteOptions' }
+
+export const notServed = (): StatusError =>
+  new StatusError({
+    status: 'Failure',
+    code: 404,
+    reason: 'NotFound',
+    message: 'the server could not find the requested resource',
+    details: {},
+  })
+
+const namespaceOf = ({ definition }: Served, { namespace }: Route): string =>
+  definition.resource.namespaced ? namespace : ''
+
+function encodingFor(served: Served, form: Form, query: URLSearchParams): Encoding {
+  switch (form.as) {
+    case 'object':
+      return served.asObject
+    case 'metadata':
+      return served.asMetadata
+    case 'table':
+      return served.asTable(includeObjectOf(query))
+    default:
+      return form.as satisfies never
+  }
+}
+
+function shown(status: number, bytes: Uint8Array, encoding: Encoding, form: Form): ApiResponse | Promise<ApiResponse> {
+  const response = bytesResponse(status, bytes, encoding.contentType)
+  return form.format === 'yaml' ? asYaml(response) : response
+}
+
+/** What a handler's body should be: declared with the subresource, or the virtual kind itself. */
+function handlerExpected(served: Served | undefined, { subresource }: Route): Expected | undefined {
+  if (served === undefined) return undefined
+  if (subresource === '') return served.expected
+  const declared = served.definition.subresources.find((each) => each.name === subresource)
+  if (declared?.kind === undefined) return served.expected
+  const { group, version } = served.definition.resource
+  const at = { group: declared.group ?? group, version: declared.version ?? version }
+  const apiVersion = at.group === '' ? at.version : `${at.group}/${at.version}`
+  return { apiVersion, kind: declared.kind, message: messageOfKind(apiVersion, declared.kind) }
+}
+
+/** The namespace of the URL, in the object. Throws 400 where they differ. */
+function placeIn({ definition }: Served, object: KubeObject, route: Route): void {
+  const { metadata } = object
+  if (!definition.resource.namespaced) {
+    delete metadata.namespace
+    return
+  }
+  if (metadata.namespace && metadata.namespace !== route.namespace) {
+    throw badRequest(`the namespace of the provided object does not match the namespace sent on the request`)
+  }
+  metadata.namespace = route.namespace
+}
+
+function checkedName(object: KubeObject, name: string): KubeObject {
+  if (object.metadata.name !== name) {
+    throw badRequest(`the name of the object (${object.metadata.name}) does not match the name on the URL (${name})`)
+  }
+  return object
+}
+
+function bodyOf({ request }: ResourceCall): Uint8Array {
+  return request.body ?? new Uint8Array()
+}
+
+function validationOf(query: URLSearchParams, options: string): FieldValidation {
+  return fieldValidationOf(query.get('fieldValidation'), options)
+}
+
+const managerLengthMax = 128
+
+function contextOf(call: ResourceCall, query: URLSearchParams, options: string, sent?: Options): WriteContext {
+  const { attributes, request } = call
+  const asked = query.get('fieldManager')
+  if (asked !== null && (asked.length > managerLengthMax || /[^\x20-\x7e]/.test(asked))) {
+    throw invalid('meta.k8s.io', options, '', [
+      fieldError.invalid('fieldManager', asked, 'must be at most 128 printable characters'),
+    ])
+  }
+  return {
+    attributes,
+    dryRun: sent?.dryRun === undefined ? dryRunOf(query, options) : dryRunIn(sent.dryRun, options),
+    manager: asked || managerFromUserAgent(request.headers['user-agent']),
+    warn: (text) => call.warn(text),
+  }
+}
+
+const dryRunOf = (query: URLSearchParams, options: string): boolean => dryRunIn(query.getAll('dryRun'), options)
+
+function dryRunIn(values: readonly string[], options: string): boolean {
+  const some = values.filter((value) => value !== '')
+  if (some.length === 0) return false
+  if (some.some((value) => value !== 'All')) {
+    throw invalid('meta.k8s.io', options, '', [fieldError.notSupported('dryRun', some, ['All'])])
+  }
+  return true
+}
+
+function integer(query: URLSearchParams, name: string): number {
+  const text = query.get(name)
+  if (text === null || text === '') return 0
+  if (!/^-?\d{1,15}$/.test(text)) throw badRequest(`${name}: ${JSON.stringify(text)} is not an integer`)
+  return Number(text)
+}
+
+function joinWithCommas(pieces: readonly Buffer[]): Buffer {
+  return Buffer.concat(pieces.flatMap((piece, i) => (i === 0 ? [piece] : [Buffer.from(','), piece])))
+}
+
+export type { Subject }
