@@ -93,7 +93,7 @@ export interface Client {
   ): Promise<void>
   deleteCollection<K extends KubeObject>(
     resource: Resource<K>,
-    options: ListOptions & Partial<DeleteOptions>,
+    options: ListOptions & Partial<DeleteOptions> & { readonly signal?: AbortSignal },
   ): Promise<void>
   /** A request that is not about objects: discovery, health, logs. Throws `StatusError` for a status of 400 or above. */
   raw(

@@ -31,6 +31,7 @@ import type {
   WatchOptions,
   WriteOptions,
 } from './client.ts'
+import { discoveryDocument } from './fake/discovery.ts'
 import { selects } from './fake/select.ts'
 import { FakeStorage } from './fake/storage.ts'
 import { isHeld, markDeleted, prepareUpdate, sameJson } from './fake/write.ts'
@@ -57,6 +58,8 @@ export interface FakeClientOptions {
   readonly clock?: Clock
   /** Called on a copy before it is stored: what the server would fill in. */
   readonly defaults?: (resource: Resource, object: KubeObject) => void
+  /** What discovery lists; by default nothing. */
+  readonly serves?: readonly Resource[]
   /** False: behaves as a server without sendInitialEvents. */
   readonly watchList?: boolean
 }
@@ -251,7 +254,7 @@ export class FakeClient implements Client {
       if (this.#matches(object, options)) this.#delete(resource, object.metadata, options)
   }
 
-  /** Only what `answer` was told to say: its body is `{method, path, body}`. */
+  /** What `answer` was told to say (its body is `{method, path, body}`), and discovery. */
   async raw(method: string, path: string, body?: unknown): Promise<unknown> {
     const call: FakeCall = { user: this.user, verb: 'get', resource: path, subresource: '', key: '', body }
     for (const rule of this.#rules) {
@@ -262,6 +265,8 @@ export class FakeClient implements Client {
       const answered = answer({ ...call, body: { method, path, body } as unknown as KubeObject })
       if (answered !== undefined) return structuredClone(answered)
     }
+    const document = method === 'GET' ? discoveryDocument(path, this.#options.serves ?? []) : undefined
+    if (document !== undefined) return document
     throw notFound({ group: '', resource: 'path' }, path)
   }
 
