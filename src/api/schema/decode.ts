@@ -122,7 +122,7 @@ function parseProtobuf(body: Uint8Array, expected: Expected): Read {
   const value = { apiVersion: apiVersion || expected.apiVersion, kind: kind || expected.kind }
   if (known === undefined) return { value, duplicates: [] }
   try {
-    return { value: { ...decodeMessage(message, raw), ...value }, duplicates: [], messageRead: message }
+    return { value: { ...value, ...decodeMessage(message, raw) }, duplicates: [], messageRead: message }
   } catch (cause) {
     if (cause instanceof DecodeError) throw cannotBeHandled(value.kind, value.apiVersion, expected.kind, cause.message)
     throw cause

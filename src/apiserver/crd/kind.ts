@@ -1,5 +1,5 @@
 import type { KindDefinition } from '#api/kind.ts'
-import type { JsonSchema } from './schema.ts'
+import type { JsonSchema } from '#api/schema/json-schema.ts'
 
 /** A kind that came from a CustomResourceDefinition: served like any other, checked by the schema it brings. */
 export interface CustomKind extends KindDefinition {

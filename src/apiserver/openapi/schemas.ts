@@ -1,9 +1,9 @@
 import type { KindDefinition } from '#api/kind.ts'
 import { describeField, describeMessage } from '#api/schema/describe.ts'
+import type { JsonSchema } from '#api/schema/json-schema.ts'
 import { messageOfKind } from '#api/schema/protobuf.ts'
 import { type Field, findMessage, getMessage, type Scalar } from '#api/schema/table.ts'
 import { type CustomKind, isCustom } from '../crd/kind.ts'
-import type { JsonSchema } from '../crd/schema.ts'
 import { definitionOfKind, definitionOfMessage, scalarDefinitions } from './names.ts'
 
 /** OpenAPI v2 (definitions) and v3 (components) differ in where schemas lie and in what may stand beside a $ref. */

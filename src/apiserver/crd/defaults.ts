@@ -1,0 +1,30 @@
+import { isObject, itemsOf, type JsonSchema, valuesOf } from '#api/schema/json-schema.ts'
+
+/** Fills in the schema's defaults, in place. A null where none is allowed counts as absent. */
+export function applyDefaults(value: unknown, schema: JsonSchema): void {
+  if (Array.isArray(value)) {
+    const items = itemsOf(schema)
+    if (items !== undefined) for (const item of value) applyDefaults(item, items)
+    return
+  }
+  if (!isObject(value)) return
+  for (const [name, below] of Object.entries(schema.properties ?? {})) {
+    const isMissing = !Object.hasOwn(value, name) || (value[name] === null && below.nullable !== true)
+    if (below.default !== undefined && isMissing) value[name] = structuredClone(below.default)
+    if (Object.hasOwn(value, name)) applyDefaults(value[name], below)
+  }
+  const values = valuesOf(schema)
+  if (values === undefined) return
+  for (const key of Object.keys(value)) {
+    if (schema.properties !== undefined && Object.hasOwn(schema.properties, key)) continue
+    if (value[key] === null && values.nullable !== true && values.default !== undefined)
+      value[key] = structuredClone(values.default)
+    applyDefaults(value[key], values)
+  }
+}
+
+/** Whether there is anything for `applyDefaults` to do. */
+export function hasDefaults(schema: JsonSchema): boolean {
+  const below = [...Object.values(schema.properties ?? {}), itemsOf(schema), valuesOf(schema)]
+  return below.some((s) => s !== undefined && (s.default !== undefined || hasDefaults(s)))
+}
