@@ -1,0 +1,333 @@
+import { getSystemErrorMap } from 'node:util'
+import { createRtNetlink, rt } from 'netlink'
+import { formatAddress } from '#base/net/address.ts'
+import { hasCode, KernelError } from '../errno.ts'
+import { addressBytes, type Namespace } from '../netns.ts'
+import { attribute, parseAttributes } from './attributes.ts'
+
+const AF_INET = 2
+const AF_INET6 = 10
+/** Every request is answered by the kernel at once; a lost answer must not hang us. */
+const answerWithinMs = 10_000
+/** A dump of a few thousand routes comes in one go. */
+const bufferBytes = 1 << 20
+
+/** NLM_F_* of linux/netlink.h, for new objects. */
+const REPLACE = 0x100
+const EXCL = 0x200
+const CREATE = 0x400
+
+/** IFLA_*, IFLA_INFO_*, IFLA_VETH_INFO_* of linux/if_link.h. */
+const IFLA_ADDRESS = 1
+const IFLA_IFNAME = 3
+const IFLA_MTU = 4
+const IFLA_NET_NS_FD = 28
+const IFLA_INFO_KIND = 1
+const IFLA_INFO_DATA = 2
+const VETH_INFO_PEER = 1
+
+/** RTNH_F_ONLINK. npm `netlink` drops a flag named `onlink` silently. */
+const onlinkFlag = 4
+
+/** A device as far as we look at it. */
+export interface Link {
+  readonly index: number
+  readonly name: string
+  /** `aa:bb:cc:dd:ee:ff`, or empty for devices without one. */
+  readonly mac: string
+  readonly mtu: number
+  readonly up: boolean
+  /** `veth`, `bridge`, …; empty for physical devices. */
+  readonly kind: string
+  readonly masterIndex: number | undefined
+}
+
+export interface LinkEnd {
+  readonly name: string
+  readonly mac?: string
+  readonly mtu?: number
+  /** Where this end goes; absent: where the other is made. */
+  readonly namespace?: Namespace
+}
+
+export type RouteType = 'unicast' | 'unreachable' | 'blackhole' | 'local'
+
+export interface Route {
+  /** With prefix length: `10.244.2.0/24`. */
+  readonly destination: string
+  readonly type?: RouteType
+  readonly gateway?: string
+  readonly deviceIndex?: number
+  /** The gateway is on the device's link though no address says so. */
+  readonly onlink?: boolean
+  /** `link`: the destination itself is on the device. */
+  readonly scope?: 'link' | 'universe'
+  readonly metric?: number
+  readonly source?: string
+  /** Who made the route: a number of rtnetlink's protocol space, so that one's own can be found again. */
+  readonly protocol?: number
+}
+
+export interface Neighbour {
+  readonly address: string
+  readonly mac: string
+  readonly deviceIndex: number
+}
+
+/**
+ * Links, addresses, routes and neighbours of one network namespace. Requests are sent at once and done by the kernel in
+ * that order, so they may be awaited together. Every failure is a `KernelError` with errno's name in `code`.
+ */
+export class Netlink implements Disposable {
+  readonly #socket: ReturnType<typeof createRtNetlink>
+
+  private constructor(socket: ReturnType<typeof createRtNetlink>) {
+    this.#socket = socket
+  }
+
+  /** A socket stays in the namespace that it was opened in, whoever uses it. */
+  static open(namespace?: Namespace): Netlink {
+    const open = () => createRtNetlink({ recvBufferSize: bufferBytes, sendBufferSize: bufferBytes })
+    return new Netlink(namespace === undefined ? open() : namespace.within(open))
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.socket.close()
+  }
+
+  async #request<T>(action: string, send: () => Promise<T>): Promise<T> {
+    try {
+      return await send()
+    } catch (cause) {
+      throw new KernelError(action, codeOf(cause), { cause })
+    }
+  }
+
+  async links(): Promise<Link[]> {
+    const found = await this.#request('list devices', () => this.#socket.getLinks({}, {}, { timeout: answerWithinMs }))
+    return found.map(({ data, attrs }) => ({
+      index: data.index ?? 0,
+      name: attrs.ifname ?? '',
+      mac: formatMac(attrs.address ?? Buffer.alloc(0)),
+      mtu: attrs.mtu ?? 0,
+      up: data.flags?.up === true,
+      kind: textOf(parseAttributes(attrs.linkinfo ?? Buffer.alloc(0)).get(IFLA_INFO_KIND)),
+      masterIndex: attrs.master,
+    }))
+  }
+
+  async link(name: string): Promise<Link | undefined> {
+    return (await this.links()).find((l) => l.name === name)
+  }
+
+  /** Two devices that are each other's far end; each is made in its namespace. */
+  async addVeth(near: LinkEnd, far: LinkEnd): Promise<void> {
+    const peer = [
+      Buffer.alloc(16), // struct ifinfomsg, empty
+      attribute(IFLA_IFNAME, far.name),
+      ...(far.mac === undefined ? [] : [attribute(IFLA_ADDRESS, parseMac(far.mac))]),
+      ...(far.mtu === undefined ? [] : [attribute(IFLA_MTU, far.mtu)]),
+      ...(far.namespace === undefined ? [] : [attribute(IFLA_NET_NS_FD, far.namespace.number)]),
+    ]
+    await this.#newLink(`create devices ${near.name} and ${far.name}`, near, 'veth', [
+      attribute(VETH_INFO_PEER, Buffer.concat(peer)),
+    ])
+  }
+
+  async addBridge(end: LinkEnd): Promise<void> {
+    await this.#newLink(`create bridge ${end.name}`, end, 'bridge', [])
+  }
+
+  async addDummy(end: LinkEnd): Promise<void> {
+    await this.#newLink(`create device ${end.name}`, end, 'dummy', [])
+  }
+
+  async #newLink(
+    action: string,
+    { name, mac, mtu, namespace }: LinkEnd,
+    kind: string,
+    data: readonly Buffer[],
+  ): Promise<void> {
+    const linkinfo = Buffer.concat([attribute(IFLA_INFO_KIND, kind), attribute(IFLA_INFO_DATA, Buffer.concat(data))])
+    await this.#request(action, () =>
+      this.#socket.newLink(
+        {},
+        {
+          ifname: name,
+          ...(mac === undefined ? {} : { address: parseMac(mac) }),
+          ...(mtu === undefined ? {} : { mtu }),
+          ...(namespace === undefined ? {} : { netNsFd: namespace.number }),
+          linkinfo,
+        },
+        { flags: CREATE | EXCL, timeout: answerWithinMs },
+      ),
+    )
+  }
+
+  /** Both ends of a veth pair go. Nothing to do is fine. */
+  async removeLink(name: string): Promise<void> {
+    try {
+      await this.#request(`remove device ${name}`, () =>
+        this.#socket.delLink({}, { ifname: name }, { timeout: answerWithinMs }),
+      )
+    } catch (error) {
+      if (!hasCode(error, 'ENODEV')) throw error
+    }
+  }
+
+  async setLinkUp(index: number): Promise<void> {
+    await this.#request(`bring device ${index} up`, () =>
+      this.#socket.setLink({ index, flags: { up: true }, change: { up: true } }, {}, { timeout: answerWithinMs }),
+    )
+  }
+
+  async setLinkMaster(index: number, masterIndex: number): Promise<void> {
+    await this.#request(`put device ${index} into bridge ${masterIndex}`, () =>
+      this.#socket.setLink({ index }, { master: masterIndex }, { timeout: answerWithinMs }),
+    )
+  }
+
+  /** `10.0.0.1/24`. The address is there at once: no duplicate address detection. */
+  async addAddress(index: number, cidr: string): Promise<void> {
+    const { bytes, prefix } = splitCidr(cidr)
+    const family = familyOf(bytes)
+    await this.#request(`add address ${cidr} to device ${index}`, () =>
+      this.#socket.newAddress(
+        { family, prefixlen: prefix, index, ...(family === AF_INET6 ? { flags: { nodad: true as const } } : {}) },
+        { address: bytes, local: bytes },
+        { flags: CREATE | REPLACE, timeout: answerWithinMs },
+      ),
+    )
+  }
+
+  async addresses(index: number): Promise<string[]> {
+    const found = await this.#request('list addresses', () =>
+      this.#socket.getAddresses({}, {}, { timeout: answerWithinMs }),
+    )
+    return found.flatMap(({ data, attrs }) => {
+      const bytes = attrs.local ?? attrs.address
+      return data.index === index && bytes !== undefined ? [`${formatBytes(bytes)}/${data.prefixlen}`] : []
+    })
+  }
+
+  /** Adds the route, or puts it in the place of the one to the same destination with the same metric. */
+  async setRoute(route: Route): Promise<void> {
+    const { data, attrs } = routeMessage(route)
+    await this.#request(`set route to ${route.destination}`, () =>
+      this.#socket.newRoute(data, attrs, { flags: CREATE | REPLACE, timeout: answerWithinMs }),
+    )
+  }
+
+  /** Nothing to do is fine. */
+  async removeRoute(route: Route): Promise<void> {
+    const { data, attrs } = routeMessage(route)
+    try {
+      await this.#request(`remove route to ${route.destination}`, () =>
+        this.#socket.delRoute(data, attrs, { timeout: answerWithinMs }),
+      )
+    } catch (error) {
+      if (!hasCode(error, 'ESRCH')) throw error
+    }
+  }
+
+  /** Routes of the main table, optionally only those that `protocol` says somebody made. */
+  async routes(protocol?: number): Promise<Route[]> {
+    const found = await this.#request('list routes', () => this.#socket.getRoutes({}, {}, { timeout: answerWithinMs }))
+    return found.flatMap(({ data, attrs }): Route[] => {
+      const made = Number(typeof data.protocol === 'string' ? rt.RouteProtocol[data.protocol] : data.protocol)
+      const type = typeof data.type === 'number' ? rt.RouteType[data.type] : data.type
+      if (data.table !== 254 || (protocol !== undefined && made !== protocol)) return []
+      const zero = Buffer.alloc(data.family === AF_INET ? 4 : 16)
+      return [
+        {
+          destination: `${formatBytes(attrs.dst ?? zero)}/${data.dstLen}`,
+          type: routeTypeName(type),
+          ...(attrs.gateway === undefined ? {} : { gateway: formatBytes(attrs.gateway) }),
+          ...(attrs.oif === undefined ? {} : { deviceIndex: attrs.oif }),
+          ...(attrs.priority === undefined ? {} : { metric: attrs.priority }),
+          ...(attrs.prefsrc === undefined ? {} : { source: formatBytes(attrs.prefsrc) }),
+          protocol: made,
+        },
+      ]
+    })
+  }
+
+  /** The kernel will never ask who has the address. */
+  async setNeighbour({ address, mac, deviceIndex }: Neighbour): Promise<void> {
+    const dst = addressBytes(address)
+    await this.#request(`set neighbour ${address} of device ${deviceIndex}`, () =>
+      this.#socket.newNeighbor(
+        { family: familyOf(dst), ifindex: deviceIndex, state: { permanent: true } },
+        { dst, lladdr: parseMac(mac) },
+        { flags: CREATE | REPLACE, timeout: answerWithinMs },
+      ),
+    )
+  }
+}
+
+function routeMessage(route: Route): { data: rt.Route; attrs: rt.RouteAttrs } {
+  const { bytes, prefix } = splitCidr(route.destination)
+  return {
+    data: {
+      family: familyOf(bytes),
+      dstLen: prefix,
+      table: 254,
+      // 3 = boot, what routes made by hand have.
+      protocol: (route.protocol ?? 3) as rt.RouteProtocol,
+      scope: route.scope === 'link' ? 253 : 0,
+      type: rt.RouteType[routeTypeNames[route.type ?? 'unicast']],
+      ...(route.onlink === true ? { flags: { __unknown: onlinkFlag } as rt.RouteFlags } : {}),
+    },
+    attrs: {
+      ...(prefix === 0 ? {} : { dst: bytes }),
+      ...(route.gateway === undefined ? {} : { gateway: addressBytes(route.gateway) }),
+      ...(route.deviceIndex === undefined ? {} : { oif: route.deviceIndex }),
+      ...(route.metric === undefined ? {} : { priority: route.metric }),
+      ...(route.source === undefined ? {} : { prefsrc: addressBytes(route.source) }),
+    },
+  }
+}
+
+const routeTypeNames = {
+  unicast: 'UNICAST',
+  unreachable: 'UNREACHABLE',
+  blackhole: 'BLACKHOLE',
+  local: 'LOCAL',
+} as const satisfies Record<RouteType, keyof typeof rt.RouteType>
+
+function routeTypeName(name: string | undefined): RouteType {
+  const found = Object.entries(routeTypeNames).find(([, upper]) => upper === name)
+  return (found?.[0] ?? 'unicast') as RouteType
+}
+
+function splitCidr(cidr: string): { readonly bytes: Buffer; readonly prefix: number } {
+  const [ip = '', prefix = ''] = cidr.split('/')
+  if (!/^\d+$/.test(prefix)) throw new RangeError(`${JSON.stringify(cidr)} has no prefix length`)
+  return { bytes: addressBytes(ip), prefix: Number(prefix) }
+}
+
+const familyOf = (bytes: Uint8Array): number => (bytes.length === 4 ? AF_INET : AF_INET6)
+
+function formatBytes(bytes: Buffer): string {
+  const family = bytes.length === 4 ? 4 : 6
+  return formatAddress({ family, value: BigInt(`0x${bytes.toString('hex')}`) })
+}
+
+/** `aa:bb:cc:dd:ee:ff` for six bytes. */
+export const formatMac = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(':')
+
+/** Throws a RangeError for anything but six two-digit groups. */
+export function parseMac(text: string): Buffer {
+  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text))
+    throw new RangeError(`${JSON.stringify(text)} is not a MAC address`)
+  return Buffer.from(text.replaceAll(':', ''), 'hex')
+}
+
+const textOf = (bytes: Buffer | undefined): string => bytes?.toString('utf8').replace(/\0+$/, '') ?? ''
+
+/** npm `netlink` says `Request rejected: EEXIST` and has no code. */
+function codeOf(error: unknown): string {
+  const word = error instanceof Error ? (/: (E[A-Z0-9]+|-?\d+)$/.exec(error.message)?.[1] ?? '') : ''
+  if (/^E/.test(word)) return word
+  return getSystemErrorMap().get(Number(word))?.[0] ?? (error instanceof Error ? error.message : 'unknown')
+}
