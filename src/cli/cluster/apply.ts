@@ -70,10 +70,10 @@ async function applyAction(
       return undefined
     }
     case 'create-fabric':
-      createFabric(action.fabric)
+      await createFabric(action.fabric, layout.podCidrs)
       return mark(layout, action.fabric.netns)
     case 'create-node-namespace':
-      connectNode(action.fabric, action.node)
+      await connectNode(action.fabric, action.node)
       return mark(layout, action.node.netns)
     case 'mount-bpffs':
       mkdirSync(action.path, { recursive: true, mode: 0o700 })

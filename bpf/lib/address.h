@@ -1,0 +1,41 @@
+/* Addresses: made from packets and sockets, compared. */
+#ifndef WEFT_LIB_ADDRESS_H
+#define WEFT_LIB_ADDRESS_H
+
+#include "abi/address.h"
+#include "lib/base.h"
+
+#define V4_MAPPED bpf_htonl(0xffff)
+
+INLINE void address_from4(struct address *a, __be32 v4)
+{
+	a->word[0] = 0;
+	a->word[1] = 0;
+	a->word[2] = V4_MAPPED;
+	a->word[3] = v4;
+}
+
+INLINE void address_from6(struct address *a, const struct in6_addr *v6)
+{
+	a->word[0] = v6->in6_u.u6_addr32[0];
+	a->word[1] = v6->in6_u.u6_addr32[1];
+	a->word[2] = v6->in6_u.u6_addr32[2];
+	a->word[3] = v6->in6_u.u6_addr32[3];
+}
+
+INLINE int address_equal(const struct address *a, const struct address *b)
+{
+	return a->word[3] == b->word[3] && a->word[2] == b->word[2] && a->word[1] == b->word[1] &&
+	       a->word[0] == b->word[0];
+}
+
+/* An empty network (no Services of that family) has the mask 0 and the base 0, which no lookup address but :: matches. */
+INLINE int network_contains(const volatile struct network *n, const struct address *a)
+{
+	if (n->mask.word[0] == 0)
+		return 0;
+	return (a->word[0] & n->mask.word[0]) == n->base.word[0] && (a->word[1] & n->mask.word[1]) == n->base.word[1] &&
+	       (a->word[2] & n->mask.word[2]) == n->base.word[2] && (a->word[3] & n->mask.word[3]) == n->base.word[3];
+}
+
+#endif

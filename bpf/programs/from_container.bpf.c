@@ -1,0 +1,80 @@
+/* A packet leaving a pod. Attached to the host end of its veth pair, on the way in. */
+#include "config.h"
+#include "lib/forward.h"
+#include "lib/neighbour.h"
+
+/* 169.254.1.1 and fe80::1: what every pod's default routes go to. */
+INLINE int is_gateway(struct __sk_buff *skb, const struct address *target)
+{
+	if (target->word[2] == V4_MAPPED && !target->word[0])
+		return target->word[3] == bpf_htonl(0xa9fe0101);
+	return target->word[0] == bpf_htonl(0xfe800000) && !target->word[1] && !target->word[2] &&
+	       target->word[3] == bpf_htonl(1);
+}
+
+/* Neighbours are the link's own affair, and the only multicast and link-local traffic a pod has any use for. */
+INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
+{
+	int verdict = CONTINUE;
+
+	if (pkt->ethertype == bpf_htons(ETH_P_ARP)) {
+		verdict = answer_arp(skb, &cfg_gateway_mac, is_gateway);
+		/* Not for us, so for nobody: the pod is alone on its link. */
+		return verdict == TC_ACT_OK ? TC_ACT_SHOT : verdict;
+	}
+	if (pkt->ethertype == bpf_htons(ETH_P_IPV6)) {
+		__u32 source = bpf_ntohl(pkt->source.word[0]), destination = bpf_ntohl(pkt->destination.word[0]);
+		int link = (destination >> 24) == 0xff || (destination >> 22) == 0xfe80 >> 6 || (source >> 22) == 0xfe80 >> 6;
+
+		if (!link)
+			return CONTINUE;
+		if (pkt->protocol == IPPROTO_ICMPV6)
+			verdict = answer_solicitation(skb, &cfg_gateway_mac, is_gateway);
+		return verdict == CONTINUE ? drop(REASON_MULTICAST) : verdict;
+	}
+	if ((bpf_ntohl(pkt->destination.word[3]) >> 28) == 0xe)
+		return drop(REASON_MULTICAST);
+	return CONTINUE;
+}
+
+/* A pod speaks for itself only. */
+INLINE int check_source(struct __sk_buff *skb, const struct packet *pkt)
+{
+	const struct endpoint *from = bpf_map_lookup_elem(&endpoints_v1, &pkt->source);
+
+	return from && from->ifindex == skb->ifindex ? CONTINUE : drop(REASON_INVALID_SOURCE);
+}
+
+INLINE int check_destination(const struct packet *pkt)
+{
+	if (network_contains(&cfg_service_network4, &pkt->destination) ||
+	    network_contains(&cfg_service_network6, &pkt->destination))
+		return drop(REASON_NO_SERVICE);
+	return CONTINUE;
+}
+
+INLINE int forward(struct __sk_buff *skb, const struct packet *pkt)
+{
+	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v1, &pkt->destination);
+
+	return to ? deliver(skb, pkt, to) : route(skb, pkt);
+}
+
+SEC("tc")
+int from_container(struct __sk_buff *skb)
+{
+	struct packet pkt = {};
+	int verdict;
+
+	verdict = parse_packet(skb, &pkt);
+	if (verdict == CONTINUE)
+		verdict = answer_neighbours(skb, &pkt);
+	if (verdict == CONTINUE)
+		verdict = check_source(skb, &pkt);
+	if (verdict == CONTINUE)
+		verdict = check_destination(&pkt);
+	if (verdict == CONTINUE)
+		verdict = forward(skb, &pkt);
+
+	return leave(skb, verdict, DIRECTION_EGRESS);
+}

@@ -1,0 +1,239 @@
+/*
+ * A socket names its peer. Attached to the node's cgroup, so that pods and the node's own processes reach Services: the
+ * address is exchanged once, here, and packets travel to the backend like any others.
+ */
+#include <linux/errno.h>
+
+#include "lib/lb.h"
+#include "maps/sockets.h"
+
+#define PROCEED 1
+#define REJECT 0
+
+/* What the hooks of both families have in common. */
+struct peer {
+	struct address address;
+	__be16 port;
+};
+
+INLINE void peer4(const struct bpf_sock_addr *ctx, struct peer *peer)
+{
+	address_from4(&peer->address, ctx->user_ip4);
+	peer->port = ctx->user_port;
+}
+
+INLINE void peer6(const struct bpf_sock_addr *ctx, struct peer *peer)
+{
+	peer->address.word[0] = ctx->user_ip6[0];
+	peer->address.word[1] = ctx->user_ip6[1];
+	peer->address.word[2] = ctx->user_ip6[2];
+	peer->address.word[3] = ctx->user_ip6[3];
+	peer->port = ctx->user_port;
+}
+
+INLINE void set_peer4(struct bpf_sock_addr *ctx, const struct address *address, __be16 port)
+{
+	ctx->user_ip4 = address->word[3];
+	ctx->user_port = port;
+}
+
+/* An IPv4 Service reached by an IPv6 socket has a mapped address, and so does its backend. */
+INLINE void set_peer6(struct bpf_sock_addr *ctx, const struct address *address, __be16 port)
+{
+	ctx->user_ip6[0] = address->word[0];
+	ctx->user_ip6[1] = address->word[1];
+	ctx->user_ip6[2] = address->word[2];
+	ctx->user_ip6[3] = address->word[3];
+	ctx->user_port = port;
+}
+
+INLINE enum lb_result choose(const struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend **chosen)
+{
+	struct frontend_key key = { .address = peer->address, .port = peer->port };
+
+	key.protocol = ctx->protocol;
+	if (key.protocol != IPPROTO_TCP && key.protocol != IPPROTO_UDP)
+		return LB_NO_SERVICE;
+	return lb_choose(&key, chosen);
+}
+
+/* Says what a closed port would say. */
+INLINE int refuse(void)
+{
+	bpf_set_retval(-ECONNREFUSED);
+	return REJECT;
+}
+
+INLINE void remember_connected(struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend *backend)
+{
+	struct translation *t;
+
+	if (!ctx->sk)
+		return;
+	t = bpf_sk_storage_get(&connected_v1, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!t)
+		return; /* getpeername will say the backend */
+	t->frontend = peer->address;
+	t->frontend_port = peer->port;
+	t->backend = backend->address;
+	t->backend_port = backend->port;
+}
+
+INLINE void remember_datagram(struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend *backend)
+{
+	struct datagram_key key = { .cookie = bpf_get_socket_cookie(ctx), .backend = backend->address };
+	struct datagram value = { .frontend = peer->address, .frontend_port = peer->port };
+	struct datagram *known;
+
+	key.backend_port = backend->port;
+	known = bpf_map_lookup_elem(&datagrams_v1, &key);
+	if (known && known->frontend_port == value.frontend_port && address_equal(&known->frontend, &value.frontend))
+		return;
+	bpf_map_update_elem(&datagrams_v1, &key, &value, BPF_ANY);
+}
+
+/* The name that the socket used, where `peer` is the backend it got; 0 where it used none. */
+INLINE int recall(struct bpf_sock_addr *ctx, const struct peer *peer, struct peer *name)
+{
+	struct datagram_key key = {};
+	struct translation *t;
+	struct datagram *d;
+
+	t = ctx->sk ? bpf_sk_storage_get(&connected_v1, ctx->sk, 0, 0) : 0;
+	if (t && t->backend_port == peer->port && address_equal(&t->backend, &peer->address)) {
+		name->address = t->frontend;
+		name->port = t->frontend_port;
+		return 1;
+	}
+	if (ctx->protocol != IPPROTO_UDP)
+		return 0;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	key.backend = peer->address;
+	key.backend_port = peer->port;
+	d = bpf_map_lookup_elem(&datagrams_v1, &key);
+	if (!d)
+		return 0;
+	name->address = d->frontend;
+	name->port = d->frontend_port;
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	const struct backend *backend;
+	struct peer peer = {};
+
+	peer4(ctx, &peer);
+	switch (choose(ctx, &peer, &backend)) {
+	case LB_CHOSEN:
+		remember_connected(ctx, &peer, backend);
+		set_peer4(ctx, &backend->address, backend->port);
+		return PROCEED;
+	case LB_REFUSED:
+		return refuse();
+	default:
+		return PROCEED;
+	}
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	const struct backend *backend;
+	struct peer peer = {};
+
+	peer6(ctx, &peer);
+	switch (choose(ctx, &peer, &backend)) {
+	case LB_CHOSEN:
+		remember_connected(ctx, &peer, backend);
+		set_peer6(ctx, &backend->address, backend->port);
+		return PROCEED;
+	case LB_REFUSED:
+		return refuse();
+	default:
+		return PROCEED;
+	}
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	const struct backend *backend;
+	struct peer peer = {};
+
+	peer4(ctx, &peer);
+	switch (choose(ctx, &peer, &backend)) {
+	case LB_CHOSEN:
+		remember_datagram(ctx, &peer, backend);
+		set_peer4(ctx, &backend->address, backend->port);
+		return PROCEED;
+	case LB_REFUSED:
+		return refuse();
+	default:
+		return PROCEED;
+	}
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	const struct backend *backend;
+	struct peer peer = {};
+
+	peer6(ctx, &peer);
+	switch (choose(ctx, &peer, &backend)) {
+	case LB_CHOSEN:
+		remember_datagram(ctx, &peer, backend);
+		set_peer6(ctx, &backend->address, backend->port);
+		return PROCEED;
+	case LB_REFUSED:
+		return refuse();
+	default:
+		return PROCEED;
+	}
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct peer peer = {}, name;
+
+	peer4(ctx, &peer);
+	if (recall(ctx, &peer, &name))
+		set_peer4(ctx, &name.address, name.port);
+	return PROCEED;
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct peer peer = {}, name;
+
+	peer6(ctx, &peer);
+	if (recall(ctx, &peer, &name))
+		set_peer6(ctx, &name.address, name.port);
+	return PROCEED;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct peer peer = {}, name;
+
+	peer4(ctx, &peer);
+	if (recall(ctx, &peer, &name))
+		set_peer4(ctx, &name.address, name.port);
+	return PROCEED;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct peer peer = {}, name;
+
+	peer6(ctx, &peer);
+	if (recall(ctx, &peer, &name))
+		set_peer6(ctx, &name.address, name.port);
+	return PROCEED;
+}

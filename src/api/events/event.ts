@@ -1,0 +1,84 @@
+import type { Event as CoreEvent } from '../gen/core-v1.ts'
+import type { Event } from '../gen/events-v1.ts'
+import { eventsEvents } from '../gen/resources.ts'
+import { eventColumns, validateEvent, validateNewEvent } from '../core/event.ts'
+import type { Column, KindDefinition } from '../kind.ts'
+import { defineKind } from '../meta/define.ts'
+
+/** The newer form of events. Both forms are one object in the store, kept in the older. */
+
+export function toCoreEvent(event: Event): CoreEvent {
+  const { regarding, note, reportingController, ...rest } = event
+  const { deprecatedSource, deprecatedFirstTimestamp, deprecatedLastTimestamp, deprecatedCount, ...same } = rest
+  return {
+    ...same,
+    apiVersion: 'v1',
+    involvedObject: regarding ?? {},
+    source: deprecatedSource ?? {},
+    ...(note === undefined ? {} : { message: note }),
+    ...(reportingController === undefined ? {} : { reportingComponent: reportingController }),
+    ...(deprecatedFirstTimestamp === undefined ? {} : { firstTimestamp: deprecatedFirstTimestamp }),
+    ...(deprecatedLastTimestamp === undefined ? {} : { lastTimestamp: deprecatedLastTimestamp }),
+    ...(deprecatedCount === undefined ? {} : { count: deprecatedCount }),
+  }
+}
+
+export function fromCoreEvent(event: CoreEvent): Event {
+  const { involvedObject, message, reportingComponent, source, firstTimestamp, lastTimestamp, count, ...same } = event
+  const { eventTime, series, ...rest } = same
+  return {
+    ...rest,
+    apiVersion: 'events.k8s.io/v1',
+    // Required in this form: events of the older one have none.
+    eventTime: (eventTime ?? null) as string,
+    regarding: involvedObject ?? {},
+    deprecatedSource: source ?? {},
+    ...(series === undefined
+      ? {}
+      : { series: { count: series.count ?? 0, lastObservedTime: (series.lastObservedTime ?? null) as string } }),
+    ...(message === undefined ? {} : { note: message }),
+    ...(reportingComponent === undefined ? {} : { reportingController: reportingComponent }),
+    ...(firstTimestamp === undefined ? {} : { deprecatedFirstTimestamp: firstTimestamp }),
+    ...(lastTimestamp === undefined ? {} : { deprecatedLastTimestamp: lastTimestamp }),
+    ...(count === undefined ? {} : { deprecatedCount: count }),
+  }
+}
+
+const columns: readonly Column<Event>[] = eventColumns.map((column) => ({
+  ...column,
+  cell: (event, now) => column.cell(toCoreEvent(event), now),
+}))
+
+export const eventsEvent: KindDefinition<Event> = {
+  ...defineKind<Event>({
+    resource: eventsEvents,
+    message: 'events/v1.Event',
+    description: 'Something that happened to an object; kept for an hour.',
+    shortNames: ['ev'],
+    storage: 'events',
+    createOnUpdate: true,
+    defaults(object) {
+      object.regarding ??= {}
+      object.deprecatedSource ??= {}
+    },
+    validate(object) {
+      const stored = toCoreEvent(object)
+      return [...validateEvent(stored), ...validateNewEvent(stored)]
+    },
+    validateUpdate: (next) => validateEvent(toCoreEvent(next)),
+    columns,
+    selectableFields: {
+      reason: ({ reason }) => reason ?? '',
+      reportingController: ({ reportingController }) => reportingController ?? '',
+      type: ({ type }) => type ?? '',
+      'regarding.kind': ({ regarding }) => regarding.kind ?? '',
+      'regarding.namespace': ({ regarding }) => regarding.namespace ?? '',
+      'regarding.name': ({ regarding }) => regarding.name ?? '',
+      'regarding.uid': ({ regarding }) => regarding.uid ?? '',
+      'regarding.apiVersion': ({ regarding }) => regarding.apiVersion ?? '',
+      'regarding.resourceVersion': ({ regarding }) => regarding.resourceVersion ?? '',
+      'regarding.fieldPath': ({ regarding }) => regarding.fieldPath ?? '',
+    },
+  }),
+  stored: { apiVersion: 'v1', to: toCoreEvent, from: (object) => fromCoreEvent(object as CoreEvent) },
+}

@@ -1,0 +1,116 @@
+import type { Column, KindDefinition, ScalePaths, Subresource } from '../kind.ts'
+import { plainColumns } from './columns.ts'
+import { type NameCheck, nameIsDnsSubdomain } from './names.ts'
+import { validateObjectMeta, validateObjectMetaUpdate } from './object-meta.ts'
+import type { KubeObject, Resource } from './resource.ts'
+import type { FieldError } from './status.ts'
+
+export const allVerbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'] as const
+const subresourceVerbs = ['get', 'patch', 'update'] as const
+
+export const statusSubresource: Subresource = { name: 'status', verbs: subresourceVerbs }
+export const scaleSubresource: Subresource = {
+  name: 'scale',
+  verbs: subresourceVerbs,
+  kind: 'Scale',
+  group: 'autoscaling',
+  version: 'v1',
+}
+
+/** What a kind's file says; the rest is the same for all. */
+export interface KindOptions<K extends KubeObject> {
+  readonly resource: Resource<K>
+  readonly message: string
+  readonly description: string
+  readonly shortNames?: readonly string[]
+  readonly categories?: readonly string[]
+  readonly verbs?: readonly string[]
+  readonly subresources?: readonly Subresource[]
+  readonly storage?: string
+  readonly hasGeneration?: boolean
+  readonly unconditionalUpdate?: boolean
+  readonly createOnUpdate?: boolean
+  readonly nameCheck?: NameCheck
+  /** A create may bring its status along: nodes register themselves with it. */
+  readonly createsWithStatus?: boolean
+  readonly defaults?: (object: K) => void
+  readonly prepareCreate?: (object: K) => void
+  readonly prepareUpdate?: (next: K, old: K) => void
+  /** Everything but metadata. Also run on updates, unless `validateUpdate` is there. */
+  readonly validate?: (object: K) => FieldError[]
+  /** Everything but metadata. */
+  readonly validateUpdate?: (next: K, old: K) => FieldError[]
+  readonly validateStatusUpdate?: (next: K, old: K) => FieldError[]
+  readonly columns?: readonly Column<K>[]
+  readonly selectableFields?: Readonly<Record<string, (object: K) => string>>
+  readonly warnings?: (object: K) => string[]
+  readonly graceSeconds?: (object: K, requested: number | undefined) => number
+  readonly defaultPropagation?: 'Background' | 'Orphan'
+  readonly scale?: ScalePaths
+}
+
+const none = (): FieldError[] => []
+
+/** A kind with `/status` keeps it from writes to the object itself; `status` is what an empty one looks like. */
+export function defineKind<K extends KubeObject>(options: KindOptions<K>): KindDefinition<K> {
+  const { resource, nameCheck = nameIsDnsSubdomain } = options
+  const validate = options.validate ?? none
+  const hasStatus = options.subresources?.some(({ name }) => name === 'status') ?? false
+  const { prepareCreate, prepareUpdate, ...optional } = pickOptional(options)
+  return {
+    ...optional,
+    resource,
+    message: options.message,
+    singular: resource.kind.toLowerCase(),
+    shortNames: options.shortNames ?? [],
+    categories: options.categories ?? [],
+    verbs: options.verbs ?? allVerbs,
+    subresources: options.subresources ?? [],
+    description: options.description,
+    hasGeneration: options.hasGeneration ?? false,
+    unconditionalUpdate: options.unconditionalUpdate ?? true,
+    createOnUpdate: options.createOnUpdate ?? false,
+    defaults: options.defaults ?? (() => {}),
+    prepareCreate(object) {
+      if (hasStatus && !options.createsWithStatus) (object as WithStatus).status = {}
+      prepareCreate?.(object)
+    },
+    prepareUpdate(next, old) {
+      if (hasStatus) (next as WithStatus).status = (old as WithStatus).status
+      prepareUpdate?.(next, old)
+    },
+    validate(object) {
+      return join(validateObjectMeta(object, resource.namespaced, nameCheck), validate(object))
+    },
+    validateUpdate(next, old) {
+      return join(
+        validateObjectMetaUpdate(next, old),
+        options.validateUpdate ? options.validateUpdate(next, old) : validate(next),
+      )
+    },
+    validateStatusUpdate(next, old) {
+      return join(validateObjectMetaUpdate(next, old), options.validateStatusUpdate?.(next, old) ?? none())
+    },
+    columns: options.columns ?? plainColumns,
+    selectableFields: options.selectableFields ?? {},
+  }
+}
+
+interface WithStatus extends KubeObject {
+  status?: unknown
+}
+
+const join = (a: FieldError[], b: FieldError[]): FieldError[] => (b.length === 0 ? a : a.length === 0 ? b : [...a, ...b])
+
+/** Only what is there: an optional property that is present and undefined is not the same. */
+function pickOptional<K extends KubeObject>(options: KindOptions<K>) {
+  return {
+    ...(options.prepareCreate ? { prepareCreate: options.prepareCreate } : {}),
+    ...(options.prepareUpdate ? { prepareUpdate: options.prepareUpdate } : {}),
+    ...(options.storage === undefined ? {} : { storage: options.storage }),
+    ...(options.warnings ? { warnings: options.warnings } : {}),
+    ...(options.graceSeconds ? { graceSeconds: options.graceSeconds } : {}),
+    ...(options.defaultPropagation ? { defaultPropagation: options.defaultPropagation } : {}),
+    ...(options.scale ? { scale: options.scale } : {}),
+  }
+}

@@ -1,0 +1,33 @@
+import { parentPort, workerData } from 'node:worker_threads'
+import { systemClock } from '#base/clock.ts'
+import { createLog } from '#base/log/log.ts'
+import { createDirectClient } from '#client/direct.ts'
+import { Informers } from '#client/informer.ts'
+import { createPortHandler } from '#client/port.ts'
+import { createControllers } from '#controllers/controllers.ts'
+import { Manager } from '#reconcile/manager.ts'
+import { scheduler } from '#scheduler/scheduler.ts'
+import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from './identities.ts'
+import type { PartsData } from './parts.ts'
+
+/** The thread of controllers and scheduler: one connection to the API, one set of copies, an identity for each part. */
+const { port, tokenOf, authority, clusterCidrs, serviceCidrs, logLevel } = workerData as PartsData
+const handler = createPortHandler(port)
+const log = createLog('controllers', logLevel)
+const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
+
+await using informers = new Informers({ client: clientOf(controllerManagerIdentity), clock: systemClock, log })
+const contextOf = (name: string, identity: string) => ({ name, client: clientOf(identity), informers, clock: systemClock, log: log.child({ part: name }) })
+
+const manager = new Manager({
+  parts: [
+    ...createControllers({ contextOf: (name) => contextOf(name, controllerIdentity(name)), authority, clusterCidrs, serviceCidrs }),
+    scheduler(contextOf('default-scheduler', schedulerIdentity)),
+  ],
+  clock: systemClock,
+  log,
+})
+const stop = new AbortController()
+parentPort?.once('message', () => stop.abort(new DOMException('the server is stopping', 'AbortError')))
+await manager.run(stop.signal)
+port.close()

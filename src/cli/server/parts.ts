@@ -1,0 +1,60 @@
+import { MessageChannel, Worker } from 'node:worker_threads'
+import type { CertificateAndKey } from '#apiserver/pki/certificate.ts'
+import type { ApiHandler } from '#api/wire.ts'
+import type { LogLevel } from '#base/log/log.ts'
+import { servePort } from '#client/port.ts'
+import { controllerNames } from '#controllers/controllers.ts'
+import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from './identities.ts'
+
+export interface PartsOptions {
+  /** The API, in process: every call of a part goes the whole way, under its own identity. */
+  readonly handler: ApiHandler
+  readonly tokenOf: ReadonlyMap<string, string>
+  /** Signs nodes' certificates. */
+  readonly authority: CertificateAndKey
+  readonly clusterCidrs: readonly string[]
+  readonly serviceCidrs: readonly string[]
+  readonly logLevel: LogLevel
+}
+
+/** What the thread is given; all of it can be copied. */
+export interface PartsData extends Omit<PartsOptions, 'handler'> {
+  readonly port: import('node:worker_threads').MessagePort
+}
+
+export interface Parts {
+  /** Rejects when the thread ends by itself: the process must not go on without its controllers. */
+  readonly failed: Promise<never>
+  stop(): Promise<void>
+}
+
+/** Everybody who calls the API from inside. */
+export const identitiesOfParts = (): string[] => [schedulerIdentity, controllerManagerIdentity, ...controllerNames.map(controllerIdentity)]
+
+/** Controllers and scheduler in a thread of their own: a slow one never holds up a request. */
+export function startParts({ handler, ...data }: PartsOptions): Parts {
+  const { port1, port2 } = new MessageChannel()
+  const stopServing = servePort(port1, handler)
+  const workerData: PartsData = { ...data, port: port2 }
+  const worker = new Worker(new URL('./parts-thread.ts', import.meta.url), {
+    workerData,
+    transferList: [port2],
+    resourceLimits: { maxYoungGenerationSizeMb: 16 },
+  })
+  const ended = new Promise<number>((resolve) => worker.once('exit', resolve))
+  const failed = new Promise<never>((_, reject) => {
+    worker.once('error', reject)
+    worker.once('exit', (code) => reject(new Error(`the thread of the controllers ended with ${code}`)))
+  })
+  // Stopping ends the thread too; then nobody waits for this any more.
+  failed.catch(() => {})
+  return {
+    failed,
+    async stop() {
+      worker.postMessage('stop')
+      await ended
+      stopServing()
+      port1.close()
+    },
+  }
+}

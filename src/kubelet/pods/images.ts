@@ -1,0 +1,86 @@
+import type { Container, Pod } from '#api/gen/core-v1.ts'
+import { detailOf, type ImageRecord } from '../runtime/runtime.ts'
+import type { Hindrance } from './facts.ts'
+import type { NodeContext } from './node-context.ts'
+import { sandboxConfig } from './sandbox-config.ts'
+
+/** The image cannot be had now. */
+export class ImageError extends Error {
+  override readonly name = 'ImageError'
+  readonly hindrance: Hindrance
+
+  constructor(hindrance: Hindrance, options?: ErrorOptions) {
+    super(hindrance.message, options)
+    this.hindrance = hindrance
+  }
+}
+
+const retryFirstMs = 10_000
+const retryMaxMs = 300_000
+/** How long ErrImagePull shows before it is called what it is by then: a back-off. */
+const renamedAfterMs = 1_000
+
+/** Without a tag or digest the newest is meant, and that is asked for each time. */
+export function pullPolicyOf({ image = '', imagePullPolicy }: Container): 'Always' | 'IfNotPresent' | 'Never' {
+  if (imagePullPolicy !== undefined) return imagePullPolicy
+  const last = image.slice(image.lastIndexOf('/') + 1)
+  return !image.includes('@') && (!last.includes(':') || last.endsWith(':latest')) ? 'Always' : 'IfNotPresent'
+}
+
+/**
+ * The image on this node, pulled where the policy says so. `failures` counts the pulls of this image for this pod that
+ * failed before. Throws `ImageError`.
+ */
+export async function ensureImage(
+  context: NodeContext,
+  pod: Pod,
+  container: Container,
+  failures: number,
+  signal: AbortSignal,
+): Promise<ImageRecord> {
+  const { runtime, events, clock } = context
+  const image = container.image ?? ''
+  const policy = pullPolicyOf(container)
+  const note = (type: 'Normal' | 'Warning', reason: string, message: string) =>
+    events.record(pod, { type, reason, message, fieldPath: `spec.containers{${container.name}}` })
+  const present = await runtime.imageStatus(image, signal)
+  if (present !== undefined && policy !== 'Always') {
+    note('Normal', 'Pulled', `Container image "${image}" already present on machine and can be accessed by the pod`)
+    return present
+  }
+  if (policy === 'Never') {
+    const message = `Container image "${image}" is not present with pull policy of Never`
+    note('Warning', 'ErrImageNeverPull', message)
+    throw new ImageError({ reason: 'ErrImageNeverPull', message, retryAt: clock.now() + retryFirstMs })
+  }
+  note('Normal', 'Pulling', `Pulling image "${image}"`)
+  const began = clock.monotonic()
+  try {
+    await runtime.pullImage(image, sandboxConfig(pod, 0, context), signal)
+    const pulled = await runtime.imageStatus(image, signal)
+    if (pulled === undefined) throw new Error(`image "${image}" was pulled but is not there`)
+    const ms = Math.round(clock.monotonic() - began)
+    note('Normal', 'Pulled', `Successfully pulled image "${image}" in ${ms}ms. Image size: ${pulled.sizeBytes} bytes.`)
+    return pulled
+  } catch (error) {
+    if (signal.aborted) throw error
+    const why = detailOf(error)
+    const message = `failed to pull image "${image}": ${why}`
+    note('Warning', 'Failed', `Failed to pull image "${image}": ${why}`)
+    note('Warning', 'Failed', 'Error: ErrImagePull')
+    const now = clock.now()
+    throw new ImageError(
+      {
+        reason: 'ErrImagePull',
+        message,
+        retryAt: now + Math.min(retryMaxMs, retryFirstMs * 2 ** Math.min(10, failures)),
+        later: {
+          at: now + renamedAfterMs,
+          reason: 'ImagePullBackOff',
+          message: `Back-off pulling image "${image}": ErrImagePull: ${message}`,
+        },
+      },
+      { cause: error },
+    )
+  }
+}
