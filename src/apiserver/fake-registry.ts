@@ -7,6 +7,9 @@ type Listener = (next: KubeObject | undefined, old: KubeObject | undefined) => v
 
 const keyOf = ({ group, resource }: Resource): string => `${group}/${resource}`
 
+const namespaceOf = (resource: Resource, { metadata }: KubeObject): string =>
+  resource.namespaced ? (metadata.namespace ?? '') : ''
+
 /** The registry for tests of the steps: objects in a map, no defaults, no validation, and everything is served. */
 export class FakeRegistry implements Registry {
   readonly #objects = new Map<string, Map<string, KubeObject>>()
@@ -16,7 +19,7 @@ export class FakeRegistry implements Registry {
 
   /** Puts objects in as they are: `fake.put(pods, pod)`. */
   put<K extends KubeObject>(resource: Resource<K>, ...objects: K[]): this {
-    for (const object of objects) this.#commit(resource, object.metadata.namespace ?? '', object.metadata.name, object)
+    for (const object of objects) this.#commit(resource, namespaceOf(resource, object), object.metadata.name, object)
     return this
   }
 
@@ -31,7 +34,8 @@ export class FakeRegistry implements Registry {
   }
 
   async create<K extends KubeObject>(resource: Resource<K>, object: K, _user?: User): Promise<K> {
-    const { namespace = '', name } = object.metadata
+    const { name } = object.metadata
+    const namespace = namespaceOf(resource, object)
     if (this.get(resource, namespace, name)) throw alreadyExists(resource, name)
     return this.#commit(resource, namespace, name, object) as K
   }

@@ -38,7 +38,7 @@ export function logHandler(kubelets: Kubelets): SubresourceHandler {
     const skipVerify = isTrue(query.get('insecureSkipTLSVerifyBackend'))
     const answer = await get(kubelets, address, path, signal, skipVerify)
     if (answer.statusCode !== 200) throw await failureOf(answer)
-    return { status: 200, headers: textHeaders, body: answer }
+    return { status: 200, headers: textHeaders, body: untilAborted(answer, signal) }
   }
 }
 
@@ -81,6 +81,17 @@ function get(
     call.once('error', (error) => reject(unreachable({ host, port }, error)))
     call.end()
   })
+}
+
+/** A caller that goes ends the log; a kubelet that goes breaks it. */
+async function* untilAborted(answer: IncomingMessage, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
+  try {
+    yield* answer as AsyncIterable<Buffer>
+  } catch (error) {
+    if (!signal.aborted) throw error
+  } finally {
+    answer.destroy()
+  }
 }
 
 /** A kubelet's refusal with its own words, as upstream turns it into a Status. */
