@@ -1,9 +1,9 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Command } from 'commander'
+import { kinds } from '#api/scheme.ts'
 import { createApiServer } from '#apiserver/apiserver.ts'
 import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
-import { kinds } from '#api/scheme.ts'
 import { createLog, type LogLevel } from '#base/log/log.ts'
 import { openLmdbStore } from '#store/lmdb/lmdb.ts'
 import { firstAddress } from './addresses.ts'
@@ -64,7 +64,15 @@ async function runServer(flags: ServerFlags): Promise<void> {
   log.info({ revision: store.revision }, 'The store is open')
 
   const tokens = issueTokens(identitiesOfParts())
-  const api = await createApiServer({ store, kinds, pki, serviceCidrs: flags.serviceCidr, servers, staticTokens: tokens.users, log })
+  const api = await createApiServer({
+    store,
+    kinds,
+    pki,
+    serviceCidrs: flags.serviceCidr,
+    servers,
+    staticTokens: tokens.users,
+    log,
+  })
   if (flags.listenFd !== undefined) await api.listen({ fd: Number(flags.listenFd) })
   for (const host of bindAddress) await api.listen({ host, port })
   log.info({ addresses: bindAddress, port }, 'The API server listens')

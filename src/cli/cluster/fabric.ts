@@ -6,7 +6,10 @@ import type { FabricLayout, NodeLayout } from './layout.ts'
  * The fabric is a namespace with a bridge; every node is a namespace with one device on it. No route leads out of any of
  * them, so no packet of a cluster leaves the machine.
  */
-export async function createFabric({ netns, bridge, addresses }: FabricLayout, podCidrs: readonly string[]): Promise<void> {
+export async function createFabric(
+  { netns, bridge, addresses }: FabricLayout,
+  podCidrs: readonly string[],
+): Promise<void> {
   remake(netns)
   using namespace = Namespace.open(netns)
   using netlink = Netlink.open(namespace)
@@ -61,4 +64,3 @@ async function indexOf(netlink: Netlink, device: string, netns: string): Promise
   if (link === undefined) throw new Error(`there is no device ${device} in ${netns}`)
   return link.index
 }
-

@@ -12,7 +12,10 @@ export interface InternalUser {
 }
 
 /** A new random token for each name: they live in this process only, and end with it. */
-export function issueTokens(names: readonly string[]): { readonly tokenOf: ReadonlyMap<string, string>; readonly users: ReadonlyMap<string, InternalUser> } {
+export function issueTokens(names: readonly string[]): {
+  readonly tokenOf: ReadonlyMap<string, string>
+  readonly users: ReadonlyMap<string, InternalUser>
+} {
   const tokenOf = new Map(names.map((name) => [name, randomBytes(32).toString('base64url')]))
   const users = new Map([...tokenOf].map(([name, token]) => [token, { name, groups: groupsOf(name) }]))
   return { tokenOf, users }
@@ -21,5 +24,7 @@ export function issueTokens(names: readonly string[]): { readonly tokenOf: Reado
 /** As the authenticator of service-account tokens gives them (kubernetes: serviceaccount.MakeGroupNames). */
 function groupsOf(name: string): string[] {
   const [, , kind, namespace] = `:${name}`.split(':')
-  return kind === 'serviceaccount' ? ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'] : ['system:authenticated']
+  return kind === 'serviceaccount'
+    ? ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated']
+    : ['system:authenticated']
 }

@@ -23,6 +23,12 @@ export function writeKubeconfigs({ dataDir, cluster, pki, externalUrl, serverUrl
   writeSecret(
     dataDir,
     'bootstrap.kubeconfig',
-    kubeconfig({ cluster, server: serverUrl, authority, user: 'bootstrap', credentials: { token: pki.bootstrapToken } }),
+    kubeconfig({
+      cluster,
+      server: serverUrl,
+      authority,
+      user: 'bootstrap',
+      credentials: { token: pki.bootstrapToken },
+    }),
   )
 }

@@ -17,11 +17,22 @@ const log = createLog('controllers', logLevel)
 const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
 
 await using informers = new Informers({ client: clientOf(controllerManagerIdentity), clock: systemClock, log })
-const contextOf = (name: string, identity: string) => ({ name, client: clientOf(identity), informers, clock: systemClock, log: log.child({ part: name }) })
+const contextOf = (name: string, identity: string) => ({
+  name,
+  client: clientOf(identity),
+  informers,
+  clock: systemClock,
+  log: log.child({ part: name }),
+})
 
 const manager = new Manager({
   parts: [
-    ...createControllers({ contextOf: (name) => contextOf(name, controllerIdentity(name)), authority, clusterCidrs, serviceCidrs }),
+    ...createControllers({
+      contextOf: (name) => contextOf(name, controllerIdentity(name)),
+      authority,
+      clusterCidrs,
+      serviceCidrs,
+    }),
     scheduler(contextOf('default-scheduler', schedulerIdentity)),
   ],
   clock: systemClock,

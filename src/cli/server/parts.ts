@@ -1,6 +1,6 @@
 import { MessageChannel, Worker } from 'node:worker_threads'
-import type { CertificateAndKey } from '#apiserver/pki/certificate.ts'
 import type { ApiHandler } from '#api/wire.ts'
+import type { CertificateAndKey } from '#apiserver/pki/certificate.ts'
 import type { LogLevel } from '#base/log/log.ts'
 import { servePort } from '#client/port.ts'
 import { controllerNames } from '#controllers/controllers.ts'
@@ -29,7 +29,11 @@ export interface Parts {
 }
 
 /** Everybody who calls the API from inside. */
-export const identitiesOfParts = (): string[] => [schedulerIdentity, controllerManagerIdentity, ...controllerNames.map(controllerIdentity)]
+export const identitiesOfParts = (): string[] => [
+  schedulerIdentity,
+  controllerManagerIdentity,
+  ...controllerNames.map(controllerIdentity),
+]
 
 /** Controllers and scheduler in a thread of their own: a slow one never holds up a request. */
 export function startParts({ handler, ...data }: PartsOptions): Parts {
