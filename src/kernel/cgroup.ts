@@ -13,8 +13,24 @@ export interface CgroupTree {
 export function findCgroups(mounts = readFileSync('/proc/self/mounts', 'utf8')): CgroupTree {
   const rows = mounts.split('\n').map((line) => line.split(' '))
   const unified = rows.find(([, , type]) => type === 'cgroup2')?.[1]
-  if (unified === undefined) throw new Error('Cannot find cgroup2 in /proc/self/mounts: mount it at /sys/fs/cgroup/unified')
-  const known = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio', 'pids', 'hugetlb', 'net_cls', 'net_prio', 'perf_event', 'rdma', 'misc']
+  if (unified === undefined)
+    throw new Error('Cannot find cgroup2 in /proc/self/mounts: mount it at /sys/fs/cgroup/unified')
+  const known = [
+    'cpu',
+    'cpuacct',
+    'cpuset',
+    'memory',
+    'devices',
+    'freezer',
+    'blkio',
+    'pids',
+    'hugetlb',
+    'net_cls',
+    'net_prio',
+    'perf_event',
+    'rdma',
+    'misc',
+  ]
   const legacy = rows.flatMap(([, path = '', type, options = '']) => {
     if (type !== 'cgroup') return []
     const words = options.split(',')
@@ -111,7 +127,8 @@ export function removeCgroup(tree: CgroupTree, cgroup: string): void {
 
 function removeBelow(dir: string): void {
   if (!existsSync(dir)) return
-  for (const entry of readdirSync(dir, { withFileTypes: true })) if (entry.isDirectory()) removeBelow(join(dir, entry.name))
+  for (const entry of readdirSync(dir, { withFileTypes: true }))
+    if (entry.isDirectory()) removeBelow(join(dir, entry.name))
   try {
     rmdirSync(dir)
   } catch (error) {

@@ -19,7 +19,9 @@ export const mountFlags = {
 const detach = 2
 
 const libc = koffi.load('libc.so.6')
-const mount2 = libc.func('int mount(const char *source, const char *target, const char *type, ulong flags, const char *data)')
+const mount2 = libc.func(
+  'int mount(const char *source, const char *target, const char *type, ulong flags, const char *data)',
+)
 const umount2 = libc.func('int umount2(const char *target, int flags)')
 
 /** A system call that failed; `code` is errno's name, as in Node's own errors. */
@@ -39,7 +41,10 @@ function check(result: number, action: string): void {
 }
 
 /** A new tmpfs at `target`; `sizeBytes` undefined leaves the kernel's half of memory. Throws `MountError`. */
-export function mountTmpfs(target: string, { sizeBytes, mode }: { sizeBytes?: number | undefined; mode: number }): void {
+export function mountTmpfs(
+  target: string,
+  { sizeBytes, mode }: { sizeBytes?: number | undefined; mode: number },
+): void {
   const data = [`mode=${mode.toString(8)}`, ...(sizeBytes === undefined ? [] : [`size=${sizeBytes}`])].join(',')
   const result = mount2('tmpfs', target, 'tmpfs', mountFlags.noSuid | mountFlags.noDev, data)
   check(result, `mount a tmpfs at ${target}`)
@@ -47,7 +52,10 @@ export function mountTmpfs(target: string, { sizeBytes, mode }: { sizeBytes?: nu
 
 /** A new bpffs at `target`: pins in it are this node's alone. Throws `MountError`. */
 export function mountBpf(target: string): void {
-  check(mount2('bpf', target, 'bpf', mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec, 'mode=0700'), `mount a bpffs at ${target}`)
+  check(
+    mount2('bpf', target, 'bpf', mountFlags.noSuid | mountFlags.noDev | mountFlags.noExec, 'mode=0700'),
+    `mount a bpffs at ${target}`,
+  )
 }
 
 /** `source` (with what is mounted below it) visible at `target` too. Throws `MountError`. */

@@ -76,11 +76,12 @@ async function runKubelet(options: KubeletOptions, signal: AbortSignal): Promise
   scope.start((s) => events.run(s))
   const objects = new Objects({ client, scope, clock })
   const tokens = createTokenSource(client, clock)
-  const node = () => ({
+  const facts = {
     name: nodeName,
     ips: addresses,
     allocatable: allocatableOf({ machine, pressure: readPressure(dataDir), podsMax }),
-  })
+  }
+  const node = () => facts
   const volumes = new Volumes({ podsDir: join(dataDir, 'pods'), node, objects, tokens, clock })
   const probes = new Probes({ runtime, events, clock, scope })
 

@@ -78,8 +78,7 @@ export class NodeReporter {
   /** Renews the node's lease until `signal` aborts. */
   async keepLease(signal: AbortSignal): Promise<void> {
     const { client, name, clock, log } = this.#options
-    const owner = () =>
-      this.#node && { apiVersion: 'v1', kind: 'Node', name, uid: this.#node.metadata.uid }
+    const owner = () => this.#node && { apiVersion: 'v1', kind: 'Node', name, uid: this.#node.metadata.uid }
     await keepLease(
       {
         client,

@@ -30,7 +30,11 @@ const pidsFreeMin = 1_000
 const imagesMax = 50
 
 /** What the node has, in the API's words. Pure. */
-export function capacityOf({ machine, pressure, podsMax }: Pick<NodeInput, 'machine' | 'pressure' | 'podsMax'>): Record<string, string> {
+export function capacityOf({
+  machine,
+  pressure,
+  podsMax,
+}: Pick<NodeInput, 'machine' | 'pressure' | 'podsMax'>): Record<string, string> {
   return {
     cpu: String(machine.cpus),
     'ephemeral-storage': `${Math.trunc(pressure.diskTotalBytes / 1024)}Ki`,
@@ -57,7 +61,11 @@ export function nodeStatus(input: NodeInput, old: NodeStatus | undefined): NodeS
   let conditions: readonly NodeCondition[] = old?.conditions ?? []
   for (const condition of conditionsOf(input)) {
     // The heart beats in lastHeartbeatTime; lastTransitionTime moves with the status alone.
-    conditions = withCondition(conditions, { ...condition, lastHeartbeatTime: formatTime(now) } as NodeCondition, formatTime(now))
+    conditions = withCondition(
+      conditions,
+      { ...condition, lastHeartbeatTime: formatTime(now) } as NodeCondition,
+      formatTime(now),
+    )
   }
   return {
     ...old,
@@ -102,12 +110,35 @@ function conditionsOf({ runtime, pressure }: NodeInput): NodeCondition[] {
       ? `container runtime is down: ${runtime.message}`
       : runtime
           .filter((c) => !c.status)
-          .map((c) => `container runtime ${c.type === 'NetworkReady' ? 'network' : ''} not ready: ${c.type}=false reason:${c.reason} message:${c.message}`)
+          .map(
+            (c) =>
+              `container runtime ${c.type === 'NetworkReady' ? 'network' : ''} not ready: ${c.type}=false reason:${c.reason} message:${c.message}`,
+          )
           .join(', ')
   return [
-    condition('MemoryPressure', memory, memory ? 'KubeletHasInsufficientMemory' : 'KubeletHasSufficientMemory', memory ? 'kubelet has insufficient memory available' : 'kubelet has sufficient memory available'),
-    condition('DiskPressure', disk, disk ? 'KubeletHasDiskPressure' : 'KubeletHasNoDiskPressure', disk ? 'kubelet has disk pressure' : 'kubelet has no disk pressure'),
-    condition('PIDPressure', pids, pids ? 'KubeletHasInsufficientPID' : 'KubeletHasSufficientPID', pids ? 'kubelet has insufficient PID available' : 'kubelet has sufficient PID available'),
-    condition('Ready', trouble === '', trouble === '' ? 'KubeletReady' : 'KubeletNotReady', trouble === '' ? 'kubelet is posting ready status' : trouble),
+    condition(
+      'MemoryPressure',
+      memory,
+      memory ? 'KubeletHasInsufficientMemory' : 'KubeletHasSufficientMemory',
+      memory ? 'kubelet has insufficient memory available' : 'kubelet has sufficient memory available',
+    ),
+    condition(
+      'DiskPressure',
+      disk,
+      disk ? 'KubeletHasDiskPressure' : 'KubeletHasNoDiskPressure',
+      disk ? 'kubelet has disk pressure' : 'kubelet has no disk pressure',
+    ),
+    condition(
+      'PIDPressure',
+      pids,
+      pids ? 'KubeletHasInsufficientPID' : 'KubeletHasSufficientPID',
+      pids ? 'kubelet has insufficient PID available' : 'kubelet has sufficient PID available',
+    ),
+    condition(
+      'Ready',
+      trouble === '',
+      trouble === '' ? 'KubeletReady' : 'KubeletNotReady',
+      trouble === '' ? 'kubelet is posting ready status' : trouble,
+    ),
   ]
 }

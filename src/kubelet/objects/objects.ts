@@ -2,8 +2,8 @@ import type { ConfigMap, Secret } from '#api/gen/core-v1.ts'
 import { configMaps, secrets } from '#api/gen/resources.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { StatusError } from '#api/meta/status.ts'
-import type { Clock } from '#base/clock.ts'
 import type { Scope } from '#base/async/scope.ts'
+import type { Clock } from '#base/clock.ts'
 import type { Client } from '#client/client.ts'
 import { Informer } from '#client/informer.ts'
 
@@ -58,7 +58,12 @@ export class Objects {
     }
   }
 
-  async #get<K extends KubeObject>(resource: Resource<K>, podUid: string, namespace: string, name: string): Promise<K | undefined> {
+  async #get<K extends KubeObject>(
+    resource: Resource<K>,
+    podUid: string,
+    namespace: string,
+    name: string,
+  ): Promise<K | undefined> {
     const key = `${resource.resource}/${namespace}/${name}`
     const watched = this.#watched.get(key) ?? this.#watch(resource, key, namespace, name)
     watched.users.add(podUid)
@@ -69,7 +74,9 @@ export class Objects {
     } catch (error) {
       const { trouble } = informer.status()
       if (trouble instanceof StatusError) throw trouble
-      throw new Error(`Cannot get ${resource.resource} "${name}": the API server does not answer`, { cause: trouble ?? error })
+      throw new Error(`Cannot get ${resource.resource} "${name}": the API server does not answer`, {
+        cause: trouble ?? error,
+      })
     }
     return informer.get(`${namespace}/${name}`) as K | undefined
   }

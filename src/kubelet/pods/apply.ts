@@ -80,9 +80,16 @@ export async function applyAction(action: Action, work: PodWork, signal: AbortSi
   }
 }
 
-function note({ context, facts }: PodWork, type: 'Normal' | 'Warning', reason: string, message: string, container?: Container) {
+function note(
+  { context, facts }: PodWork,
+  type: 'Normal' | 'Warning',
+  reason: string,
+  message: string,
+  container?: Container,
+) {
   const init = facts.pod.spec.initContainers?.some((c) => c.name === container?.name) === true
-  const fieldPath = container === undefined ? {} : { fieldPath: `spec.${init ? 'initContainers' : 'containers'}{${container.name}}` }
+  const fieldPath =
+    container === undefined ? {} : { fieldPath: `spec.${init ? 'initContainers' : 'containers'}{${container.name}}` }
   context.events.record(facts.pod, { type, reason, message, ...fieldPath })
 }
 
@@ -99,7 +106,11 @@ async function mountVolumes(work: PodWork, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function createSandbox(action: Action & { do: 'create-sandbox' }, work: PodWork, signal: AbortSignal): Promise<void> {
+async function createSandbox(
+  action: Action & { do: 'create-sandbox' },
+  work: PodWork,
+  signal: AbortSignal,
+): Promise<void> {
   const { context, memory, facts, log } = work
   const { pod } = facts
   const { runtime, cgroups } = context
@@ -121,7 +132,11 @@ async function createSandbox(action: Action & { do: 'create-sandbox' }, work: Po
   }
 }
 
-async function startContainer(action: Action & { do: 'start-container' }, work: PodWork, signal: AbortSignal): Promise<void> {
+async function startContainer(
+  action: Action & { do: 'start-container' },
+  work: PodWork,
+  signal: AbortSignal,
+): Promise<void> {
   const { context, memory, facts, log } = work
   const { runtime, clock } = context
   const { pod } = facts
@@ -153,9 +168,21 @@ async function startContainer(action: Action & { do: 'start-container' }, work: 
   let id: string
   try {
     const env = await environment(work, container, sandbox.ips, signal)
-    const mounts = [...context.volumes.mountsOf(pod, container, env), ...ownMounts(work, container, action.attempt, sandbox.ips)]
+    const mounts = [
+      ...context.volumes.mountsOf(pod, container, env),
+      ...ownMounts(work, container, action.attempt, sandbox.ips),
+    ]
     const { seccompDir, memoryBytes } = context
-    const config = containerConfig({ pod, container, attempt: action.attempt, env, mounts, image, seccompDir, memoryBytes })
+    const config = containerConfig({
+      pod,
+      container,
+      attempt: action.attempt,
+      env,
+      mounts,
+      image,
+      seccompDir,
+      memoryBytes,
+    })
     const sandboxOf = sandboxConfig(pod, sandbox.attempt, context)
     mkdirSync(join(sandboxOf.logDirectory, container.name), { recursive: true, mode: 0o755 })
     id = await runtime.createContainer(sandbox.id, config, sandboxOf, signal)
@@ -181,7 +208,13 @@ async function startContainer(action: Action & { do: 'start-container' }, work: 
   await postStart(work, container, id, sandbox.ips[0] ?? context.node().ips[0] ?? '', signal)
 }
 
-async function postStart(work: PodWork, container: Container, id: string, ip: string, signal: AbortSignal): Promise<void> {
+async function postStart(
+  work: PodWork,
+  container: Container,
+  id: string,
+  ip: string,
+  signal: AbortSignal,
+): Promise<void> {
   const { context, memory, facts } = work
   const hook = container.lifecycle?.postStart
   if (hook === undefined) return
@@ -193,7 +226,11 @@ async function postStart(work: PodWork, container: Container, id: string, ip: st
     const why = error instanceof Error ? error.message : String(error)
     note(work, 'Warning', 'FailedPostStartHook', `PostStartHook failed: ${why}`, container)
     const graceSeconds = facts.pod.spec.terminationGracePeriodSeconds ?? graceSecondsDefault
-    await stopContainer({ do: 'stop-container', id, name: container.name, graceSeconds, why: 'FailedPostStartHook' }, work, signal)
+    await stopContainer(
+      { do: 'stop-container', id, name: container.name, graceSeconds, why: 'FailedPostStartHook' },
+      work,
+      signal,
+    )
     memory.hooking.delete(id)
   }
 }
@@ -228,7 +265,12 @@ async function environment(
 }
 
 /** What every container gets besides its volumes: /etc/hosts and a file for its last words. */
-function ownMounts({ context, facts }: PodWork, container: Container, attempt: number, ips: readonly string[]): Mount[] {
+function ownMounts(
+  { context, facts }: PodWork,
+  container: Container,
+  attempt: number,
+  ips: readonly string[],
+): Mount[] {
   const { pod } = facts
   const podDir = context.volumes.podDir(pod.metadata.uid)
   mkdirSync(podDir, { recursive: true, mode: 0o750 })
@@ -251,7 +293,11 @@ function ownMounts({ context, facts }: PodWork, container: Container, attempt: n
   return mounts
 }
 
-async function stopContainer(action: Action & { do: 'stop-container' }, work: PodWork, signal: AbortSignal): Promise<void> {
+async function stopContainer(
+  action: Action & { do: 'stop-container' },
+  work: PodWork,
+  signal: AbortSignal,
+): Promise<void> {
   const { context, memory, facts } = work
   const { runtime, clock } = context
   const { pod, sandboxes } = facts
@@ -316,4 +362,3 @@ async function deleteObject({ context, facts, vanished }: PodWork, signal: Abort
   }
   vanished('object')
 }
-

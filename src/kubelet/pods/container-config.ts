@@ -26,12 +26,28 @@ export const annotations = {
 } as const
 
 /** What runc hides and protects in /proc unless told otherwise (runtime-spec's usual lists, as in CRI's defaults). */
-const masked = ['/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/timer_list', '/proc/timer_stats', '/proc/sched_debug', '/proc/scsi', '/sys/firmware', '/sys/devices/virtual/powercap']
+const masked = [
+  '/proc/asound',
+  '/proc/acpi',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/sys/firmware',
+  '/sys/devices/virtual/powercap',
+]
 const readOnly = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger']
 
 /** Changes when the container in the spec does: then it is another one. */
 export const containerHash = (container: Container): string =>
-  createHash('sha256').update(JSON.stringify({ name: container.name, image: container.image })).digest('hex').slice(0, 8)
+  createHash('sha256')
+    .update(JSON.stringify({ name: container.name, image: container.image }))
+    .digest('hex')
+    .slice(0, 8)
 
 /** A container in CRI's terms. Pure. Throws `ConfigError` where it may not run as its image wants. */
 export function containerConfig(input: ContainerInput): ContainerConfig {
@@ -94,7 +110,10 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
 }
 
 /** A group needs a user: then the image's own is named. */
-function imageUser({ pod, container, image }: ContainerInput): { runAsUser?: { value: number }; runAsUsername?: string } {
+function imageUser({ pod, container, image }: ContainerInput): {
+  runAsUser?: { value: number }
+  runAsUsername?: string
+} {
   const set = runAs(pod.spec.securityContext, container.securityContext)
   if (set.runAsUser !== undefined || set.runAsGroup === undefined) return {}
   return image.username === '' ? { runAsUser: { value: image.uid ?? 0 } } : { runAsUsername: image.username }

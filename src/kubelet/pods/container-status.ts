@@ -31,7 +31,7 @@ export function containerStatus(view: ContainerView, context: StatusContext): Co
     image: record?.image || (spec.image ?? ''),
     imageID: record?.imageRef ?? '',
     ...(record === undefined ? {} : { containerID: `${runtimeName}://${record.id}` }),
-    started: kind === 'init' ? (record?.state === 'running' && started) : started,
+    started: kind === 'init' ? record?.state === 'running' && started : started,
     ...(spec.resources?.requests === undefined ? {} : { allocatedResources: spec.resources.requests }),
     ...(spec.resources?.requests === undefined && spec.resources?.limits === undefined
       ? {}

@@ -51,12 +51,15 @@ function addFrom(env: Map<string, string>, pod: Pod, container: Container, { con
   for (const { prefix = '', configMapRef, secretRef } of container.envFrom ?? []) {
     if (configMapRef !== undefined) {
       const found = configMap(configMapRef.name ?? '')
-      if (found === undefined && configMapRef.optional !== true) throw new ConfigError(`configmap "${configMapRef.name}" not found`)
-      for (const [key, value] of Object.entries(found?.data ?? {})) if (envName.test(prefix + key)) env.set(prefix + key, value)
+      if (found === undefined && configMapRef.optional !== true)
+        throw new ConfigError(`configmap "${configMapRef.name}" not found`)
+      for (const [key, value] of Object.entries(found?.data ?? {}))
+        if (envName.test(prefix + key)) env.set(prefix + key, value)
     }
     if (secretRef !== undefined) {
       const found = secret(secretRef.name ?? '')
-      if (found === undefined && secretRef.optional !== true) throw new ConfigError(`secret "${secretRef.name}" not found`)
+      if (found === undefined && secretRef.optional !== true)
+        throw new ConfigError(`secret "${secretRef.name}" not found`)
       for (const [key, value] of Object.entries(found?.data ?? {}))
         if (envName.test(prefix + key)) env.set(prefix + key, decode(value))
     }

@@ -26,7 +26,9 @@ export async function runHook(
       throw new Error(`Exec lifecycle hook (${JSON.stringify(command)}) failed: ${detailOf(error)}`, { cause: error })
     })
     if (result.exitCode !== 0) {
-      const output = Buffer.from(result.stderr.length > 0 ? result.stderr : result.stdout).toString('utf8').slice(0, 1024)
+      const output = Buffer.from(result.stderr.length > 0 ? result.stderr : result.stdout)
+        .toString('utf8')
+        .slice(0, 1024)
       throw new Error(`command '${command.join(' ')}' exited with ${result.exitCode}: ${output}`)
     }
     return

@@ -2,7 +2,16 @@ import type { PodSpec } from '#api/gen/core-v1.ts'
 import { parseTime } from '#api/meta/time.ts'
 import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
 import { annotations, containerHash } from './container-config.ts'
-import { type ContainerView, isEnding, isLive, isStarted, isTerminal, type PodEnd, type PodFacts, viewsOf } from './facts.ts'
+import {
+  type ContainerView,
+  isEnding,
+  isLive,
+  isStarted,
+  isTerminal,
+  type PodEnd,
+  type PodFacts,
+  viewsOf,
+} from './facts.ts'
 import { restartableAt, runsAgain } from './restart.ts'
 
 /** One thing to do for a pod. Each is safe to be done again after a crash in the middle of it. */
@@ -219,7 +228,8 @@ function leftovers({ sandboxes, containers, memory }: PodFacts, current: Sandbox
   }
   for (const old of sandboxes) {
     if (old.id === current.id) continue
-    if (!containers.some((c) => c.sandboxId === old.id && kept.has(c.id))) actions.push({ do: 'remove-sandbox', id: old.id })
+    if (!containers.some((c) => c.sandboxId === old.id && kept.has(c.id)))
+      actions.push({ do: 'remove-sandbox', id: old.id })
     else if (!memory.stopped.has(old.id)) actions.push({ do: 'stop-sandbox', id: old.id })
   }
   return actions
@@ -271,7 +281,12 @@ function wind(facts: PodFacts, graceSeconds: number, why: string): Action[] {
 }
 
 /** Stops that are not under way, or whose grace has become shorter (`kubectl delete --now` after `kubectl delete`). */
-function stopAll(live: readonly ContainerRecord[], { memory, now }: PodFacts, graceSeconds: number, why: string): Action[] {
+function stopAll(
+  live: readonly ContainerRecord[],
+  { memory, now }: PodFacts,
+  graceSeconds: number,
+  why: string,
+): Action[] {
   return live.flatMap((c): Action[] => {
     const until = memory.stopping.get(c.id)
     if (until !== undefined && until <= now + graceSeconds * 1000) return []

@@ -55,7 +55,8 @@ export class Pods {
   }
 
   #changed(next: Pod | undefined, old: Pod | undefined, scope: Scope): void {
-    if (old !== undefined && next?.metadata.uid !== old.metadata.uid) this.#workers.get(old.metadata.uid)?.update(undefined)
+    if (old !== undefined && next?.metadata.uid !== old.metadata.uid)
+      this.#workers.get(old.metadata.uid)?.update(undefined)
     if (next === undefined) return
     const worker = this.#workers.get(next.metadata.uid)
     if (worker === undefined) this.#begin(new PodWorker(this.#context, next, false), scope)
@@ -89,13 +90,18 @@ export class Pods {
       for (const [uid, words] of now) if (seen.get(uid) !== words) this.#workers.get(uid)?.wake()
       seen.clear()
       for (const [uid, words] of now) seen.set(uid, words)
-      for (const s of sandboxes) if (!this.#workers.has(s.podUid)) this.#begin(orphan(this.#context, s.podUid, s.namespace, s.name), scope)
+      for (const s of sandboxes)
+        if (!this.#workers.has(s.podUid)) this.#begin(orphan(this.#context, s.podUid, s.namespace, s.name), scope)
       for (const c of containers) {
         const { labels, podUid } = c
         if (podUid === '' || this.#workers.has(podUid)) continue
-        this.#begin(orphan(this.#context, podUid, labels[podLabels.namespace] ?? '', labels[podLabels.name] ?? ''), scope)
+        this.#begin(
+          orphan(this.#context, podUid, labels[podLabels.namespace] ?? '', labels[podLabels.name] ?? ''),
+          scope,
+        )
       }
-      for (const uid of volumes.known()) if (!this.#workers.has(uid)) this.#begin(orphan(this.#context, uid, '', ''), scope)
+      for (const uid of volumes.known())
+        if (!this.#workers.has(uid)) this.#begin(orphan(this.#context, uid, '', ''), scope)
     } catch (error) {
       if (scope.signal.aborted) throw error
       log.warn({ err: error }, 'cannot list what the runtime has')
@@ -116,7 +122,9 @@ function orphan(context: NodeContext, uid: string, namespace: string, name: stri
 }
 
 const hasDownwardFiles = ({ spec }: Pod): boolean =>
-  (spec.volumes ?? []).some((v) => v.downwardAPI !== undefined || v.projected?.sources?.some((s) => s.downwardAPI !== undefined))
+  (spec.volumes ?? []).some(
+    (v) => v.downwardAPI !== undefined || v.projected?.sources?.some((s) => s.downwardAPI !== undefined),
+  )
 
 const metadataChanged = (next: Pod, old: Pod | undefined): boolean =>
   JSON.stringify([next.metadata.labels, next.metadata.annotations]) !==

@@ -23,7 +23,9 @@ export function qosClassOf(spec: PodSpec): QosClass {
 }
 
 const hasAny = (r: Resources): boolean =>
-  compute.some((name) => [r?.limits?.[name], r?.requests?.[name]].some((q) => q !== undefined && parseQuantity(q).nano > 0n))
+  compute.some((name) =>
+    [r?.limits?.[name], r?.requests?.[name]].some((q) => q !== undefined && parseQuantity(q).nano > 0n),
+  )
 
 const quotaPeriod = 100_000
 const quotaMin = 1_000
@@ -61,7 +63,11 @@ export function oomScoreOf(container: Container, spec: PodSpec, memoryBytes: num
 }
 
 /** Limits of the pod's own cgroup: a sum of limits only where every container has one. */
-export function podLimitsOf(spec: PodSpec): { cpuShares: number; cpuQuotaMicroseconds?: number; memoryLimitBytes?: number } {
+export function podLimitsOf(spec: PodSpec): {
+  cpuShares: number
+  cpuQuotaMicroseconds?: number
+  memoryLimitBytes?: number
+} {
   const milli = (q: string | undefined) => (q === undefined ? 0 : Number(quantityMilli(parseQuantity(q))))
   const { containers } = spec
   const shares = containers.reduce((sum, c) => sum + milli(c.resources?.requests?.cpu ?? c.resources?.limits?.cpu), 0)

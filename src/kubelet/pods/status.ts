@@ -32,7 +32,12 @@ export function statusOf(facts: PodFacts, { nodeIps, runtimeName }: StatusOption
   const podIps = ips.length > 0 ? ips.map((ip) => ({ ip })) : ending(phase, facts) ? (old.podIPs ?? []) : []
   const podIp = podIps[0]?.ip
   const hostIp = nodeIps[0]
-  const conditions = conditionsOf(facts, phase, { initStatuses, statuses, initialized, networked: sandbox !== undefined })
+  const conditions = conditionsOf(facts, phase, {
+    initStatuses,
+    statuses,
+    initialized,
+    networked: sandbox !== undefined,
+  })
   const end = memory.end ?? (old.reason ? { reason: old.reason, message: old.message ?? '' } : undefined)
 
   return {
@@ -52,7 +57,10 @@ export function statusOf(facts: PodFacts, { nodeIps, runtimeName }: StatusOption
 
 const ending = (phase: Phase, facts: PodFacts) => phase === 'Succeeded' || phase === 'Failed' || isEnding(facts)
 
-function phaseOf(facts: PodFacts, { init, apps }: { init: readonly ContainerView[]; apps: readonly ContainerView[] }): Phase {
+function phaseOf(
+  facts: PodFacts,
+  { init, apps }: { init: readonly ContainerView[]; apps: readonly ContainerView[] },
+): Phase {
   const { pod, memory } = facts
   // Never back: what has ended has ended.
   if (isTerminal(pod)) return pod.status.phase as Phase
@@ -115,11 +123,18 @@ function conditionsOf(facts: PodFacts, phase: Phase, findings: Findings): readon
       ? undefined
       : over
         ? { reason: 'PodFailed' }
-        : { reason: 'ContainersNotInitialized', message: `containers with incomplete status: ${formatNames(incomplete)}` }
+        : {
+            reason: 'ContainersNotInitialized',
+            message: `containers with incomplete status: ${formatNames(incomplete)}`,
+          }
 
   const wanted: readonly (readonly [string, boolean, { reason: string; message?: string } | undefined])[] = [
     ['PodReadyToStartContainers', networked && !over, undefined],
-    ['Initialized', initializedBad === undefined, initializedBad ?? (ended === 'PodCompleted' ? { reason: ended } : undefined)],
+    [
+      'Initialized',
+      initializedBad === undefined,
+      initializedBad ?? (ended === 'PodCompleted' ? { reason: ended } : undefined),
+    ],
     ['Ready', gated === undefined, gated],
     ['ContainersReady', notReady === undefined, notReady],
   ]

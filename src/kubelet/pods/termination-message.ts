@@ -25,7 +25,9 @@ export function terminationMessage(record: ContainerRecord, podDir: string): str
   const text = tail(messageFile(podDir, record.name, record.attempt), messageBytesMax, 'head')
   if (text !== '' || record.exitCode === 0) return text
   if (record.annotations[annotations.messagePolicy] !== 'FallbackToLogsOnError') return text
-  const lines = tail(record.logPath, logBytesMax * 2, 'tail').split('\n').filter((l) => l !== '')
+  const lines = tail(record.logPath, logBytesMax * 2, 'tail')
+    .split('\n')
+    .filter((l) => l !== '')
   const words = lines.slice(-logLinesMax).map((line) => line.split(' ').slice(3).join(' '))
   return Buffer.from(words.join('\n')).subarray(-logBytesMax).toString('utf8')
 }

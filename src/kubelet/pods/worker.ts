@@ -120,7 +120,8 @@ export class PodWorker {
     this.#publish(facts, scope)
     const refreshAt = this.#context.volumes.refreshAt(this.uid)
     for (const at of [plan.wakeAt, refreshAt]) if (at !== undefined) this.#wakeAt(at)
-    if (refreshAt !== undefined && refreshAt <= facts.now && this.#memory.volumes === 'mounted') this.#refreshWanted = true
+    if (refreshAt !== undefined && refreshAt <= facts.now && this.#memory.volumes === 'mounted')
+      this.#refreshWanted = true
   }
 
   #facts(sandboxes: readonly SandboxStatus[], containers: readonly ContainerRecord[]): PodFacts {
@@ -156,11 +157,19 @@ export class PodWorker {
         return said
       }),
     )
-    const found = records.filter((r) => r !== undefined).toSorted((a, b) => b.createdAt - a.createdAt || b.attempt - a.attempt)
-    this.#forget(sandboxes.map((s) => s.id), found.map((r) => r.id))
+    const found = records
+      .filter((r) => r !== undefined)
+      .toSorted((a, b) => b.createdAt - a.createdAt || b.attempt - a.attempt)
+    this.#forget(
+      sandboxes.map((s) => s.id),
+      found.map((r) => r.id),
+    )
     this.#watchExits(found)
     this.#adopt(found)
-    return this.#facts(statuses.toSorted((a, b) => b.createdAt - a.createdAt || b.attempt - a.attempt), found)
+    return this.#facts(
+      statuses.toSorted((a, b) => b.createdAt - a.createdAt || b.attempt - a.attempt),
+      found,
+    )
   }
 
   #forget(sandboxIds: readonly string[], containerIds: readonly string[]): void {
@@ -224,7 +233,13 @@ export class PodWorker {
     const memory = this.#memory
     const key = keyOf(action)
     memory.begin(key)
-    const work = { context: this.#context, facts, memory, log: this.#log, vanished: (what: 'object' | 'everything') => this.#vanished(what) }
+    const work = {
+      context: this.#context,
+      facts,
+      memory,
+      log: this.#log,
+      vanished: (what: 'object' | 'everything') => this.#vanished(what),
+    }
     this.#log.debug({ action }, 'pod action')
     scope.start(async (signal) => {
       try {
@@ -313,7 +328,11 @@ export class PodWorker {
     const { namespace, name, uid, resourceVersion } = this.#pod.metadata
     const old = this.#pod.status ?? {}
     // A merge patch keeps what it does not name: what has gone from the status is named as null.
-    const removed = Object.fromEntries(Object.keys(old).filter((k) => !(k in status) && ours.has(k)).map((k) => [k, null]))
+    const removed = Object.fromEntries(
+      Object.keys(old)
+        .filter((k) => !(k in status) && ours.has(k))
+        .map((k) => [k, null]),
+    )
     try {
       // The version makes conditions of others safe: a list is replaced whole.
       const patch = { metadata: { uid, resourceVersion }, status: { ...removed, ...status } }
@@ -367,7 +386,16 @@ export class PodWorker {
 }
 
 /** Fields of a status that the kubelet owns; others it leaves alone. */
-const ours = new Set(['reason', 'message', 'podIP', 'podIPs', 'hostIP', 'hostIPs', 'initContainerStatuses', 'containerStatuses'])
+const ours = new Set([
+  'reason',
+  'message',
+  'podIP',
+  'podIPs',
+  'hostIP',
+  'hostIPs',
+  'initContainerStatuses',
+  'containerStatuses',
+])
 
 /** Whether `a` is a later version of the object than `b`; versions of the API count upwards. */
 function isNewer(a: Pod, b: Pod): boolean {

@@ -5,7 +5,12 @@ import type { Answer, AskOptions } from './ask.ts'
 const serving = 1
 
 /** Asks grpc.health.v1.Health/Check, whose two messages have one field each: no schema is worth loading for them. */
-export function askGrpc(host: string, port: number, service: string, { timeoutMs, signal }: AskOptions): Promise<Answer> {
+export function askGrpc(
+  host: string,
+  port: number,
+  service: string,
+  { timeoutMs, signal }: AskOptions,
+): Promise<Answer> {
   const literal = host.includes(':') ? `[${host}]` : host
   const client = new grpc.Client(`${literal}:${port}`, grpc.credentials.createInsecure(), {
     'grpc.enable_retries': 0,
@@ -29,7 +34,11 @@ export function askGrpc(host: string, port: number, service: string, { timeoutMs
               : { ok: false, message: `service unhealthy (responded with "${statusWords[status ?? 0] ?? status}")` },
           )
         if (error.code === grpc.status.UNIMPLEMENTED)
-          return resolve({ ok: false, message: 'server does not implement the grpc health protocol (grpc.health.v1.Health): rpc error: code = Unimplemented' })
+          return resolve({
+            ok: false,
+            message:
+              'server does not implement the grpc health protocol (grpc.health.v1.Health): rpc error: code = Unimplemented',
+          })
         if (error.code === grpc.status.DEADLINE_EXCEEDED)
           return resolve({ ok: false, message: `timeout: health rpc did not complete within ${timeoutMs / 1000}s` })
         resolve({ ok: false, message: `error: health rpc failed: ${error.details}` })

@@ -29,7 +29,11 @@ export interface ProbeState {
 export const initialProbe = (result: boolean): ProbeState => ({ last: undefined, run: 0, result })
 
 /** The state after one more answer. Pure. The belief changes when the threshold of its side is reached. */
-export function stepProbe(state: ProbeState, ok: boolean, { successThreshold, failureThreshold }: Thresholds): ProbeState {
+export function stepProbe(
+  state: ProbeState,
+  ok: boolean,
+  { successThreshold, failureThreshold }: Thresholds,
+): ProbeState {
   const run = state.last === ok ? state.run + 1 : 1
   const reached = run >= (ok ? successThreshold : failureThreshold)
   return { last: ok, run, result: reached ? ok : state.result }

@@ -152,7 +152,13 @@ export class Probes {
   }
 
   /** Within the first period, tries that fail do not count and are not told; the first that succeeds ends it. */
-  async #eager(probe: Probe, follower: Follower, record: ContainerRecord, ip: string, signal: AbortSignal): Promise<void> {
+  async #eager(
+    probe: Probe,
+    follower: Follower,
+    record: ContainerRecord,
+    ip: string,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { clock } = this.#options
     const { periodMs, timeoutMs } = thresholdsOf(probe)
     const end = clock.now() + periodMs
@@ -172,7 +178,13 @@ export class Probes {
     if (!same) for (const listener of this.#listeners) listener(podUid)
   }
 
-  async #ask(probe: Probe, container: Container, { id }: ContainerRecord, ip: string, options: AskOptions): Promise<Answer> {
+  async #ask(
+    probe: Probe,
+    container: Container,
+    { id }: ContainerRecord,
+    ip: string,
+    options: AskOptions,
+  ): Promise<Answer> {
     try {
       if (probe.exec) return await this.#exec(id, probe.exec.command ?? [], options)
       if (probe.httpGet) return await askHttp(probe.httpGet, container, ip, options)
@@ -207,7 +219,8 @@ function verdictOf({ states, container }: Follower): ProbeVerdict {
   const started = startup?.result ?? true
   const ready = started && (readiness?.result ?? true)
   const failedStartup = startup !== undefined && !startup.result && isExhausted(startup, container.startupProbe)
-  if (failedStartup) return { started, ready, failed: { probe: 'startup', graceSeconds: graceOf(container.startupProbe) } }
+  if (failedStartup)
+    return { started, ready, failed: { probe: 'startup', graceSeconds: graceOf(container.startupProbe) } }
   if (liveness !== undefined && !liveness.result)
     return { started, ready, failed: { probe: 'liveness', graceSeconds: graceOf(container.livenessProbe) } }
   return { started, ready, failed: undefined }

@@ -178,7 +178,12 @@ export function createCriRuntime({ socket }: CriOptions): Runtime & Disposable {
     async execSync(id, command, timeoutSeconds, signal) {
       // The runtime keeps the time; ours is only for a runtime that does not answer.
       const timeoutMs = timeoutSeconds > 0 ? timeoutSeconds * 1000 + 5_000 : requestTimeoutMs
-      const answer = await run('ExecSync', { containerId: id, cmd: command, timeout: timeoutSeconds }, signal, timeoutMs)
+      const answer = await run(
+        'ExecSync',
+        { containerId: id, cmd: command, timeout: timeoutSeconds },
+        signal,
+        timeoutMs,
+      )
       return { exitCode: Number(answer.exitCode), stdout: bytes(answer.stdout), stderr: bytes(answer.stderr) }
     },
     async execUrl(id, { command, ...streams }, signal) {
@@ -223,7 +228,8 @@ async function gone(answer: Promise<Message>): Promise<Message | undefined> {
   }
 }
 
-const byPod = (podUid: string | undefined) => (podUid === undefined ? {} : { labelSelector: { [podLabels.uid]: podUid } })
+const byPod = (podUid: string | undefined) =>
+  podUid === undefined ? {} : { labelSelector: { [podLabels.uid]: podUid } }
 
 function sandboxRecord(m: Message): SandboxRecord {
   const metadata = message(m.metadata)

@@ -93,9 +93,19 @@ export class FakeRuntime implements Runtime {
     const { name, namespace, uid, attempt } = config.metadata
     const id = `sandbox-${++this.#serial}`
     const taken = [...this.#sandboxes.values()].some((s) => s.podUid === uid && s.attempt === attempt)
-    if (taken) throw new RuntimeError('call RunPodSandbox', 'other', `name "${name}_${namespace}_${uid}_${attempt}" is reserved`)
+    if (taken)
+      throw new RuntimeError('call RunPodSandbox', 'other', `name "${name}_${namespace}_${uid}_${attempt}" is reserved`)
     const own = config.linux.securityContext.namespaceOptions.network === 'POD'
-    const status = { id, name, namespace, podUid: uid, attempt, ready: true, createdAt: this.#clock.now(), annotations: config.annotations }
+    const status = {
+      id,
+      name,
+      namespace,
+      podUid: uid,
+      attempt,
+      ready: true,
+      createdAt: this.#clock.now(),
+      annotations: config.annotations,
+    }
     try {
       this.#check('runSandbox', name)
     } catch (error) {
@@ -133,8 +143,10 @@ export class FakeRuntime implements Runtime {
     this.#check('createContainer', config.metadata.name)
     if (this.#sandboxes.get(sandboxId)?.ready !== true)
       throw new RuntimeError('call CreateContainer', 'other', `sandbox container "${sandboxId}" is not running`)
-    const image = this.#images.get(config.image.image) ?? [...this.#images.values()].find((i) => i.id === config.image.image)
-    if (image === undefined) throw new RuntimeError('call CreateContainer', 'not-found', `image "${config.image.image}": not found`)
+    const image =
+      this.#images.get(config.image.image) ?? [...this.#images.values()].find((i) => i.id === config.image.image)
+    if (image === undefined)
+      throw new RuntimeError('call CreateContainer', 'not-found', `image "${config.image.image}": not found`)
     const { name, attempt } = config.metadata
     const same = (c: FakeContainer) =>
       c.record.podUid === sandbox.metadata.uid && c.record.name === name && c.record.attempt === attempt
@@ -171,7 +183,11 @@ export class FakeRuntime implements Runtime {
   async startContainer(id: string): Promise<void> {
     const container = this.#find(id, 'StartContainer')
     if (container.record.state !== 'created')
-      throw new RuntimeError('call StartContainer', 'other', `container is in CONTAINER_${container.record.state.toUpperCase()} state`)
+      throw new RuntimeError(
+        'call StartContainer',
+        'other',
+        `container is in CONTAINER_${container.record.state.toUpperCase()} state`,
+      )
     try {
       this.#check('startContainer', container.record.name)
     } catch (error) {
@@ -202,7 +218,9 @@ export class FakeRuntime implements Runtime {
   }
 
   async listContainers(podUid?: string) {
-    return [...this.#containers.values()].map((c) => c.record).filter((r) => podUid === undefined || r.podUid === podUid)
+    return [...this.#containers.values()]
+      .map((c) => c.record)
+      .filter((r) => podUid === undefined || r.podUid === podUid)
   }
 
   async containerStatus(id: string) {

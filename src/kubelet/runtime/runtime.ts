@@ -15,7 +15,12 @@ export interface Runtime {
   /** Undefined when there is none of this id. */
   sandboxStatus(id: string, signal?: AbortSignal): Promise<SandboxStatus | undefined>
 
-  createContainer(sandboxId: string, config: ContainerConfig, sandbox: SandboxConfig, signal?: AbortSignal): Promise<string>
+  createContainer(
+    sandboxId: string,
+    config: ContainerConfig,
+    sandbox: SandboxConfig,
+    signal?: AbortSignal,
+  ): Promise<string>
   startContainer(id: string, signal?: AbortSignal): Promise<void>
   /** Resolves when it has ended: the stop signal first, a kill after `graceSeconds`. Idempotent. */
   stopContainer(id: string, graceSeconds: number, signal?: AbortSignal): Promise<void>
@@ -92,7 +97,12 @@ interface Int64 {
 
 /** PodSandboxConfig of CRI v1: what we set of it. */
 export interface SandboxConfig {
-  readonly metadata: { readonly name: string; readonly namespace: string; readonly uid: string; readonly attempt: number }
+  readonly metadata: {
+    readonly name: string
+    readonly namespace: string
+    readonly uid: string
+    readonly attempt: number
+  }
   readonly hostname: string
   readonly logDirectory: string
   readonly dnsConfig: DnsConfig
@@ -145,7 +155,11 @@ export interface ContainerConfig {
   readonly workingDir: string
   readonly envs: readonly { readonly key: string; readonly value: string }[]
   readonly mounts: readonly Mount[]
-  readonly devices: readonly { readonly containerPath: string; readonly hostPath: string; readonly permissions: string }[]
+  readonly devices: readonly {
+    readonly containerPath: string
+    readonly hostPath: string
+    readonly permissions: string
+  }[]
   readonly labels: Readonly<Record<string, string>>
   readonly annotations: Readonly<Record<string, string>>
   /** Below the sandbox's log directory. */
@@ -156,7 +170,10 @@ export interface ContainerConfig {
   readonly linux: {
     readonly resources: LinuxResources
     readonly securityContext: {
-      readonly capabilities?: { readonly addCapabilities: readonly string[]; readonly dropCapabilities: readonly string[] }
+      readonly capabilities?: {
+        readonly addCapabilities: readonly string[]
+        readonly dropCapabilities: readonly string[]
+      }
       readonly privileged: boolean
       readonly namespaceOptions: NamespaceOptions
       readonly runAsUser?: Int64

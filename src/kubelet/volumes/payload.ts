@@ -1,11 +1,4 @@
-import type {
-  ConfigMap,
-  DownwardAPIVolumeFile,
-  KeyToPath,
-  Secret,
-  Volume,
-  VolumeProjection,
-} from '#api/gen/core-v1.ts'
+import type { ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection } from '#api/gen/core-v1.ts'
 import { fieldValue, resourceValue } from '../pods/downward.ts'
 import type { Payload, PayloadFile } from './atomic-writer.ts'
 import type { VolumeContext } from './plugin.ts'
@@ -37,7 +30,11 @@ export async function contentOf(volume: Volume, context: VolumeContext): Promise
   throw new Error(`volume ${volume.name} is not made of API objects`)
 }
 
-async function collect(sources: readonly VolumeProjection[], defaultMode: number | undefined, context: VolumeContext): Promise<Content> {
+async function collect(
+  sources: readonly VolumeProjection[],
+  defaultMode: number | undefined,
+  context: VolumeContext,
+): Promise<Content> {
   const mode = defaultMode ?? modeDefault
   const parts = await Promise.all(sources.map((source) => project(source, mode, context)))
   const payload = new Map<string, PayloadFile>()
@@ -69,7 +66,10 @@ async function project(source: VolumeProjection, mode: number, context: VolumeCo
 const configMapFiles = (map: ConfigMap | undefined): Map<string, Uint8Array> =>
   new Map([
     ...Object.entries(map?.data ?? {}).map(([key, text]): [string, Uint8Array] => [key, Buffer.from(text)]),
-    ...Object.entries(map?.binaryData ?? {}).map(([key, text]): [string, Uint8Array] => [key, Buffer.from(text, 'base64')]),
+    ...Object.entries(map?.binaryData ?? {}).map(([key, text]): [string, Uint8Array] => [
+      key,
+      Buffer.from(text, 'base64'),
+    ]),
   ])
 
 const secretFiles = (secret: Secret | undefined): Map<string, Uint8Array> =>
@@ -83,8 +83,7 @@ function pick(
   of: string,
   kind: string,
 ): Map<string, PayloadFile> {
-  if (items === undefined || items.length === 0)
-    return new Map([...files].map(([key, data]) => [key, { data, mode }]))
+  if (items === undefined || items.length === 0) return new Map([...files].map(([key, data]) => [key, { data, mode }]))
   const picked = new Map<string, PayloadFile>()
   for (const { key, path, mode: own } of items) {
     const data = files.get(key)
@@ -97,14 +96,22 @@ function pick(
   return picked
 }
 
-function downwardFiles(items: readonly DownwardAPIVolumeFile[], mode: number, { pod, node }: VolumeContext): Map<string, PayloadFile> {
+function downwardFiles(
+  items: readonly DownwardAPIVolumeFile[],
+  mode: number,
+  { pod, node }: VolumeContext,
+): Map<string, PayloadFile> {
   const containers = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])]
   return new Map(
     items.map(({ path, fieldRef, resourceFieldRef, mode: own }) => {
       const text = fieldRef
         ? fieldValue(pod, fieldRef.fieldPath, node, [])
         : resourceFieldRef
-          ? resourceValue(containers.find((c) => c.name === resourceFieldRef.containerName), resourceFieldRef, node)
+          ? resourceValue(
+              containers.find((c) => c.name === resourceFieldRef.containerName),
+              resourceFieldRef,
+              node,
+            )
           : ''
       return [path, { data: Buffer.from(text), mode: own ?? mode }]
     }),

@@ -48,7 +48,7 @@ export function createTokenSource(client: Client, clock: Clock): TokenSource {
       const now = clock.now()
       const expiresAt = parseTime(answer.status.expirationTimestamp) ?? now + expirationSeconds * 1000
       const fresh = {
-        token: answer.status.token,
+        token: answer.status.token ?? '',
         expiresAt,
         refreshAt: Math.min(now + (expiresAt - now) * 0.8, now + 24 * 3_600_000),
       }

@@ -1,4 +1,14 @@
-import { chmodSync, chownSync, existsSync, lchownSync, lstatSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lchownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import type { Container, Pod, Volume, VolumeMount } from '#api/gen/core-v1.ts'
 import type { Clock } from '#base/clock.ts'
@@ -59,7 +69,9 @@ export class Volumes {
     for (const [i, result] of results.entries()) {
       if (result.status === 'fulfilled') continue
       const why = result.reason instanceof Error ? result.reason.message : String(result.reason)
-      throw new VolumeError(`MountVolume.SetUp failed for volume "${volumes[i]?.name}" : ${why}`, { cause: result.reason })
+      throw new VolumeError(`MountVolume.SetUp failed for volume "${volumes[i]?.name}" : ${why}`, {
+        cause: result.reason,
+      })
     }
   }
 
@@ -78,7 +90,9 @@ export class Volumes {
 
   /** When content of the pod's volumes must be renewed; ms. */
   refreshAt(uid: string): number | undefined {
-    const times = [...(this.#prepared.get(uid)?.values() ?? [])].flatMap((p) => (p.refreshAt === undefined ? [] : [p.refreshAt]))
+    const times = [...(this.#prepared.get(uid)?.values() ?? [])].flatMap((p) =>
+      p.refreshAt === undefined ? [] : [p.refreshAt],
+    )
     return times.length === 0 ? undefined : Math.min(...times)
   }
 
@@ -92,7 +106,8 @@ export class Volumes {
     const prepared = this.#prepared.get(pod.metadata.uid)
     return (container.volumeMounts ?? []).map((mount, i): Mount => {
       const volume = prepared?.get(mount.name)
-      if (volume === undefined) throw new VolumeError(`cannot find volume "${mount.name}" to mount into container "${container.name}"`)
+      if (volume === undefined)
+        throw new VolumeError(`cannot find volume "${mount.name}" to mount into container "${container.name}"`)
       const subPath = subPathOf(mount, env)
       const target = join(this.podDir(pod.metadata.uid), 'volume-subpaths', mount.name, container.name, String(i))
       return {
