@@ -68,6 +68,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'patch,update pods/status',
     'read replicasets.apps',
   ],
+  'system:kube-controller-manager': ['list,watch *.*'],
   'system:node-proxier': [
     'list,watch services',
     'list,watch endpoints',
@@ -203,6 +204,7 @@ test('who is bound to what', (t) => {
     'Group system:serviceaccounts -> system:service-account-issuer-discovery',
     'Group system:unauthenticated -> system:public-info-viewer',
     'User kube-apiserver-kubelet-client -> system:kubelet-api-admin',
+    'User system:kube-controller-manager -> system:kube-controller-manager',
     'User system:kube-proxy -> system:node-proxier',
     'User system:kube-scheduler -> system:kube-scheduler',
   ])

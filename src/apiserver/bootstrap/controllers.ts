@@ -7,8 +7,9 @@ const change = ['patch', 'update'] as const
 const own = ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'] as const
 
 /**
- * One role per controller, bound to the service account of that name in kube-system. Upstream's controllers read through
- * one cache under one identity and their roles list writes only; ours read under their own, so the reads are here too.
+ * One role per controller, bound to the service account of that name in kube-system. As upstream's, controllers read
+ * shared copies; but each asks first whether it may list what it reads (reconcile/loop.ts), so its reads are here too and
+ * a controller whose role is taken away stops, and it alone.
  */
 export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = {
   'system:controller:certificate-controller': [

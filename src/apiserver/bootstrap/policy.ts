@@ -69,6 +69,9 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
     rule(['patch', 'update'], [''], ['pods/status']),
     rule(read, ['apps'], ['replicasets']),
   ],
+  // Reads the copies that all controllers share. What is in them includes every kind there is: the garbage collector
+  // follows owners through all. It writes nothing: each controller writes as itself.
+  'system:kube-controller-manager': [rule(['list', 'watch'], ['*'], ['*'])],
   'system:aggregate-to-admin': [
     rule(['create'], ['authorization.k8s.io'], ['localsubjectaccessreviews']),
     rule([...read, ...write], ['rbac.authorization.k8s.io'], ['roles', 'rolebindings']),
@@ -199,6 +202,7 @@ const bindings: readonly BindingRow[] = [
   { name: 'system:node', subjects: [] },
   { name: 'system:node-proxier', subjects: [user('system:kube-proxy')] },
   { name: 'system:kube-scheduler', subjects: [user('system:kube-scheduler')] },
+  { name: 'system:kube-controller-manager', subjects: [user('system:kube-controller-manager')] },
   // The agent is kubelet and service proxy in one process, under the node's one certificate.
   { name: 'weft:node-proxier', role: 'system:node-proxier', subjects: [group('system:nodes')] },
   { name: 'weft:node-bootstrapper', role: 'system:node-bootstrapper', subjects: [group('system:bootstrappers')] },
