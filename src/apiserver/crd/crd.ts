@@ -213,8 +213,9 @@ export class CustomResources {
 
   async #serve(definition: CustomResourceDefinition): Promise<void> {
     const { name, uid, generation, deletionTimestamp } = definition.metadata
-    const { storedVersions = [] } = definition.status
-    const mark = JSON.stringify([uid, generation, definition.spec, deletionTimestamp !== undefined, storedVersions])
+    const storage = definition.spec.versions.find((v) => v.storage)?.name
+    const stored = [...new Set([...(definition.status?.storedVersions ?? []), storage])].toSorted()
+    const mark = JSON.stringify([uid, generation, definition.spec, deletionTimestamp !== undefined, stored])
     const before = this.#served.get(name)
     if (before?.mark === mark) return
     const kinds = fromCustomResourceDefinition(definition)
