@@ -1,6 +1,6 @@
+import { defaultTemplate } from '../core/pod/defaults.ts'
 import type { DaemonSet } from '../gen/apps-v1.ts'
 import { daemonSets } from '../gen/resources.ts'
-import { defaultTemplate } from '../core/pod/defaults.ts'
 import { ageColumn, column, formatLabels, nameColumn } from '../meta/columns.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
 import { immutable } from '../meta/object-meta.ts'
@@ -31,11 +31,7 @@ function validateStrategy({ spec: { updateStrategy } }: DaemonSet, errors: Field
   }
   if (!isNothing(maxUnavailable) && !isNothing(maxSurge)) {
     errors.push(
-      fieldError.invalid(
-        `${at}.rollingUpdate.maxSurge`,
-        maxSurge,
-        'may not be set when maxUnavailable is non-zero',
-      ),
+      fieldError.invalid(`${at}.rollingUpdate.maxSurge`, maxSurge, 'may not be set when maxUnavailable is non-zero'),
     )
   } else if (isNothing(maxUnavailable) && isNothing(maxSurge)) {
     errors.push(fieldError.required(`${at}.rollingUpdate.maxUnavailable`, 'cannot be 0 when maxSurge is 0'))
@@ -96,9 +92,21 @@ export const daemonSet = defineKind<DaemonSet>({
     column('Desired', 'Nodes it should be on.', ({ status }) => status.desiredNumberScheduled ?? 0, 'integer'),
     column('Current', 'Nodes it is on.', ({ status }) => status.currentNumberScheduled ?? 0, 'integer'),
     column('Ready', 'Nodes where it is ready.', ({ status }) => status.numberReady ?? 0, 'integer'),
-    column('Up-to-date', 'Nodes with the present template.', ({ status }) => status.updatedNumberScheduled ?? 0, 'integer'),
-    column('Available', 'Nodes where it has been ready for long enough.', ({ status }) => status.numberAvailable ?? 0, 'integer'),
-    column('Node Selector', 'Labels of the nodes it is for.', ({ spec }) => formatLabels(spec.template?.spec?.nodeSelector)),
+    column(
+      'Up-to-date',
+      'Nodes with the present template.',
+      ({ status }) => status.updatedNumberScheduled ?? 0,
+      'integer',
+    ),
+    column(
+      'Available',
+      'Nodes where it has been ready for long enough.',
+      ({ status }) => status.numberAvailable ?? 0,
+      'integer',
+    ),
+    column('Node Selector', 'Labels of the nodes it is for.', ({ spec }) =>
+      formatLabels(spec.template?.spec?.nodeSelector),
+    ),
     ageColumn,
     ...templateColumns,
   ],

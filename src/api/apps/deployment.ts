@@ -1,6 +1,6 @@
+import { defaultTemplate } from '../core/pod/defaults.ts'
 import type { Deployment } from '../gen/apps-v1.ts'
 import { deployments } from '../gen/resources.ts'
-import { defaultTemplate } from '../core/pod/defaults.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind, scaleSubresource, statusSubresource } from '../meta/define.ts'
 import { immutable } from '../meta/object-meta.ts'
@@ -70,9 +70,7 @@ function validateDeployment(object: Deployment): FieldError[] {
     nonNegative(deadline, 'spec.progressDeadlineSeconds', errors)
     // The largest number means: wait for ever.
     if (deadline !== int32Max && deadline <= (spec.minReadySeconds ?? 0)) {
-      errors.push(
-        fieldError.invalid('spec.progressDeadlineSeconds', deadline, 'must be greater than minReadySeconds'),
-      )
+      errors.push(fieldError.invalid('spec.progressDeadlineSeconds', deadline, 'must be greater than minReadySeconds'))
     }
   }
   return errors
@@ -99,9 +97,23 @@ export const deployment = defineKind<Deployment>({
   ],
   columns: [
     nameColumn,
-    column('Ready', 'Pods that are ready, of all that should be.', ({ spec, status }) => `${status.readyReplicas ?? 0}/${spec.replicas ?? 0}`),
-    column('Up-to-date', 'Pods that have the present template.', ({ status }) => status.updatedReplicas ?? 0, 'integer'),
-    column('Available', 'Pods that have been ready for long enough.', ({ status }) => status.availableReplicas ?? 0, 'integer'),
+    column(
+      'Ready',
+      'Pods that are ready, of all that should be.',
+      ({ spec, status }) => `${status.readyReplicas ?? 0}/${spec.replicas ?? 0}`,
+    ),
+    column(
+      'Up-to-date',
+      'Pods that have the present template.',
+      ({ status }) => status.updatedReplicas ?? 0,
+      'integer',
+    ),
+    column(
+      'Available',
+      'Pods that have been ready for long enough.',
+      ({ status }) => status.availableReplicas ?? 0,
+      'integer',
+    ),
     ageColumn,
     ...templateColumns,
   ],

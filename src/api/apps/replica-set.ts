@@ -1,6 +1,6 @@
+import { defaultTemplate } from '../core/pod/defaults.ts'
 import type { ReplicaSet } from '../gen/apps-v1.ts'
 import { replicaSets } from '../gen/resources.ts'
-import { defaultTemplate } from '../core/pod/defaults.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind, scaleSubresource, statusSubresource } from '../meta/define.ts'
 import { immutable } from '../meta/object-meta.ts'

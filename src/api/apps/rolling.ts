@@ -11,12 +11,7 @@ export function validateAmount(value: IntOrString | undefined, path: string, err
       fieldError.invalid(
         path,
         value,
-        regexError(
-          "a valid percent string must be a numeric string followed by an ending '%'",
-          '[0-9]+%',
-          '1%',
-          '93%',
-        ),
+        regexError("a valid percent string must be a numeric string followed by an ending '%'", '[0-9]+%', '1%', '93%'),
       ),
     )
   }

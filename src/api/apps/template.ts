@@ -1,6 +1,6 @@
+import { validateTemplate } from '../core/pod/validate.ts'
 import type { PodTemplateSpec } from '../gen/core-v1.ts'
 import type { LabelSelector } from '../gen/meta-v1.ts'
-import { validateTemplate } from '../core/pod/validate.ts'
 import { isEmptySelector, validateLabelSelector } from '../meta/labels.ts'
 import { nonNegativeError } from '../meta/names.ts'
 import { SelectorError, selectorFrom } from '../meta/selector.ts'

@@ -16,18 +16,12 @@ export const lease = defineKind<Lease>({
     const { holderIdentity, leaseDurationSeconds, leaseTransitions } = spec
     if (holderIdentity === '') errors.push(fieldError.invalid('spec.holderIdentity', '', 'must not be empty'))
     if (leaseDurationSeconds !== undefined && leaseDurationSeconds <= 0) {
-      errors.push(
-        fieldError.invalid('spec.leaseDurationSeconds', leaseDurationSeconds, 'must be greater than 0'),
-      )
+      errors.push(fieldError.invalid('spec.leaseDurationSeconds', leaseDurationSeconds, 'must be greater than 0'))
     }
     if (leaseTransitions !== undefined && leaseTransitions < 0) {
       errors.push(fieldError.invalid('spec.leaseTransitions', leaseTransitions, nonNegativeError))
     }
     return errors
   },
-  columns: [
-    nameColumn,
-    column('Holder', 'Who holds it.', ({ spec }) => spec?.holderIdentity ?? ''),
-    ageColumn,
-  ],
+  columns: [nameColumn, column('Holder', 'Who holds it.', ({ spec }) => spec?.holderIdentity ?? ''), ageColumn],
 })

@@ -1,6 +1,6 @@
 import type { Binding } from '../gen/core-v1.ts'
-import type { Resource } from '../meta/resource.ts'
 import { defineKind } from '../meta/define.ts'
+import type { Resource } from '../meta/resource.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
 export const bindings: Resource<Binding> = {

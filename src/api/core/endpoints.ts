@@ -1,4 +1,4 @@
-import type { EndpointAddress, Endpoints, EndpointSubset } from '../gen/core-v1.ts'
+import type { EndpointAddress, EndpointSubset, Endpoints } from '../gen/core-v1.ts'
 import { endpoints as endpointsResource } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind } from '../meta/define.ts'
@@ -32,7 +32,8 @@ function validateEndpoint({ ip, hostname, nodeName }: EndpointAddress, path: str
   const found = validateAddress(ip, `${path}.ip`)
   errors.push(...found)
   if (found.length === 0) errors.push(...notForEndpoints(ip, `${path}.ip`))
-  if (hostname) for (const words of dns1123Label(hostname)) errors.push(fieldError.invalid(`${path}.hostname`, hostname, words))
+  if (hostname)
+    for (const words of dns1123Label(hostname)) errors.push(fieldError.invalid(`${path}.hostname`, hostname, words))
   if (nodeName) {
     for (const words of dns1123Subdomain(nodeName)) errors.push(fieldError.invalid(`${path}.nodeName`, nodeName, words))
   }
@@ -58,7 +59,8 @@ function endpointsText({ subsets = [] }: Endpoints): string {
   const all: string[] = []
   for (const { addresses = [], ports = [] } of subsets) {
     for (const { ip } of ports.length === 0 ? addresses : []) all.push(ip)
-    for (const { port } of ports) for (const { ip } of addresses) all.push(ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`)
+    for (const { port } of ports)
+      for (const { ip } of addresses) all.push(ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`)
   }
   if (all.length === 0) return '<none>'
   const shown = all.slice(0, shownMax).join(',')

@@ -30,7 +30,8 @@ export const namespace = defineKind<Namespace>({
   prepareCreate(object) {
     object.status = { phase: 'Active' }
     const finalizers = object.spec.finalizers ?? []
-    if (!finalizers.includes(contentFinalizer)) object.spec = { ...object.spec, finalizers: [...finalizers, contentFinalizer] }
+    if (!finalizers.includes(contentFinalizer))
+      object.spec = { ...object.spec, finalizers: [...finalizers, contentFinalizer] }
   },
   prepareUpdate(next, old) {
     // Only `/finalize` takes them away.
@@ -55,6 +56,10 @@ export const namespace = defineKind<Namespace>({
     }
     return errors
   },
-  columns: [nameColumn, column('Status', 'Active, or Terminating while it is emptied.', ({ status }) => status.phase ?? ''), ageColumn],
+  columns: [
+    nameColumn,
+    column('Status', 'Active, or Terminating while it is emptied.', ({ status }) => status.phase ?? ''),
+    ageColumn,
+  ],
   selectableFields: { 'status.phase': ({ status }) => status.phase ?? '' },
 })

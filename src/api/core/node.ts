@@ -52,9 +52,7 @@ function validateNodeUpdate(next: Node, old: Node): FieldError[] {
   const errors = validateNode(next)
   const before = old.spec.podCIDRs ?? []
   if (before.length > 0 && !sameJson(before, next.spec.podCIDRs ?? [])) {
-    errors.push(
-      fieldError.forbidden('spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid'),
-    )
+    errors.push(fieldError.forbidden('spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid'))
   }
   if (old.spec.providerID && old.spec.providerID !== next.spec.providerID) {
     errors.push(

@@ -81,7 +81,9 @@ function podWarnings({ spec }: Pod): string[] {
     }
   }
   if ((spec.terminationGracePeriodSeconds ?? 0) < 0) {
-    warnings.push('spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1')
+    warnings.push(
+      'spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1',
+    )
   }
   return warnings
 }

@@ -89,7 +89,11 @@ function portsText({ spec }: Service): string {
 const columns: readonly Column<Service>[] = [
   nameColumn,
   column('Type', 'How it is published.', ({ spec }) => spec.type ?? ''),
-  column('Cluster-IP', 'Its address inside the cluster.', ({ spec }) => spec.clusterIPs?.[0] || spec.clusterIP || '<none>'),
+  column(
+    'Cluster-IP',
+    'Its address inside the cluster.',
+    ({ spec }) => spec.clusterIPs?.[0] || spec.clusterIP || '<none>',
+  ),
   column('External-IP', 'Its address for the outside.', externalAddress),
   column('Port(s)', 'Its ports, with the nodes\u2019 port where there is one.', portsText),
   ageColumn,

@@ -1,6 +1,6 @@
+import { notForEndpoints } from '../core/endpoints.ts'
 import type { Endpoint, EndpointSlice } from '../gen/discovery-v1.ts'
 import { endpointSlices } from '../gen/resources.ts'
-import { notForEndpoints } from '../core/endpoints.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind } from '../meta/define.ts'
 import { addressFamily } from '../meta/ip.ts'
@@ -52,14 +52,13 @@ function validateEndpoint(endpoint: Endpoint, type: string, path: string, errors
 
 function validateAddressOf(address: string, type: string, path: string, errors: FieldError[]): void {
   if (type === 'FQDN') {
-    for (const words of dns1123Subdomain(address.replace(/\.$/, ''))) errors.push(fieldError.invalid(path, address, words))
+    for (const words of dns1123Subdomain(address.replace(/\.$/, '')))
+      errors.push(fieldError.invalid(path, address, words))
     return
   }
   const family = addressFamily(address)
   if (family === undefined) {
-    errors.push(
-      fieldError.invalid(path, address, 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'),
-    )
+    errors.push(fieldError.invalid(path, address, 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'))
   } else if (family !== type) {
     errors.push(fieldError.invalid(path, address, `must be an ${type} address`))
   } else errors.push(...notForEndpoints(address, path))
@@ -115,7 +114,9 @@ export const endpointSlice = defineKind<EndpointSlice>({
     nameColumn,
     column('AddressType', 'What its addresses are.', ({ addressType }) => addressType),
     column('Ports', 'Its ports.', ({ ports = [] }) =>
-      ports.length === 0 ? '<unset>' : few(ports.map(({ port, name }) => (port === undefined ? name || '*' : `${port}`))),
+      ports.length === 0
+        ? '<unset>'
+        : few(ports.map(({ port, name }) => (port === undefined ? name || '*' : `${port}`))),
     ),
     column('Endpoints', 'Its addresses.', ({ endpoints = [] }) =>
       endpoints.length === 0 ? '<unset>' : few(endpoints.flatMap(({ addresses }) => addresses ?? [])),

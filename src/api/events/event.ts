@@ -1,7 +1,7 @@
+import { eventColumns, validateEvent, validateNewEvent } from '../core/event.ts'
 import type { Event as CoreEvent } from '../gen/core-v1.ts'
 import type { Event } from '../gen/events-v1.ts'
 import { eventsEvents } from '../gen/resources.ts'
-import { eventColumns, validateEvent, validateNewEvent } from '../core/event.ts'
 import type { Column, KindDefinition } from '../kind.ts'
 import { defineKind } from '../meta/define.ts'
 

@@ -100,7 +100,8 @@ interface WithStatus extends KubeObject {
   status?: unknown
 }
 
-const join = (a: FieldError[], b: FieldError[]): FieldError[] => (b.length === 0 ? a : a.length === 0 ? b : [...a, ...b])
+const join = (a: FieldError[], b: FieldError[]): FieldError[] =>
+  b.length === 0 ? a : a.length === 0 ? b : [...a, ...b]
 
 /** Only what is there: an optional property that is present and undefined is not the same. */
 function pickOptional<K extends KubeObject>(options: KindOptions<K>) {
@@ -112,5 +113,17 @@ function pickOptional<K extends KubeObject>(options: KindOptions<K>) {
     ...(options.graceSeconds ? { graceSeconds: options.graceSeconds } : {}),
     ...(options.defaultPropagation ? { defaultPropagation: options.defaultPropagation } : {}),
     ...(options.scale ? { scale: options.scale } : {}),
+  }
+}
+
+/** A question that is answered at once: created, never stored, and needs no name. */
+export function defineReview<K extends KubeObject>(
+  options: Pick<KindOptions<K>, 'resource' | 'message' | 'description' | 'defaults' | 'validate'>,
+): KindDefinition<K> {
+  const validate = options.validate ?? none
+  return {
+    ...defineKind<K>({ ...options, verbs: ['create'] }),
+    prepareCreate() {},
+    validate: (object) => validate(object),
   }
 }

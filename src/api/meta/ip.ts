@@ -16,9 +16,7 @@ export function addressFamily(value: string): 'IPv4' | 'IPv6' | undefined {
 export function validatePrefix(value: string, path: string): FieldError[] {
   const parsed = parsePrefix(value)
   if (parsed === undefined) return [fieldError.invalid(path, value, prefixWords)]
-  return parsed.hasHostBits
-    ? [fieldError.invalid(path, value, 'must not have bits set beyond the prefix length')]
-    : []
+  return parsed.hasHostBits ? [fieldError.invalid(path, value, 'must not have bits set beyond the prefix length')] : []
 }
 
 export interface Prefix {

@@ -90,9 +90,7 @@ function validateCommon(meta: Partial<ObjectMeta>, path: string, errors: FieldEr
   for (const [i, entry] of (meta.managedFields ?? []).entries()) {
     const at = `${path}.managedFields[${i}]`
     if (entry.operation !== 'Apply' && entry.operation !== 'Update') {
-      errors.push(
-        fieldError.invalid(`${at}.operation`, entry.operation ?? '', 'must be `Apply` or `Update`'),
-      )
+      errors.push(fieldError.invalid(`${at}.operation`, entry.operation ?? '', 'must be `Apply` or `Update`'))
     }
     if (entry.fieldsType !== undefined && entry.fieldsType !== '' && entry.fieldsType !== 'FieldsV1') {
       errors.push(fieldError.invalid(`${at}.fieldsType`, entry.fieldsType, 'must be `FieldsV1`'))
@@ -152,9 +150,7 @@ function validateFinalizers(finalizers: readonly string[], path: string, errors:
     for (const words of qualifiedName(finalizer)) errors.push(fieldError.invalid(path, finalizer, words))
   }
   if (finalizers.includes('orphan') && finalizers.includes('foregroundDeletion')) {
-    errors.push(
-      fieldError.invalid(path, finalizers, 'finalizer orphan and foregroundDeletion cannot be both set'),
-    )
+    errors.push(fieldError.invalid(path, finalizers, 'finalizer orphan and foregroundDeletion cannot be both set'))
   }
 }
 

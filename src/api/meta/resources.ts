@@ -92,7 +92,8 @@ export function validateRequirements(
   if (limits) validateResourceList(limits, `${path}.limits`, errors, { container: true })
   if (requests) {
     validateResourceList(requests, `${path}.requests`, errors, { container: true })
-    for (const name in requests) compareWithLimit(name, requests[name] ?? '0', limits?.[name], `${path}.requests`, errors)
+    for (const name in requests)
+      compareWithLimit(name, requests[name] ?? '0', limits?.[name], `${path}.requests`, errors)
   }
   const names = [...Object.keys(limits ?? {}), ...Object.keys(requests ?? {})]
   if (names.some(isHugePages) && !names.includes('cpu') && !names.includes('memory')) {
@@ -118,7 +119,9 @@ function compareWithLimit(
   const isExtended = isExtendedResource(name)
   if (limit === undefined) {
     if (isExtended || isHugePages(name)) {
-      errors.push(fieldError.required(path.replace(/requests$/, 'limits'), 'Limit must be set for non overcommitable resources'))
+      errors.push(
+        fieldError.required(path.replace(/requests$/, 'limits'), 'Limit must be set for non overcommitable resources'),
+      )
     }
     return
   }

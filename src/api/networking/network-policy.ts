@@ -1,13 +1,13 @@
+import { selectorText } from '../apps/columns.ts'
+import { validatePort } from '../core/pod/probes.ts'
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '../gen/networking-v1.ts'
 import { networkPolicies } from '../gen/resources.ts'
-import { selectorText } from '../apps/columns.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind } from '../meta/define.ts'
 import { isStrictlyInside, parsePrefix, validatePrefix } from '../meta/ip.ts'
 import { validateLabelSelector } from '../meta/labels.ts'
 import { inclusiveRangeError } from '../meta/names.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
-import { validatePort } from '../core/pod/probes.ts'
 
 const protocols = ['SCTP', 'TCP', 'UDP']
 
@@ -61,9 +61,7 @@ function validatePeer(peer: NetworkPolicyPeer, path: string, errors: FieldError[
   }
   if (count === 0) errors.push(fieldError.required(path, 'must specify a peer'))
   else if (count > 1 && peer.ipBlock) {
-    errors.push(
-      fieldError.forbidden(path, 'may not specify both ipBlock and another peer'),
-    )
+    errors.push(fieldError.forbidden(path, 'may not specify both ipBlock and another peer'))
   }
 }
 
@@ -85,11 +83,13 @@ export const networkPolicy = defineKind<NetworkPolicy>({
   validate({ spec }) {
     const errors = validateLabelSelector(spec.podSelector, 'spec.podSelector')
     for (const [i, rule] of (spec.ingress ?? []).entries()) {
-      for (const [j, port] of (rule.ports ?? []).entries()) validatePolicyPort(port, `spec.ingress[${i}].ports[${j}]`, errors)
+      for (const [j, port] of (rule.ports ?? []).entries())
+        validatePolicyPort(port, `spec.ingress[${i}].ports[${j}]`, errors)
       for (const [j, peer] of (rule.from ?? []).entries()) validatePeer(peer, `spec.ingress[${i}].from[${j}]`, errors)
     }
     for (const [i, rule] of (spec.egress ?? []).entries()) {
-      for (const [j, port] of (rule.ports ?? []).entries()) validatePolicyPort(port, `spec.egress[${i}].ports[${j}]`, errors)
+      for (const [j, port] of (rule.ports ?? []).entries())
+        validatePolicyPort(port, `spec.egress[${i}].ports[${j}]`, errors)
       for (const [j, peer] of (rule.to ?? []).entries()) validatePeer(peer, `spec.egress[${i}].to[${j}]`, errors)
     }
     const types: readonly string[] = spec.policyTypes ?? []

@@ -66,7 +66,9 @@ function validateInit(container: Container, scope: PodScope, at: string, errors:
   }
   for (const field of ['lifecycle', 'livenessProbe', 'readinessProbe', 'startupProbe'] as const) {
     if (container[field] !== undefined) {
-      errors.push(fieldError.forbidden(`${at}.${field}`, 'may not be set for init containers without restartPolicy=Always'))
+      errors.push(
+        fieldError.forbidden(`${at}.${field}`, 'may not be set for init containers without restartPolicy=Always'),
+      )
     }
   }
 }

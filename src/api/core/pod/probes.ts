@@ -66,12 +66,7 @@ function validateProbe(probe: Probe, path: string, errors: FieldError[]): void {
 type Handler = LifecycleHandler & Pick<Probe, 'grpc'>
 
 /** Exactly one way to ask. `graceSeconds` is given for hooks, which may also sleep. */
-function validateHandler(
-  handler: Handler,
-  path: string,
-  graceSeconds: number | undefined,
-  errors: FieldError[],
-): void {
+function validateHandler(handler: Handler, path: string, graceSeconds: number | undefined, errors: FieldError[]): void {
   let count = 0
   const isFirst = (field: string): boolean => {
     count++

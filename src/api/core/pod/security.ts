@@ -10,7 +10,8 @@ const sysctlWords =
   'must have at most 253 characters and match regex ([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?'
 
 function validateId(id: number | undefined, path: string, errors: FieldError[]): void {
-  if (id !== undefined && (id < 0 || id > idMax)) errors.push(fieldError.invalid(path, id, inclusiveRangeError(0, idMax)))
+  if (id !== undefined && (id < 0 || id > idMax))
+    errors.push(fieldError.invalid(path, id, inclusiveRangeError(0, idMax)))
 }
 
 function validateSeccomp(profile: SeccompProfile | undefined, path: string, errors: FieldError[]): void {
@@ -20,9 +21,7 @@ function validateSeccomp(profile: SeccompProfile | undefined, path: string, erro
     if (!localhostProfile) {
       errors.push(fieldError.required(`${path}.localhostProfile`, 'must be set when seccomp type is Localhost'))
     } else if (localhostProfile.startsWith('/') || localhostProfile.split('/').includes('..')) {
-      errors.push(
-        fieldError.invalid(`${path}.localhostProfile`, localhostProfile, 'must be a relative path'),
-      )
+      errors.push(fieldError.invalid(`${path}.localhostProfile`, localhostProfile, 'must be a relative path'))
     }
     return
   }
@@ -41,7 +40,12 @@ function validateSeccomp(profile: SeccompProfile | undefined, path: string, erro
   }
 }
 
-export function validatePodSecurity(spec: PodSpec, context: PodSecurityContext, path: string, errors: FieldError[]): void {
+export function validatePodSecurity(
+  spec: PodSpec,
+  context: PodSecurityContext,
+  path: string,
+  errors: FieldError[],
+): void {
   const at = `${path}.securityContext`
   validateId(context.runAsUser, `${at}.runAsUser`, errors)
   validateId(context.runAsGroup, `${at}.runAsGroup`, errors)
@@ -91,11 +95,7 @@ export function validateSecurity(context: SecurityContext, path: string, errors:
   if (context.allowPrivilegeEscalation !== false) return
   if (context.privileged) {
     errors.push(
-      fieldError.invalid(
-        path,
-        context,
-        'cannot set `allowPrivilegeEscalation` to false and `privileged` to true',
-      ),
+      fieldError.invalid(path, context, 'cannot set `allowPrivilegeEscalation` to false and `privileged` to true'),
     )
   }
   if (context.capabilities?.add?.some((capability) => capability === 'CAP_SYS_ADMIN')) {
@@ -108,4 +108,3 @@ export function validateSecurity(context: SecurityContext, path: string, errors:
     )
   }
 }
-

@@ -46,9 +46,7 @@ export function validatePodSpec(spec: PodSpec, path: string, errors: FieldError[
   checkName(spec.runtimeClassName, dns1123Subdomain, `${path}.runtimeClassName`, errors)
   const deadline = spec.activeDeadlineSeconds
   if (deadline !== undefined && (deadline < 1 || deadline > int32Max)) {
-    errors.push(
-      fieldError.invalid(`${path}.activeDeadlineSeconds`, deadline, inclusiveRangeError(1, int32Max)),
-    )
+    errors.push(fieldError.invalid(`${path}.activeDeadlineSeconds`, deadline, inclusiveRangeError(1, int32Max)))
   }
   if (spec.tolerations) validateTolerations(spec.tolerations, `${path}.tolerations`, errors)
   for (const alias of spec.hostAliases ?? []) {
@@ -118,7 +116,11 @@ function validateDnsConfig(spec: PodSpec, path: string, errors: FieldError[]): v
   }
   if (searches.join(' ').length > 2048) {
     errors.push(
-      fieldError.invalid(`${at}.searches`, searches, 'must not have more than 2048 characters (including spaces) in the search list'),
+      fieldError.invalid(
+        `${at}.searches`,
+        searches,
+        'must not have more than 2048 characters (including spaces) in the search list',
+      ),
     )
   }
   for (const [i, search] of searches.entries()) {

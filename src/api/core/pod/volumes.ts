@@ -14,7 +14,13 @@ import { validateFieldRef, validateResourceFieldRef } from './environment.ts'
 /** Volumes of a pod, and where containers mount them. */
 
 const modeWords = 'must be a number between 0 and 0777 (octal), both inclusive'
-const downwardFields = ['metadata.annotations', 'metadata.labels', 'metadata.name', 'metadata.namespace', 'metadata.uid']
+const downwardFields = [
+  'metadata.annotations',
+  'metadata.labels',
+  'metadata.name',
+  'metadata.namespace',
+  'metadata.uid',
+]
 const hostPathTypes = [
   '',
   'DirectoryOrCreate',
@@ -57,9 +63,7 @@ function validateSource(volume: Volume, path: string, errors: FieldError[]): voi
 function validateOneSource(volume: Volume, path: string, errors: FieldError[]): void {
   const { hostPath, emptyDir, secret, configMap, projected, downwardAPI, nfs, persistentVolumeClaim } = volume
   if (emptyDir?.sizeLimit !== undefined && (tryParseQuantity(emptyDir.sizeLimit)?.nano ?? -1n) < 0n) {
-    errors.push(
-      fieldError.forbidden(`${path}.emptyDir.sizeLimit`, 'SizeLimit field must be a valid resource quantity'),
-    )
+    errors.push(fieldError.forbidden(`${path}.emptyDir.sizeLimit`, 'SizeLimit field must be a valid resource quantity'))
   }
   if (hostPath) {
     const at = `${path}.hostPath`

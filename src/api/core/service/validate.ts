@@ -40,10 +40,7 @@ export function validateService({ spec }: Service): FieldError[] {
     }
     if (spec.allocateLoadBalancerNodePorts !== undefined) {
       errors.push(
-        fieldError.forbidden(
-          'spec.allocateLoadBalancerNodePorts',
-          "may only be used when `type` is 'LoadBalancer'",
-        ),
+        fieldError.forbidden('spec.allocateLoadBalancerNodePorts', "may only be used when `type` is 'LoadBalancer'"),
       )
     }
     if (spec.loadBalancerClass !== undefined) {
@@ -142,18 +139,14 @@ function validateAffinity({ sessionAffinity, sessionAffinityConfig }: ServiceSpe
   validateChoice(sessionAffinity, affinities, 'spec.sessionAffinity', errors)
   if (sessionAffinity === 'None') {
     if (sessionAffinityConfig !== undefined) {
-      errors.push(
-        fieldError.forbidden('spec.sessionAffinityConfig', 'must not be set when session affinity is None'),
-      )
+      errors.push(fieldError.forbidden('spec.sessionAffinityConfig', 'must not be set when session affinity is None'))
     }
     return
   }
   const seconds = sessionAffinityConfig?.clientIP?.timeoutSeconds
   const at = 'spec.sessionAffinityConfig.clientIP.timeoutSeconds'
   if (sessionAffinity === 'ClientIP' && (seconds === undefined || seconds <= 0 || seconds > affinitySecondsMax)) {
-    errors.push(
-      fieldError.invalid(at, seconds ?? null, `must be greater than 0 and less than ${affinitySecondsMax}`),
-    )
+    errors.push(fieldError.invalid(at, seconds ?? null, `must be greater than 0 and less than ${affinitySecondsMax}`))
   }
 }
 
@@ -175,13 +168,7 @@ function validateAddresses(spec: ServiceSpec, errors: FieldError[]): void {
     for (const [i, address] of addresses.entries()) {
       if (address === 'None') {
         if (addresses.length > 1) {
-          errors.push(
-            fieldError.invalid(
-              path(i),
-              address,
-              "'None' must be the first and only value",
-            ),
-          )
+          errors.push(fieldError.invalid(path(i), address, "'None' must be the first and only value"))
         }
       } else errors.push(...validateAddress(address, path(i)))
     }
@@ -206,7 +193,11 @@ function validateAddresses(spec: ServiceSpec, errors: FieldError[]): void {
     errors.push(...found)
     if (found.length === 0 && isLocal(address)) {
       errors.push(
-        fieldError.invalid(`spec.externalIPs[${i}]`, address, 'may not be in the loopback range (127.0.0.0/8, ::1/128)'),
+        fieldError.invalid(
+          `spec.externalIPs[${i}]`,
+          address,
+          'may not be in the loopback range (127.0.0.0/8, ::1/128)',
+        ),
       )
     }
   }

@@ -1,0 +1,311 @@
+import type {
+  CustomResourceDefinition,
+  CustomResourceDefinitionNames,
+  CustomResourceDefinitionVersion,
+} from '../gen/apiextensions-v1.ts'
+import { customResourceDefinitions } from '../gen/resources.ts'
+import { createdAtColumn, nameColumn } from '../meta/columns.ts'
+import { defineKind, statusSubresource } from '../meta/define.ts'
+import { dns1035Label, dns1123Label, dns1123Subdomain } from '../meta/names.ts'
+import { immutable } from '../meta/object-meta.ts'
+import { sameJson } from '../meta/patch/json.ts'
+import { type FieldError, fieldError } from '../meta/status.ts'
+import type { JsonSchema } from '../schema/json-schema.ts'
+import { hasRules, structuralErrors } from '../schema/structural.ts'
+
+const columnTypes = ['boolean', 'date', 'integer', 'number', 'string']
+const columnFormats = ['int32', 'int64', 'float', 'double', 'byte', 'date', 'date-time', 'password']
+const selectableFieldsMax = 8
+
+function validateDefinition({ metadata, spec }: CustomResourceDefinition): FieldError[] {
+  const errors: FieldError[] = []
+  const expected = `${spec.names.plural}.${spec.group}`
+  if (metadata.name !== expected) {
+    errors.push(fieldError.invalid('metadata.name', metadata.name, 'must be spec.names.plural+"."+spec.group'))
+  }
+  if (!spec.group) errors.push(fieldError.required('spec.group'))
+  else {
+    for (const words of dns1123Subdomain(spec.group)) errors.push(fieldError.invalid('spec.group', spec.group, words))
+    if (!spec.group.includes('.')) {
+      errors.push(fieldError.invalid('spec.group', spec.group, 'should be a domain with at least one dot'))
+    }
+    validateProtectedGroup(spec.group, metadata.annotations?.['api-approved.kubernetes.io'], errors)
+  }
+  if (!spec.scope) errors.push(fieldError.required('spec.scope'))
+  else if (spec.scope !== 'Cluster' && spec.scope !== 'Namespaced') {
+    errors.push(fieldError.notSupported('spec.scope', spec.scope, ['Cluster', 'Namespaced']))
+  }
+  validateNames(spec.names, 'spec.names', errors)
+  validateVersions(spec.versions ?? [], errors)
+  if (spec.preserveUnknownFields) {
+    errors.push(
+      fieldError.invalid(
+        'spec.preserveUnknownFields',
+        true,
+        'cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead',
+      ),
+    )
+  }
+  const conversion = spec.conversion
+  if (conversion !== undefined && conversion.strategy !== 'None') {
+    if (conversion.strategy !== 'Webhook') {
+      errors.push(fieldError.notSupported('spec.conversion.strategy', conversion.strategy, ['None', 'Webhook']))
+    } else if (conversion.webhook?.clientConfig === undefined) {
+      errors.push(
+        fieldError.required('spec.conversion.webhookClientConfig', 'required when strategy is set to Webhook'),
+      )
+    }
+  }
+  return errors
+}
+
+/** Kubernetes' own domains are for reviewed APIs. */
+function validateProtectedGroup(group: string, approval: string | undefined, errors: FieldError[]): void {
+  const isProtected = /(^|\.)(k8s|kubernetes)\.io$/.test(group)
+  if (!isProtected) return
+  const at = 'metadata.annotations[api-approved.kubernetes.io]'
+  if (!approval) {
+    errors.push(
+      fieldError.required(
+        at,
+        'protected groups must have approval annotation "api-approved.kubernetes.io", see https://github.com/kubernetes/enhancements/pull/1111',
+      ),
+    )
+  } else if (!approval.startsWith('unapproved') && !/^https?:\/\/[^/]+/.test(approval)) {
+    errors.push(
+      fieldError.invalid(
+        at,
+        approval,
+        'protected groups must have approval annotation "api-approved.kubernetes.io" with either a URL or a reason starting with "unapproved", see https://github.com/kubernetes/enhancements/pull/1111',
+      ),
+    )
+  }
+}
+
+function validateNames(names: CustomResourceDefinitionNames, path: string, errors: FieldError[]): void {
+  const check = (field: string, value: string | undefined): void => {
+    if (!value) {
+      errors.push(fieldError.required(`${path}.${field}`))
+      return
+    }
+    // Kinds are written in camel case: they are checked as the resource they would be.
+    const isKind = field === 'kind' || field === 'listKind'
+    for (const words of dns1035Label(isKind ? value.toLowerCase() : value)) {
+      errors.push(
+        fieldError.invalid(
+          `${path}.${field}`,
+          value,
+          isKind ? `may have mixed case, but should otherwise match: ${words}` : words,
+        ),
+      )
+    }
+  }
+  check('plural', names.plural)
+  check('singular', names.singular)
+  check('kind', names.kind)
+  check('listKind', names.listKind)
+  for (const field of ['shortNames', 'categories'] as const) {
+    for (const [i, name] of (names[field] ?? []).entries()) {
+      for (const words of dns1035Label(name)) errors.push(fieldError.invalid(`${path}.${field}[${i}]`, name, words))
+    }
+  }
+  if (names.kind !== '' && names.kind === names.listKind) {
+    errors.push(fieldError.invalid(`${path}.listKind`, names.listKind, 'kind and listKind may not be the same'))
+  }
+}
+
+function validateVersions(versions: readonly CustomResourceDefinitionVersion[], errors: FieldError[]): void {
+  const names = new Set<string>()
+  for (const [i, version] of versions.entries()) {
+    const at = `spec.versions[${i}]`
+    for (const words of dns1035Label(version.name ?? '')) {
+      errors.push(fieldError.invalid(`${at}.name`, version.name ?? '', words))
+    }
+    if (names.has(version.name)) {
+      errors.push(
+        fieldError.invalid(
+          'spec.versions',
+          versions.map(({ name }) => name),
+          'must contain unique version names',
+        ),
+      )
+    }
+    names.add(version.name)
+    if (version.deprecationWarning !== undefined && !version.deprecated) {
+      errors.push(
+        fieldError.invalid(
+          `${at}.deprecationWarning`,
+          version.deprecationWarning,
+          'can only be set for deprecated versions',
+        ),
+      )
+    }
+    validateColumns(version, at, errors)
+    validateSubresources(version, at, errors)
+  }
+  const stored = versions.filter(({ storage }) => storage).length
+  if (stored !== 1) {
+    errors.push(
+      fieldError.invalid(
+        'spec.versions',
+        versions.map(({ name }) => name),
+        'must have exactly one version marked as storage version',
+      ),
+    )
+  }
+  validateSchemas(versions, errors)
+}
+
+/** A schema that all versions share is reported where older clients look for it. */
+function validateSchemas(versions: readonly CustomResourceDefinitionVersion[], errors: FieldError[]): void {
+  const [first] = versions
+  const isShared = versions.every(({ schema }) => sameJson(schema ?? null, first?.schema ?? null))
+  for (const [i, { schema }] of versions.entries()) {
+    const path = isShared ? 'spec.validation' : `spec.versions[${i}].schema`
+    if (schema?.openAPIV3Schema === undefined) {
+      errors.push(fieldError.required(`spec.versions[${i}].schema.openAPIV3Schema`, 'schemas are required'))
+    } else if (!isShared || i === 0) {
+      errors.push(...structuralErrors(schema.openAPIV3Schema as JsonSchema, `${path}.openAPIV3Schema`))
+    }
+  }
+}
+
+function validateColumns(version: CustomResourceDefinitionVersion, path: string, errors: FieldError[]): void {
+  for (const [i, column] of (version.additionalPrinterColumns ?? []).entries()) {
+    const at = `${path}.additionalPrinterColumns[${i}]`
+    if (!column.name) errors.push(fieldError.required(`${at}.name`))
+    if (!column.type) {
+      errors.push(fieldError.required(`${at}.type`, `must be one of ${columnTypes.join(',')}`))
+    } else if (!columnTypes.includes(column.type)) {
+      errors.push(fieldError.invalid(`${at}.type`, column.type, `must be one of ${columnTypes.join(',')}`))
+    }
+    if (column.format && !columnFormats.includes(column.format)) {
+      errors.push(
+        fieldError.invalid(`${at}.format`, column.format, `must be one of ${columnFormats.toSorted().join(',')}`),
+      )
+    }
+    validatePath(column.jsonPath, `${at}.jsonPath`, errors)
+  }
+  const fields = version.selectableFields ?? []
+  if (fields.length > selectableFieldsMax) {
+    errors.push(fieldError.tooMany(`${path}.selectableFields`, fields.length, selectableFieldsMax))
+  }
+  const seen = new Set<string>()
+  for (const [i, { jsonPath }] of fields.entries()) {
+    const at = `${path}.selectableFields[${i}].jsonPath`
+    validatePath(jsonPath, at, errors)
+    if (/^\.?metadata(\.|$)/.test(jsonPath ?? '')) {
+      errors.push(fieldError.invalid(at, jsonPath, 'must not point to fields in metadata'))
+    }
+    if (seen.has(jsonPath)) errors.push(fieldError.duplicate(at, jsonPath))
+    seen.add(jsonPath)
+  }
+}
+
+function validatePath(path: string | undefined, at: string, errors: FieldError[]): void {
+  if (!path) errors.push(fieldError.required(at))
+  else if (!path.startsWith('.')) {
+    errors.push(fieldError.invalid(at, path, 'must be a simple json path starting with .'))
+  }
+}
+
+const simplePath = /^(\.[A-Za-z_][A-Za-z0-9_-]*)+$/
+
+function validateSubresources(
+  { subresources }: CustomResourceDefinitionVersion,
+  path: string,
+  errors: FieldError[],
+): void {
+  const scale = subresources?.scale
+  if (scale === undefined) return
+  const at = `${path}.subresources.scale`
+  for (const [field, prefix] of [
+    ['specReplicasPath', '.spec.'],
+    ['statusReplicasPath', '.status.'],
+  ] as const) {
+    const value = scale[field]
+    if (!value) errors.push(fieldError.required(`${at}.${field}`))
+    else if (!simplePath.test(value) || !value.startsWith(prefix)) {
+      errors.push(fieldError.invalid(`${at}.${field}`, value, `should be a json path under ${prefix.slice(0, -1)}`))
+    }
+  }
+  const selector = scale.labelSelectorPath
+  if (selector && (!simplePath.test(selector) || !/^\.(status|spec)\./.test(selector))) {
+    errors.push(
+      fieldError.invalid(`${at}.labelSelectorPath`, selector, 'should be a json path under either .status or .spec'),
+    )
+  }
+}
+
+const isEstablished = ({ status }: CustomResourceDefinition): boolean =>
+  status?.conditions?.some(({ type, status: value }) => type === 'Established' && value === 'True') ?? false
+
+function validateDefinitionUpdate(next: CustomResourceDefinition, old: CustomResourceDefinition): FieldError[] {
+  const errors = validateDefinition(next)
+  const names = new Set((next.spec.versions ?? []).map(({ name }) => name))
+  for (const [i, version] of (old.status?.storedVersions ?? []).entries()) {
+    if (!names.has(version)) {
+      errors.push(
+        fieldError.invalid(
+          `status.storedVersions[${i}]`,
+          version,
+          'missing from spec.versions; v1 must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions'.replaceAll(
+            'v1',
+            version,
+          ),
+        ),
+      )
+    }
+  }
+  if (isEstablished(old)) {
+    errors.push(...immutable(next.spec.scope, old.spec.scope, 'spec.scope'))
+    errors.push(...immutable(next.spec.names.kind, old.spec.names.kind, 'spec.names.kind'))
+  }
+  errors.push(...immutable(next.spec.group, old.spec.group, 'spec.group'))
+  errors.push(...immutable(next.spec.names.plural, old.spec.names.plural, 'spec.names.plural'))
+  return errors
+}
+
+export const customResourceDefinition = defineKind<CustomResourceDefinition>({
+  resource: customResourceDefinitions,
+  message: 'apiextensions/v1.CustomResourceDefinition',
+  description: 'A kind of your own: its names, versions and schemas.',
+  shortNames: ['crd', 'crds'],
+  categories: ['api-extensions'],
+  hasGeneration: true,
+  subresources: [statusSubresource],
+  unconditionalUpdate: false,
+  nameCheck: (name) => [...dns1123Label(name.split('.')[0] ?? ''), ...dns1123Subdomain(name)],
+  defaults({ spec, status }) {
+    const { names } = spec
+    if (names.kind) {
+      names.singular ||= names.kind.toLowerCase()
+      names.listKind ||= `${names.kind}List`
+    }
+    spec.conversion ??= { strategy: 'None' }
+    spec.conversion.strategy ||= 'None'
+    const service = spec.conversion.webhook?.clientConfig?.service
+    if (service) service.port ??= 443
+    if (status) status.storedVersions ??= []
+  },
+  prepareCreate(object) {
+    const stored = (object.spec.versions ?? []).filter(({ storage }) => storage).map(({ name }) => name)
+    object.status = { conditions: [], acceptedNames: { plural: '', kind: '' }, storedVersions: stored }
+  },
+  prepareUpdate(next, old) {
+    // A version that becomes the stored one is remembered until its objects are migrated.
+    const stored = (next.spec.versions ?? []).find(({ storage }) => storage)?.name
+    const known = old.status?.storedVersions ?? []
+    if (stored !== undefined && !known.includes(stored)) {
+      next.status = { ...old.status, storedVersions: [...known, stored] }
+    }
+  },
+  validate: validateDefinition,
+  validateUpdate: validateDefinitionUpdate,
+  columns: [nameColumn, createdAtColumn],
+  warnings: ({ spec }) =>
+    (spec.versions ?? [])
+      .map(({ schema }, i) => ({ schema: schema?.openAPIV3Schema as JsonSchema | undefined, i }))
+      .filter(({ schema }) => schema !== undefined && hasRules(schema))
+      .map(({ i }) => `x-kubernetes-validations of spec.versions[${i}] are stored but not evaluated yet`),
+})
