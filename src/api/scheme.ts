@@ -74,4 +74,4 @@ export const kinds: readonly KindDefinition[] = [
 ]
 
 /** Kinds that are only the body of a subresource: `pods/eviction`, `deployments/scale`, `serviceaccounts/token`. */
-export const bodyKinds: readonly KindDefinition[] = [erased(eviction), any(scale), any(tokenRequest)]
+export const bodyKinds: readonly KindDefinition[] = [erased(eviction), erased(scale), erased(tokenRequest)]

@@ -165,7 +165,7 @@ function validateSchemas(versions: readonly CustomResourceDefinitionVersion[], e
     if (schema?.openAPIV3Schema === undefined) {
       errors.push(fieldError.required(`spec.versions[${i}].schema.openAPIV3Schema`, 'schemas are required'))
     } else if (!isShared || i === 0) {
-      errors.push(...structuralErrors(schema.openAPIV3Schema as JsonSchema, `${path}.openAPIV3Schema`))
+      errors.push(...structuralErrors(schema.openAPIV3Schema as unknown as JsonSchema, `${path}.openAPIV3Schema`))
     }
   }
 }
@@ -305,7 +305,7 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
   columns: [nameColumn, createdAtColumn],
   warnings: ({ spec }) =>
     (spec.versions ?? [])
-      .map(({ schema }, i) => ({ schema: schema?.openAPIV3Schema as JsonSchema | undefined, i }))
+      .map(({ schema }, i) => ({ schema: schema?.openAPIV3Schema as unknown as JsonSchema | undefined, i }))
       .filter(({ schema }) => schema !== undefined && hasRules(schema))
       .map(({ i }) => `x-kubernetes-validations of spec.versions[${i}] are stored but not evaluated yet`),
 })

@@ -105,7 +105,7 @@ export const node = defineKind<Node>({
   subresources: [statusSubresource],
   defaults(object) {
     object.spec ??= {}
-    object.status ??= {}
+    object.status ??= {} as Node['status']
     // One field and its plural: whichever was written fills the other.
     const { spec } = object
     if (spec.podCIDR && (spec.podCIDRs ?? []).length === 0) spec.podCIDRs = [spec.podCIDR]

@@ -25,7 +25,21 @@ const resourceFields = [
   'requests.ephemeral-storage',
   'requests.memory',
 ] as const
-const memoryDivisors = ['1', '1k', '1M', '1G', '1T', '1P', '1E', '1Ki', '1Mi', '1Gi', '1Ti', '1Pi', '1Ei'] as const
+const memoryDivisors: readonly string[] = [
+  '1',
+  '1k',
+  '1M',
+  '1G',
+  '1T',
+  '1P',
+  '1E',
+  '1Ki',
+  '1Mi',
+  '1Gi',
+  '1Ti',
+  '1Pi',
+  '1Ei',
+]
 
 export function validateEnv(variables: readonly EnvVar[], path: string, errors: FieldError[]): void {
   for (const [i, variable] of variables.entries()) {

@@ -8,7 +8,8 @@ export function isObject(value: unknown): value is JsonObject {
 
 /** The patched document. `target` is not changed; what the patch does not touch is shared with the result. */
 export function applyMergePatch(target: unknown, patch: unknown): unknown {
-  if (!isObject(patch)) return patch
+  // Lists are copied: the same patch is applied again when another write came between.
+  if (!isObject(patch)) return Array.isArray(patch) ? structuredClone(patch) : patch
   const result: JsonObject = isObject(target) ? { ...target } : {}
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete result[key]
