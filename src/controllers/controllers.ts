@@ -1,0 +1,81 @@
+import type { LoopContext } from '#reconcile/loop.ts'
+import type { Part } from '#reconcile/manager.ts'
+import { certificateController } from './certificate/certificate.ts'
+import type { SigningKey } from './certificate/sign.ts'
+import { deploymentController } from './deployment/deployment.ts'
+import { garbageCollector } from './garbage-collector/garbage-collector.ts'
+import { namespaceController } from './namespace/namespace.ts'
+import { nodeIpamController } from './node-ipam/node-ipam.ts'
+import { parseNodeRange } from './node-ipam/plan.ts'
+import { nodeLifecycleController } from './node-lifecycle/node-lifecycle.ts'
+import { taintEvictionController } from './node-lifecycle/taint-eviction.ts'
+import { podGcController } from './pod-gc/pod-gc.ts'
+import { replicaSetController } from './replica-set/replica-set.ts'
+import { rootCaController } from './root-ca/root-ca.ts'
+import { serviceAccountController } from './service-account/service-account.ts'
+
+export interface ControllersOptions {
+  /** The context of a controller: its client is that of the service account of this name in kube-system. */
+  readonly contextOf: (account: string) => LoopContext
+  /** The cluster's certificate authority, PEM: signs nodes' certificates, and is what pods trust. */
+  readonly authority: SigningKey
+  /** The pod networks, one a family: `10.244.0.0/16`, `fd00:10:244::/56`. */
+  readonly clusterCidrs: readonly string[]
+}
+
+/** Length of a node's prefix in the cluster's network (upstream's defaults for IPv4 and IPv6). */
+const nodePrefix = { v4: 24, v6: 64 }
+
+interface Entry {
+  /** In logs, health and events. */
+  readonly name: string
+  /** Whose rights it has: several parts may share an account, as upstream's do. */
+  readonly account: string
+  create(context: LoopContext, options: ControllersOptions): Part
+}
+
+/** Every controller, in the order they start: what others need to begin comes first. Stopping goes backwards. */
+const entries: readonly Entry[] = [
+  {
+    name: 'node-ipam-controller',
+    account: 'node-controller',
+    create: (context, { clusterCidrs }) =>
+      nodeIpamController(
+        clusterCidrs.map((cidr) => parseNodeRange(cidr, cidr.includes(':') ? nodePrefix.v6 : nodePrefix.v4)),
+      )(context),
+  },
+  {
+    name: 'certificate-controller',
+    account: 'certificate-controller',
+    create: (context, { authority }) => certificateController(authority)(context),
+  },
+  { name: 'service-account-controller', account: 'service-account-controller', create: serviceAccountController },
+  {
+    name: 'root-ca-cert-publisher',
+    account: 'root-ca-cert-publisher',
+    create: (context, { authority }) => rootCaController(authority.certificate)(context),
+  },
+  { name: 'namespace-controller', account: 'namespace-controller', create: namespaceController },
+  { name: 'deployment-controller', account: 'deployment-controller', create: deploymentController },
+  { name: 'replicaset-controller', account: 'replicaset-controller', create: replicaSetController },
+  {
+    name: 'node-lifecycle-controller',
+    account: 'node-controller',
+    create: (context) => nodeLifecycleController()(context),
+  },
+  { name: 'taint-eviction-controller', account: 'node-controller', create: taintEvictionController },
+  {
+    name: 'pod-garbage-collector',
+    account: 'pod-garbage-collector',
+    create: (context) => podGcController()(context),
+  },
+  { name: 'generic-garbage-collector', account: 'generic-garbage-collector', create: garbageCollector },
+]
+
+/** The service accounts in kube-system under which the controllers run, each once. */
+export const controllerNames: readonly string[] = [...new Set(entries.map(({ account }) => account))]
+
+/** The controllers as parts for a Manager, in start order. Throws for networks that are none. */
+export function createControllers(options: ControllersOptions): Part[] {
+  return entries.map(({ name, account, create }) => create({ ...options.contextOf(account), name }, options))
+}
