@@ -316,7 +316,7 @@ function compareField(
   removed: FieldsV1,
 ): void {
   if (next === undefined || next === old) return
-  const present = old !== undefined || (field?.always === true && typeof next === 'object')
+  const present = old !== undefined || (isZero && field?.always === true && typeof next === 'object')
   compare(`f:${key}`, field?.shape ?? untyped, present, isZero && present, old, next, touched, removed)
 }
 
@@ -362,7 +362,7 @@ function compare(
       if (after[key] === undefined) removeField(key, before[key], gone)
     }
   }
-  if (isEmpty && old === undefined) touched[at] = {}
+  if (isEmpty && !present) touched[at] = {}
   else if (!present) {
     changed['.'] = {}
     touched[at] = changed

@@ -101,7 +101,7 @@ export class Writer {
       for (const text of definition.warnings?.(object) ?? []) context.warn(text)
       return async () => {
         if (collection.get(namespace, name)) throw alreadyExists(definition.resource, name)
-        this.#track(served, object, undefined, context, [])
+        this.#track(served, object, undefined, context, ['status'])
         return this.#put(served, namespace, name, object, undefined, context)
       }
     })
