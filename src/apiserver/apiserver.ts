@@ -62,7 +62,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   const resources = new Resources({
     registry,
     subresources: access.subresources,
-    onWatchEvents: (group, version, resource, count) => metrics.watchEvents(group, version, resource, count),
+    observe: (group, version, resource) => metrics.observeWatch(group, version, resource),
   })
   const [first] = options.servers
   const documents = new Documents({
@@ -143,8 +143,9 @@ async function upgrade(
     const { attributes } = await server.admit(request, certificate, route)
     if (!asked.isResource || registry.find(asked.group, asked.version, asked.resource) === undefined) throw notServed()
     if (handler === undefined) throw badRequest(`${request.path} cannot be upgraded to a stream`)
-    metrics.watchOpened()
-    socket.once('close', () => metrics.watchClosed())
+    const observer = metrics.observeWatch(asked.group, asked.version, asked.resource)
+    observer.opened()
+    socket.once('close', () => observer.closed())
     await handler({ request, attributes, body: undefined, query, dryRun: false, registry }, socket, head)
   } catch (error) {
     throw server.statusOf(error, request)

@@ -13,6 +13,7 @@ import { StatusError, tooLarge } from '#api/meta/status.ts'
 import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 import type { Log } from '#base/log/log.ts'
 import { Pieces, statusResponse, WatchBody } from './respond.ts'
+import type { Watch } from './watch/watch.ts'
 
 /** Where to listen: a socket that is open already (inherited), or an address. */
 export type ListenTarget = { readonly fd: number } | { readonly host: string; readonly port: number }
@@ -47,6 +48,7 @@ export class Listener {
   readonly #http1
   readonly #sessions = new Set<ServerHttp2Session>()
   readonly #sockets = new Set<TLSSocket>()
+  readonly #watches = new Set<Watch>()
   readonly #certificates = new WeakMap<object, Uint8Array | undefined>()
 
   constructor(options: ListenOptions) {
@@ -119,6 +121,7 @@ export class Listener {
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#tls.close(() => resolve()))
     this.#http1.close()
+    for (const watch of this.#watches) watch.stop()
     for (const session of this.#sessions) session.close()
     const timer = setTimeout(() => {
       for (const session of this.#sessions) session.destroy()
@@ -222,8 +225,12 @@ export class Listener {
     }
     if (body instanceof WatchBody) {
       const { watch } = body
+      this.#watches.add(watch)
       stream.on('drain', () => watch.ready())
-      stream.once('close', () => watch.stop())
+      stream.once('close', () => {
+        watch.stop()
+        this.#watches.delete(watch)
+      })
       watch.start({
         write: (bytes) => !stream.destroyed && (stream as Duplex).write(bytes),
         end: () => void stream.end(),

@@ -1,6 +1,7 @@
 import { Counter, Gauge, Histogram, Registry as MetricRegistry } from 'prom-client'
 import type { Registry } from './registry/registry.ts'
 import type { Route } from './route.ts'
+import type { WatchObserver } from './watch/watch.ts'
 
 interface Labels {
   readonly verb: string
@@ -145,17 +146,20 @@ export class Metrics {
     if (pending.seconds.length >= 1024) this.#observe()
   }
 
-  watchEvents(group: string, version: string, resource: string, count: number): void {
+  /** For one watch or stream of a resource. */
+  observeWatch(group: string, version: string, resource: string): WatchObserver {
     const key = `${group} ${version} ${resource}`
-    this.#pendingEvents.set(key, (this.#pendingEvents.get(key) ?? 0) + count)
-  }
-
-  watchOpened(): void {
-    this.#watches++
-  }
-
-  watchClosed(): void {
-    this.#watches--
+    return {
+      opened: () => {
+        this.#watches++
+      },
+      sent: (events) => {
+        this.#pendingEvents.set(key, (this.#pendingEvents.get(key) ?? 0) + events)
+      },
+      closed: () => {
+        this.#watches--
+      },
+    }
   }
 
   async text(): Promise<string> {

@@ -27,7 +27,7 @@ import { asYaml, bytesResponse, jsonResponse, Pieces, WatchBody } from './respon
 import { isTrue, type Route } from './route.ts'
 import { applyScale, scaleExpected, scaleOf } from './scale.ts'
 import type { Attributes, SubresourceHandler } from './step.ts'
-import { Watch, watchQueryOf } from './watch/watch.ts'
+import { Watch, type WatchObserver, watchQueryOf } from './watch/watch.ts'
 
 /** A request about a resource: authenticated, authorized, its body not yet read as anything. */
 export interface ResourceCall {
@@ -44,7 +44,7 @@ export interface ResourceParts {
   readonly registry: Registry
   /** `group/resource/subresource`, or `group/resource` for kinds that are not stored. */
   readonly subresources: ReadonlyMap<string, SubresourceHandler>
-  readonly onWatchEvents: (group: string, version: string, resource: string, count: number) => void
+  readonly observe: (group: string, version: string, resource: string) => WatchObserver
   readonly random?: () => number
 }
 
@@ -169,7 +169,7 @@ export class Resources {
 
   #watch(call: ResourceCall, served: Served): ApiResponse {
     const { route, request, query } = call
-    const { registry, onWatchEvents, random = Math.random } = this.#parts
+    const { registry, observe, random = Math.random } = this.#parts
     const form = negotiate(request.headers.accept)
     if (form.format === 'yaml') throw badRequest('a watch is answered as JSON only')
     const encoding = encodingFor(served, form, query)
@@ -188,7 +188,7 @@ export class Resources {
       encoding,
       query: watchQuery,
       clock: registry.clock,
-      onEvents: (count) => onWatchEvents(group, version, resource, count),
+      observer: observe(group, version, resource),
     })
     return { status: 200, headers: { 'content-type': encoding.contentType }, body: new WatchBody(watch) }
   }

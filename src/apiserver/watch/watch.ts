@@ -14,6 +14,13 @@ export interface Sink {
   end(): void
 }
 
+/** Who counts. */
+export interface WatchObserver {
+  opened(): void
+  sent(events: number): void
+  closed(): void
+}
+
 export interface WatchQuery {
   /** Events after this revision; undefined: first the present objects. */
   readonly after: number | undefined
@@ -40,7 +47,7 @@ export class Watch {
   readonly #encoding: Encoding
   readonly #query: WatchQuery
   readonly #clock: Clock
-  readonly #onEvents: (count: number) => void
+  readonly #observer: WatchObserver
   readonly #cancels: (() => void)[] = []
   #initial: { readonly items: readonly Item[]; position: number } | undefined
   /** Events not yet sent; `#head` is the first. */
@@ -60,7 +67,7 @@ export class Watch {
     readonly encoding: Encoding
     readonly query: WatchQuery
     readonly clock: Clock
-    readonly onEvents?: (count: number) => void
+    readonly observer: WatchObserver
   }) {
     this.#served = options.served
     this.#store = options.store
@@ -68,13 +75,15 @@ export class Watch {
     this.#encoding = options.encoding
     this.#query = options.query
     this.#clock = options.clock
-    this.#onEvents = options.onEvents ?? (() => {})
+    this.#observer = options.observer
   }
 
   /** Begins. The sink is ready. */
   start(sink: Sink): void {
+    if (this.#ended) return
     this.#sink = sink
     this.#blocked = false
+    this.#observer.opened()
     const { collection } = this.#served
     const { after, timeoutMs, bookmarks } = this.#query
     this.#cancels.push(
@@ -108,7 +117,9 @@ export class Watch {
     for (const cancel of this.#cancels.splice(0)) cancel()
     this.#queue = []
     this.#initial = undefined
-    this.#sink?.end()
+    if (this.#sink === undefined) return
+    this.#observer.closed()
+    this.#sink.end()
   }
 
   #offer(event: CollectionEvent): void {
@@ -129,7 +140,7 @@ export class Watch {
     this.#seen = event.revision
     const type = this.#typeOf(event)
     if (type === undefined) return
-    this.#onEvents(1)
+    this.#observer.sent(1)
     this.#write(event.line(type, this.#encoding))
   }
 
@@ -166,7 +177,7 @@ export class Watch {
     const batch = initial.items.slice(initial.position, initial.position + initialBatch)
     initial.position += batch.length
     if (batch.length > 0) {
-      this.#onEvents(batch.length)
+      this.#observer.sent(batch.length)
       this.#write(Buffer.concat(batch.map((item) => encodeLine('ADDED', this.#encoding.one(item)))))
     }
     if (initial.position < initial.items.length) return
