@@ -2,7 +2,7 @@ import type { CustomResourceColumnDefinition } from '#api/gen/apiextensions-v1.t
 import type { Cell, Column } from '#api/kind.ts'
 import { nameAndAge, nameColumn } from '#api/meta/columns.ts'
 import { age } from '#api/meta/time.ts'
-import { findAll, parsePath } from './jsonpath.ts'
+import { findAll, parsePath } from '#api/schema/custom/jsonpath.ts'
 
 const types = ['string', 'integer', 'number', 'boolean', 'date'] as const
 

@@ -5,13 +5,13 @@ import { nameIsDnsSubdomain } from '#api/meta/names.ts'
 import { validateObjectMeta, validateObjectMetaUpdate } from '#api/meta/object-meta.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import type { FieldError } from '#api/meta/status.ts'
+import { findAll, parsePath } from '#api/schema/custom/jsonpath.ts'
+import { prune } from '#api/schema/custom/prune.ts'
+import { validateUpdatedValue, validateValue } from '#api/schema/custom/validate.ts'
 import { isObject, type Json, type JsonSchema } from '#api/schema/json-schema.ts'
 import { columnsOf } from './columns.ts'
 import { applyDefaults } from './defaults.ts'
-import { findAll, parsePath } from './jsonpath.ts'
 import type { CustomKind } from './kind.ts'
-import { prune } from './prune.ts'
-import { validateUpdatedValue, validateValue } from './validate.ts'
 
 /**
  * What a CustomResourceDefinition makes us serve: one kind per served version. Pure; whether it may be served at all

@@ -1,0 +1,413 @@
+import test, { type ExecutionContext } from 'ava'
+import type { CustomResourceDefinition, CustomResourceDefinitionVersion } from '#api/gen/apiextensions-v1.ts'
+import { customResourceDefinitions } from '#api/gen/resources.ts'
+import type { KindDefinition } from '#api/kind.ts'
+import type { KubeObject, Resource } from '#api/meta/resource.ts'
+import type { JsonSchema } from '#api/schema/json-schema.ts'
+import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
+import { FakeRegistry } from '../fake-registry.ts'
+import { CustomResources, cleanupFinalizer } from './crd.ts'
+import { fromCustomResourceDefinition } from './custom-kind.ts'
+import type { CustomKind } from './kind.ts'
+
+type Json = Record<string, unknown>
+
+const schema: JsonSchema = {
+  type: 'object',
+  required: ['spec'],
+  properties: {
+    spec: {
+      type: 'object',
+      required: ['size'],
+      properties: {
+        size: { type: 'integer', minimum: 1, maximum: 10 },
+        color: { type: 'string', enum: ['red', 'green'], default: 'red' },
+        name: { type: 'string', pattern: '^[a-z]+$', maxLength: 5 },
+        when: { type: 'string', format: 'date-time' },
+        port: { 'x-kubernetes-int-or-string': true },
+        any: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true },
+        tags: { type: 'array', 'x-kubernetes-list-type': 'set', items: { type: 'string' }, maxItems: 3 },
+        parts: {
+          type: 'array',
+          'x-kubernetes-list-type': 'map',
+          'x-kubernetes-list-map-keys': ['id'],
+          items: {
+            type: 'object',
+            required: ['id'],
+            properties: { id: { type: 'string' }, weight: { type: 'integer', default: 1 } },
+          },
+        },
+        limits: { type: 'object', additionalProperties: { type: 'integer' } },
+        maybe: { type: 'string', nullable: true },
+        pod: { type: 'object', 'x-kubernetes-embedded-resource': true, properties: { spec: { type: 'object' } } },
+      },
+      oneOf: [
+        { required: ['port'] },
+        { required: ['name'] },
+        { not: { anyOf: [{ required: ['port'] }, { required: ['name'] }] } },
+      ],
+    },
+    status: {
+      type: 'object',
+      properties: { ready: { type: 'integer' }, conditions: { type: 'array', items: open() } },
+    },
+  },
+}
+
+function open(): JsonSchema {
+  return { type: 'object', 'x-kubernetes-preserve-unknown-fields': true }
+}
+
+function definition(
+  plural = 'widgets',
+  more: {
+    readonly version?: Partial<CustomResourceDefinitionVersion>
+    readonly group?: string
+    readonly shortNames?: string[]
+  } = {},
+): CustomResourceDefinition {
+  const group = more.group ?? 'example.com'
+  const kind = plural[0]?.toUpperCase() + plural.slice(1, -1)
+  return {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: {
+      name: `${plural}.${group}`,
+      uid: `uid-${plural}`,
+      resourceVersion: '1',
+      creationTimestamp: '2026-01-01T00:00:00Z',
+      generation: 1,
+    },
+    spec: {
+      group,
+      scope: 'Namespaced',
+      names: { plural, kind, ...(more.shortNames ? { shortNames: more.shortNames } : {}) },
+      versions: [
+        { name: 'v1', served: true, storage: true, schema: { openAPIV3Schema: schema as never }, ...more.version },
+      ],
+    },
+    status: { acceptedNames: { plural: '', kind: '' } },
+  }
+}
+
+function kindOf(d: CustomResourceDefinition): CustomKind {
+  const [kind] = fromCustomResourceDefinition(d)
+  if (kind === undefined) throw new Error('nothing is served')
+  return kind
+}
+
+const widget = (spec: Json, more: Json = {}): KubeObject & Json => ({
+  apiVersion: 'example.com/v1',
+  kind: 'Widget',
+  metadata: {
+    name: 'a',
+    namespace: 'default',
+    uid: 'u',
+    resourceVersion: '1',
+    creationTimestamp: '2026-01-01T00:00:00Z',
+  },
+  spec,
+  ...more,
+})
+
+const errorsOf = (spec: Json): string[] =>
+  kindOf(definition())
+    .validate(widget(spec))
+    .map((e) => `${e.path}: ${e.message}`)
+
+test('a custom kind is pruned by its schema, and tells what it removed', (t) => {
+  const object = widget({
+    size: 1,
+    foo: 1,
+    any: { kept: { deep: true } },
+    parts: [{ id: 'a', bar: 1 }],
+    limits: { x: 1 },
+    pod: { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p' }, other: 1 },
+  })
+  t.deepEqual(kindOf(definition()).conform?.(object), ['spec.foo', 'spec.parts[0].bar', 'spec.pod.other'])
+  t.deepEqual(object.spec, {
+    size: 1,
+    any: { kept: { deep: true } },
+    parts: [{ id: 'a' }],
+    limits: { x: 1 },
+    pod: { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p' } },
+  })
+})
+
+test('defaults are filled in at every depth, also for a null that is not allowed', (t) => {
+  const object = widget({ size: 1, color: null, maybe: null, parts: [{ id: 'a' }, { id: 'b', weight: 2 }] })
+  kindOf(definition()).defaults(object)
+  t.deepEqual(object.spec, {
+    size: 1,
+    color: 'red',
+    maybe: null,
+    parts: [
+      { id: 'a', weight: 1 },
+      { id: 'b', weight: 2 },
+    ],
+  })
+})
+
+for (const [spec, words] of [
+  [{}, ['spec.size: Required value']],
+  [{ size: 'x' }, ['spec.size: Invalid value: "string": spec.size in body must be of type integer: "string"']],
+  [{ size: 0 }, ['spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1']],
+  [{ size: 11 }, ['spec.size: Invalid value: 11: spec.size in body should be less than or equal to 10']],
+  [{ size: 1, color: 'blue' }, ['spec.color: Unsupported value: "blue": supported values: "green", "red"']],
+  [{ size: 1, name: 'A1' }, [`spec.name: Invalid value: "A1": spec.name in body should match '^[a-z]+$'`]],
+  [{ size: 1, name: 'abcdef' }, ['spec.name: Too long: may not be more than 5 bytes']],
+  [
+    { size: 1, when: 'today' },
+    ['spec.when: Invalid value: "today": spec.when in body must be of type date-time: "today"'],
+  ],
+  [
+    { size: 1, port: true },
+    ['spec.port: Invalid value: "boolean": spec.port in body must be of type integer,string: "boolean"'],
+  ],
+  [{ size: 1, tags: ['a', 'b', 'a'] }, ['spec.tags[2]: Duplicate value: "a"']],
+  [{ size: 1, tags: ['a', 'b', 'c', 'd'] }, ['spec.tags: Too many: 4: must have at most 3 items']],
+  [{ size: 1, parts: [{ id: 'a' }, { id: 'a' }] }, ['spec.parts[1]: Duplicate value: {"id":"a"}']],
+  [
+    { size: 1, limits: { x: 'y' } },
+    ['spec.limits.x: Invalid value: "string": spec.limits.x in body must be of type integer: "string"'],
+  ],
+  [
+    { size: 1, port: 80, name: 'a' },
+    [
+      'spec: Invalid value: {"size":1,"port":80,"name":"a"}: "spec" must validate one and only one schema (oneOf). Found 2 valid alternatives',
+    ],
+  ],
+  [{ size: 1, port: '80', maybe: null }, []],
+] as const)
+  test(`validation of ${JSON.stringify(spec)} ${words.length === 0 ? 'finds nothing' : 'uses upstream words'}`, (t) => {
+    t.deepEqual(errorsOf(spec as Json), [...words])
+  })
+
+test('an update is not refused for what it does not change', (t) => {
+  const kind = kindOf(definition())
+  const old = widget({ size: 99, color: 'red' })
+  t.deepEqual(kind.validateUpdate(widget({ size: 99, color: 'green' }), old), [])
+  t.is(kind.validateUpdate(widget({ size: 98, color: 'green' }), old).length, 1)
+})
+
+test('status and scale appear where the definition asks for them, and status is kept from other writes', (t) => {
+  const scale = {
+    specReplicasPath: '.spec.size',
+    statusReplicasPath: '.status.ready',
+    labelSelectorPath: '.status.selector',
+  }
+  const kind = kindOf(definition('widgets', { version: { subresources: { status: {}, scale } } }))
+  t.deepEqual(
+    kind.subresources.map((s) => s.name),
+    ['status', 'scale'],
+  )
+  t.deepEqual(kind.scale, {
+    specReplicas: '.spec.size',
+    statusReplicas: '.status.ready',
+    labelSelector: '.status.selector',
+  })
+  const created = widget({ size: 1 }, { status: { ready: 1 } })
+  kind.prepareCreate?.(created)
+  t.false('status' in created)
+  const next = widget({ size: 2 }, { status: { ready: 5 } })
+  kind.prepareUpdate?.(next, widget({ size: 1 }, { status: { ready: 1 } }))
+  t.deepEqual(next.status, { ready: 1 })
+})
+
+test('columns and selectable fields are read by JSONPath', (t) => {
+  const kind = kindOf(
+    definition('widgets', {
+      version: {
+        additionalPrinterColumns: [
+          { name: 'Size', type: 'integer', jsonPath: '.spec.size' },
+          { name: 'Ready', type: 'string', jsonPath: '.status.conditions[?(@.type=="Ready")].status', priority: 1 },
+          { name: 'Label', type: 'string', jsonPath: ".metadata.labels['a\\.b/c']" },
+          { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' },
+        ],
+        selectableFields: [{ jsonPath: '.spec.color' }],
+      },
+    }),
+  )
+  const object = widget(
+    { size: 3, color: 'red' },
+    {
+      status: {
+        conditions: [
+          { type: 'A', status: 'x' },
+          { type: 'Ready', status: 'True' },
+        ],
+      },
+    },
+  )
+  object.metadata.labels = { 'a.b/c': 'yes' }
+  const now = Date.parse('2026-01-01T00:05:00Z')
+  t.deepEqual(
+    kind.columns.map((c) => [c.name, c.priority, c.cell(object, now)]),
+    [
+      ['Name', 0, 'a'],
+      ['Size', 0, 3],
+      ['Ready', 1, 'True'],
+      ['Label', 0, 'yes'],
+      ['Age', 0, '5m'],
+    ],
+  )
+  t.is(kind.selectableFields['spec.color']?.(object), 'red')
+})
+
+test('objects of several versions are stored in one form and read in each', (t) => {
+  const d = definition()
+  const [v1] = d.spec.versions
+  if (v1 === undefined) throw new Error('no version')
+  const beta = {
+    ...v1,
+    name: 'v1beta1',
+    storage: false,
+    schema: {
+      openAPIV3Schema: {
+        type: 'object',
+        properties: { spec: { type: 'object', properties: { size: { type: 'integer' } } } },
+      },
+    },
+  }
+  d.spec.versions.push(beta)
+  const kind = fromCustomResourceDefinition(d).find((k) => k.resource.version === 'v1beta1')
+  t.is(kind?.stored?.to(widget({ size: 1 })).apiVersion, 'example.com/v1')
+  const shown = kind?.stored?.from(widget({ size: 1, color: 'red' })) as KubeObject & Json
+  t.is(shown.apiVersion, 'example.com/v1beta1')
+  t.deepEqual(shown.spec, { size: 1 })
+})
+
+class Host {
+  readonly served = new Map<string, KindDefinition>()
+
+  async serve(kind: KindDefinition): Promise<void> {
+    this.served.set(`${kind.resource.resource}.${kind.resource.version}`, kind)
+  }
+
+  forget({ resource, version }: Resource): void {
+    this.served.delete(`${resource}.${version}`)
+  }
+}
+
+/** Runs while the test does; stops and is waited for at its end. */
+async function running(t: ExecutionContext, registry: FakeRegistry): Promise<{ host: Host; clock: FakeClock }> {
+  const [host, clock] = [new Host(), new FakeClock()]
+  const custom = new CustomResources({ registry, host, builtIn: [], clock, log: silentLog })
+  const stop = new AbortController()
+  await custom.start()
+  const run = custom.run(stop.signal)
+  t.teardown(async () => {
+    stop.abort()
+    await run
+  })
+  return { host, clock }
+}
+
+/** Waits for the change of a definition that makes the condition true. */
+function until(
+  registry: FakeRegistry,
+  name: string,
+  is: (d: CustomResourceDefinition | undefined) => boolean,
+): Promise<void> {
+  return new Promise((resolve) => {
+    const look = (): void => {
+      if (is(registry.get(customResourceDefinitions, '', name))) resolve()
+    }
+    registry.onChange(customResourceDefinitions, look)
+    look()
+  })
+}
+
+const conditions = (d: CustomResourceDefinition | undefined): Record<string, string> =>
+  Object.fromEntries((d?.status.conditions ?? []).map((c) => [c.type, `${c.status} ${c.reason}`]))
+
+const isEstablished = (d: CustomResourceDefinition | undefined): boolean =>
+  d?.status.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true
+
+test('a definition is served first and established then', async (t) => {
+  const registry = new FakeRegistry()
+  const { host } = await running(t, registry)
+  let servedBefore = false
+  registry.onChange(customResourceDefinitions, (next) => {
+    if (isEstablished(next)) servedBefore = host.served.has('widgets.v1')
+  })
+  await registry.create(customResourceDefinitions, definition())
+  await until(registry, 'widgets.example.com', isEstablished)
+  t.true(servedBefore)
+  const now = registry.get(customResourceDefinitions, '', 'widgets.example.com')
+  t.deepEqual(conditions(now), { NamesAccepted: 'True NoConflicts', Established: 'True InitialNamesAccepted' })
+  t.deepEqual(now?.status.acceptedNames, {
+    plural: 'widgets',
+    singular: 'widget',
+    kind: 'Widget',
+    listKind: 'WidgetList',
+  })
+  t.deepEqual(now?.status.storedVersions, ['v1'])
+  t.deepEqual(now?.metadata.finalizers, [cleanupFinalizer])
+})
+
+test('a name that is taken is not served until it is free', async (t) => {
+  const registry = new FakeRegistry()
+  const { host } = await running(t, registry)
+  await registry.create(customResourceDefinitions, definition('widgets', { shortNames: ['w'] }))
+  await until(registry, 'widgets.example.com', isEstablished)
+  await registry.create(customResourceDefinitions, definition('wodgets', { shortNames: ['w'] }))
+  await until(registry, 'wodgets.example.com', (d) => (d?.status.conditions?.length ?? 0) > 0)
+  t.deepEqual(conditions(registry.get(customResourceDefinitions, '', 'wodgets.example.com')), {
+    NamesAccepted: 'False ShortNamesConflict',
+    Established: 'False NotAccepted',
+  })
+  t.false(host.served.has('wodgets.v1'))
+  await registry.delete(customResourceDefinitions, '', 'widgets.example.com')
+  await until(registry, 'wodgets.example.com', isEstablished)
+  await untilTrue(() => !host.served.has('widgets.v1'))
+  t.true(host.served.has('wodgets.v1'))
+})
+
+test('what is established in the store is served from the start', async (t) => {
+  const registry = new FakeRegistry()
+  const d = definition()
+  d.status.conditions = [{ type: 'Established', status: 'True' }]
+  registry.put(customResourceDefinitions, d)
+  const { host } = await running(t, registry)
+  t.true(host.served.has('widgets.v1'))
+})
+
+test('a definition goes only after its objects, and takes no new ones meanwhile', async (t) => {
+  const registry = new FakeRegistry()
+  const { host, clock } = await running(t, registry)
+  await registry.create(customResourceDefinitions, definition())
+  await until(registry, 'widgets.example.com', isEstablished)
+  const { resource } = host.served.get('widgets.v1') as CustomKind
+  registry.put(resource, widget({ size: 1 }))
+  const held = widget({ size: 1 })
+  held.metadata = { ...held.metadata, name: 'held', finalizers: ['x/y'], deletionTimestamp: '2026-01-01T00:00:00Z' }
+  registry.put(resource, held)
+  const present = registry.get(customResourceDefinitions, '', 'widgets.example.com') as CustomResourceDefinition
+  registry.put(customResourceDefinitions, {
+    ...present,
+    metadata: { ...present.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' },
+  })
+  await until(registry, 'widgets.example.com', (d) => conditions(d).Terminating === 'True InstanceDeletionInProgress')
+  t.false(host.served.get('widgets.v1')?.verbs.includes('create'))
+  await untilTrue(() => registry.get(resource, 'default', 'a') === undefined)
+  t.deepEqual(registry.get(customResourceDefinitions, '', 'widgets.example.com')?.metadata.finalizers, [
+    cleanupFinalizer,
+  ])
+  await registry.delete(resource, 'default', 'held')
+  clock.advance(10_000)
+  await until(registry, 'widgets.example.com', (d) => (d?.metadata.finalizers ?? []).length === 0)
+  t.is(
+    conditions(registry.get(customResourceDefinitions, '', 'widgets.example.com')).Terminating,
+    'False InstanceDeletionCompleted',
+  )
+  await registry.delete(customResourceDefinitions, '', 'widgets.example.com')
+  await untilTrue(() => host.served.size === 0)
+  t.pass()
+})
+
+/** Gives other work its turn until the condition holds; ava's timeout ends a wait in vain. */
+async function untilTrue(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise<void>((resolve) => setImmediate(resolve))
+}
