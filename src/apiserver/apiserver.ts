@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { KindDefinition } from '#api/kind.ts'
 import { badRequest } from '#api/meta/status.ts'
 import type { ApiHandler, ApiRequest } from '#api/wire.ts'
+import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import type { Store } from '#store/store.ts'
@@ -9,6 +10,7 @@ import { createAccess } from './access.ts'
 import type { PortRange } from './allocate/ranges.ts'
 import { forbiddenFor } from './authorize/forbidden.ts'
 import type { ServerAddress } from './bootstrap/kubernetes-service.ts'
+import { CustomResources } from './crd/crd.ts'
 import { Documents } from './documents.ts'
 import { Listener, type ListenTarget } from './listen.ts'
 import { Metrics } from './metrics.ts'
@@ -89,6 +91,10 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
     log,
   })
   const stopExpiring = expireEvents(registry, clock, log)
+  const custom = new CustomResources({ registry, host: registry, builtIn: kinds, clock, log })
+  await custom.start()
+  const tasks = new Scope()
+  tasks.start((signal) => custom.run(signal))
   await access.bootstrap()
   ready = true
 
@@ -112,7 +118,9 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
     async close() {
       closing = true
       stopExpiring()
+      tasks.stop()
       await Promise.all(listeners.map((listener) => listener.close()))
+      await tasks.done()
       access.close()
       registry.close()
     },

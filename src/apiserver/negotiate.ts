@@ -65,8 +65,8 @@ export function includeObjectOf(query: URLSearchParams): IncludeObject {
   return asked === 'None' || asked === 'Object' ? asked : 'Metadata'
 }
 
-/** The encoding of a request body. Throws 415. */
-export function bodyFormat(contentType: string | undefined): Format {
+/** The encoding of a request body. Custom resources have no protobuf form. Throws 415. */
+export function bodyFormat(contentType: string | undefined, hasProtobuf: boolean): Format {
   const type = (contentType ?? '').split(';')[0]?.trim().toLowerCase() ?? ''
   switch (type) {
     case '':
@@ -74,11 +74,10 @@ export function bodyFormat(contentType: string | undefined): Format {
       return 'json'
     case 'application/yaml':
       return 'yaml'
-    case protobufType:
-      return 'protobuf'
-    default:
-      throw unsupportedMediaType(
-        `the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, ${protobufType}`,
-      )
   }
+  if (type === protobufType && hasProtobuf) return 'protobuf'
+  const accepted = ['application/json', 'application/yaml', ...(hasProtobuf ? [protobufType] : [])]
+  throw unsupportedMediaType(
+    `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`,
+  )
 }

@@ -427,7 +427,7 @@ export class Resources {
     const { query, request } = call
     const body = request.body
     if (body !== undefined && body.length > 0) {
-      const format = bodyFormat(request.headers['content-type'])
+      const format = bodyFormat(request.headers['content-type'], true)
       const { object } = decodeBody(body, format, deleteOptionsExpected)
       return object as unknown as Options
     }
@@ -472,7 +472,7 @@ export class Resources {
   }
 
   #decode(call: ResourceCall, expected: Expected, options: string): KubeObject {
-    const format = bodyFormat(call.request.headers['content-type'])
+    const format = bodyFormat(call.request.headers['content-type'], expected.message !== undefined)
     const mode = validationOf(call.query, options)
     const { object, problems } = decodeBody(bodyOf(call), format, expected)
     if (problems.length > 0) for (const text of settleProblems(problems, mode, expected)) call.warn(text)

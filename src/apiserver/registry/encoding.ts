@@ -1,6 +1,7 @@
 import type { Column, KindDefinition } from '#api/kind.ts'
 import { formatApiVersion } from '#api/meta/gvk.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
+import { isCustom } from '../crd/kind.ts'
 import type { Item } from './item.ts'
 
 /** How objects are shown to one kind of reader. Equal keys give equal bytes, so what was encoded once is shared. */
@@ -39,7 +40,7 @@ export function objectEncoding(definition: KindDefinition): Encoding {
   const { stored } = definition
   const convert = (object: KubeObject): Buffer =>
     Buffer.from(JSON.stringify(stored === undefined ? object : stored.from(object)))
-  const listKind = `${kind}List`
+  const listKind = isCustom(definition) ? definition.listKind : `${kind}List`
   return {
     key: `object ${apiVersion}`,
     contentType: json,
