@@ -82,7 +82,6 @@ async function runServer(flags: ServerFlags): Promise<void> {
     tokenOf: tokens.tokenOf,
     authority: pki.authority,
     clusterCidrs: flags.clusterCidr,
-    serviceCidrs: flags.serviceCidr,
     logLevel: flags.logLevel,
   })
   log.info({}, 'Controllers and scheduler are starting')

@@ -11,7 +11,7 @@ import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from
 import type { PartsData } from './parts.ts'
 
 /** The thread of controllers and scheduler: one connection to the API, one set of copies, an identity for each part. */
-const { port, tokenOf, authority, clusterCidrs, serviceCidrs, logLevel } = workerData as PartsData
+const { port, tokenOf, authority, clusterCidrs, logLevel } = workerData as PartsData
 const handler = createPortHandler(port)
 const log = createLog('controllers', logLevel)
 const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
@@ -31,7 +31,6 @@ const manager = new Manager({
       contextOf: (name) => contextOf(name, controllerIdentity(name)),
       authority,
       clusterCidrs,
-      serviceCidrs,
     }),
     scheduler(contextOf('default-scheduler', schedulerIdentity)),
   ],

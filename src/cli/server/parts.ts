@@ -13,7 +13,6 @@ export interface PartsOptions {
   /** Signs nodes' certificates. */
   readonly authority: CertificateAndKey
   readonly clusterCidrs: readonly string[]
-  readonly serviceCidrs: readonly string[]
   readonly logLevel: LogLevel
 }
 
