@@ -33,7 +33,7 @@ struct arp4 {
 struct neighbour_message {
 	struct icmp6hdr icmp;
 	struct in6_addr target;
-} __attribute__((packed));
+};
 
 /* Option 2: target link-layer address, in units of eight bytes. */
 struct link_layer_option {

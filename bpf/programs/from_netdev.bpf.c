@@ -13,8 +13,8 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 {
 	if (pkt->ethertype == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb, &cfg_uplink_mac, is_ours);
-	if (pkt->ethertype == bpf_htons(ETH_P_IPV6) && pkt->protocol == IPPROTO_ICMPV6 &&
-	    pkt->destination.word[0] == bpf_htonl(0xff020000))
+	/* To all, or, where only the entry's age is checked, to the pod's own address. Hop limit 255: from this link. */
+	if (pkt->ethertype == bpf_htons(ETH_P_IPV6) && pkt->protocol == IPPROTO_ICMPV6 && pkt->hops == 255)
 		return answer_solicitation(skb, &cfg_uplink_mac, is_ours);
 	return CONTINUE;
 }

@@ -1,0 +1,328 @@
+/*
+ * Traffic for test/bench/net.ts and test/packets: a server and a client, each in a namespace and cgroup of its own and
+ * on a CPU of its own, in as few instructions a transaction as can be, so that what is measured is the path between.
+ *
+ *   netload [--netns PATH] [--cgroup DIR] [--cpu N] server ADDRESS PORT
+ *   netload [--netns PATH] [--cgroup DIR] [--cpu N] rr|crr|urr|stream|peer ADDRESS PORT MILLISECONDS
+ *
+ * The server says "ready", then serves until its standard input ends. A client prints one number: transactions a second
+ * (rr: one byte each way on one connection; crr: a connection each; urr: datagrams), or bytes a second (stream).
+ * `peer` opens one TCP and one UDP exchange and prints what the sockets say of their peer.
+ * Ends with 1 and a sentence where anything fails.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { stream_chunk = 256 * 1024, answer_seconds_max = 3 };
+
+static struct sockaddr_storage peer;
+static socklen_t peer_size;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "netload: %s: %s\n", what, strerrorname_np(errno));
+	exit(1);
+}
+
+static void set_peer(const char *address, int port)
+{
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&peer;
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&peer;
+
+	if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons(port);
+		peer_size = sizeof(*v4);
+	} else if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+		peer_size = sizeof(*v6);
+	} else {
+		errno = EINVAL;
+		die(address);
+	}
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static int open_socket(int type)
+{
+	struct timeval limit = { .tv_sec = answer_seconds_max };
+	int fd = socket(peer.ss_family, type, 0), one = 1;
+
+	if (fd < 0)
+		die("socket");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (type == SOCK_STREAM)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return fd;
+}
+
+static int dial(int type)
+{
+	int fd = open_socket(type);
+
+	if (connect(fd, (struct sockaddr *)&peer, peer_size))
+		die("connect");
+	return fd;
+}
+
+/* The first byte says what the connection is for. */
+static void serve_connection(int fd)
+{
+	static char chunk[stream_chunk];
+	int one = 1;
+	char byte;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (recv(fd, &byte, 1, 0) != 1)
+		return;
+	if (byte == 's') {
+		while (recv(fd, chunk, sizeof(chunk), 0) > 0)
+			;
+		return;
+	}
+	do {
+		if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1 || byte == 'c')
+			return;
+	} while (recv(fd, &byte, 1, 0) == 1);
+}
+
+static void serve_tcp(int listener)
+{
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (fd < 0)
+			die("accept");
+		serve_connection(fd);
+		close(fd);
+	}
+}
+
+static void serve_udp(int fd)
+{
+	struct sockaddr_storage from;
+	char data[2048];
+
+	for (;;) {
+		socklen_t size = sizeof(from);
+		ssize_t n = recvfrom(fd, data, sizeof(data), 0, (struct sockaddr *)&from, &size);
+
+		if (n >= 0)
+			sendto(fd, data, n, 0, (struct sockaddr *)&from, size);
+	}
+}
+
+static int bound(int type)
+{
+	int fd = socket(peer.ss_family, type, 0), one = 1;
+
+	if (fd < 0)
+		die("socket");
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&peer, peer_size))
+		die("bind");
+	if (type == SOCK_STREAM && listen(fd, 4096))
+		die("listen");
+	return fd;
+}
+
+static void child(void (*serve)(int), int fd)
+{
+	pid_t parent = getpid();
+
+	if (fork() != 0)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() == parent)
+		serve(fd);
+	exit(0);
+}
+
+static void server(void)
+{
+	char byte;
+
+	child(serve_tcp, bound(SOCK_STREAM));
+	child(serve_udp, bound(SOCK_DGRAM));
+	printf("ready\n");
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+	kill(0, SIGTERM);
+}
+
+static void exchange(int fd, char byte)
+{
+	if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+		die("send");
+	if (recv(fd, &byte, 1, 0) != 1)
+		die("receive");
+}
+
+static void client(const char *mode, double seconds)
+{
+	static char chunk[stream_chunk];
+	double start, end;
+	unsigned long count = 0;
+
+	if (!strcmp(mode, "rr") || !strcmp(mode, "urr")) {
+		int fd = dial(mode[0] == 'u' ? SOCK_DGRAM : SOCK_STREAM);
+
+		exchange(fd, 'r');
+		start = now();
+		do {
+			exchange(fd, 'r');
+			count++;
+			end = now();
+		} while (end - start < seconds);
+	} else if (!strcmp(mode, "crr")) {
+		start = now();
+		do {
+			int fd = dial(SOCK_STREAM);
+
+			exchange(fd, 'c');
+			close(fd);
+			count++;
+			end = now();
+		} while (end - start < seconds);
+	} else if (!strcmp(mode, "stream")) {
+		int fd = dial(SOCK_STREAM);
+
+		if (send(fd, "s", 1, 0) != 1)
+			die("send");
+		start = now();
+		do {
+			ssize_t n = send(fd, chunk, sizeof(chunk), MSG_NOSIGNAL);
+
+			if (n < 0)
+				die("send");
+			count += n;
+			end = now();
+		} while (end - start < seconds);
+	} else {
+		errno = EINVAL;
+		die(mode);
+	}
+	printf("%.1f\n", count / (end - start));
+}
+
+static void print_name(const char *what, const struct sockaddr_storage *name)
+{
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)name;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)name;
+	char text[INET6_ADDRSTRLEN];
+
+	if (name->ss_family == AF_INET)
+		printf("%s %s %d\n", what, inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text)), ntohs(v4->sin_port));
+	else
+		printf("%s %s %d\n", what, inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text)), ntohs(v6->sin6_port));
+}
+
+static void show_peer(void)
+{
+	struct sockaddr_storage name;
+	socklen_t size = sizeof(name);
+	char byte = 'r';
+	int fd = dial(SOCK_STREAM);
+
+	exchange(fd, 'r');
+	if (getpeername(fd, (struct sockaddr *)&name, &size))
+		die("getpeername");
+	print_name("tcp", &name);
+
+	fd = open_socket(SOCK_DGRAM);
+	if (sendto(fd, &byte, 1, 0, (struct sockaddr *)&peer, peer_size) != 1)
+		die("sendto");
+	size = sizeof(name);
+	if (recvfrom(fd, &byte, 1, 0, (struct sockaddr *)&name, &size) != 1)
+		die("recvfrom");
+	print_name("udp", &name);
+
+	fd = dial(SOCK_DGRAM);
+	exchange(fd, 'r');
+	size = sizeof(name);
+	if (getpeername(fd, (struct sockaddr *)&name, &size))
+		die("getpeername");
+	print_name("connected-udp", &name);
+}
+
+static void enter_namespace(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || setns(fd, CLONE_NEWNET))
+		die(path);
+	close(fd);
+}
+
+static void enter_cgroup(const char *dir)
+{
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		die(path);
+	close(fd);
+}
+
+static void pin_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		die("sched_setaffinity");
+}
+
+int main(int argc, char **argv)
+{
+	int i = 1;
+
+	for (; i + 1 < argc && !strncmp(argv[i], "--", 2); i += 2) {
+		if (!strcmp(argv[i], "--netns"))
+			enter_namespace(argv[i + 1]);
+		else if (!strcmp(argv[i], "--cgroup"))
+			enter_cgroup(argv[i + 1]);
+		else if (!strcmp(argv[i], "--cpu"))
+			pin_cpu(atoi(argv[i + 1]));
+	}
+	if (argc - i < 3) {
+		fprintf(stderr, "usage: netload [--netns PATH] [--cgroup DIR] [--cpu N] MODE ADDRESS PORT [MILLISECONDS]\n");
+		return 2;
+	}
+	set_peer(argv[i + 1], atoi(argv[i + 2]));
+	if (!strcmp(argv[i], "server")) {
+		setpgid(0, 0);
+		server();
+	} else if (!strcmp(argv[i], "peer")) {
+		show_peer();
+	} else {
+		client(argv[i], argc - i > 3 ? atoi(argv[i + 3]) / 1000.0 : 1);
+	}
+	return 0;
+}

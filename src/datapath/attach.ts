@@ -1,0 +1,131 @@
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Link, type Program } from '#kernel/bpf/program.ts'
+import { hasCode } from '#kernel/errno.ts'
+import { Fd } from '#kernel/fd.ts'
+import type { Namespace } from '#kernel/netns.ts'
+import { type ProgramSpec, programs } from './object.ts'
+
+/**
+ * Links, each pinned under a name that says where it is. The pin is what keeps a program attached when the agent is gone;
+ * an agent that comes back finds it there and exchanges the program behind it, without a packet in between.
+ */
+export class Attachments {
+  readonly #dir: string
+  readonly #programs: ReadonlyMap<string, Program>
+  readonly #namespace: Namespace | undefined
+
+  constructor(pinDir: string, loaded: ReadonlyMap<string, Program>, namespace?: Namespace) {
+    this.#dir = join(pinDir, 'links')
+    this.#programs = loaded
+    this.#namespace = namespace
+    mkdirSync(this.#dir, { recursive: true, mode: 0o700 })
+  }
+
+  /** Programs of `place` on the device. Says whether anything had to be done. */
+  attachDevice(place: 'endpoint' | 'uplink', id: string, ifindex: number): boolean {
+    let changed = false
+    for (const spec of programs.filter((p) => p.place === place)) {
+      const program = this.#program(spec)
+      changed =
+        this.#ensure(pinName(spec, id), program, ifindex, () =>
+          Link.attachTcx(program, spec.hook, ifindex, this.#namespace),
+        ) || changed
+    }
+    return changed
+  }
+
+  /** Every link that is there for `place` gets the present program; those of devices that are gone are left to `prune`. */
+  updateDevices(place: 'endpoint' | 'uplink'): boolean {
+    let changed = false
+    for (const spec of programs.filter((p) => p.place === place)) {
+      const program = this.#program(spec)
+      for (const name of readdirSync(this.#dir)) {
+        if (!name.startsWith(`${place}-`) || !name.endsWith(`-${spec.name}`)) continue
+        using link = Link.openPin(join(this.#dir, name))
+        if (link === undefined || link.info.ifindex === 0 || link.info.programId === program.info.id) continue
+        try {
+          link.update(program)
+          changed = true
+        } catch (error) {
+          if (!hasCode(error, 'ENOLINK')) throw error
+        }
+      }
+    }
+    return changed
+  }
+
+  /** Socket hooks, for every process in the cgroup and below it. */
+  attachCgroup(cgroupPath: string): boolean {
+    // Node's openSync is synchronous: it leaves no thread anywhere.
+    const directory = openSync(cgroupPath, 'r')
+    let changed = false
+    try {
+      for (const spec of programs.filter((p) => p.place === 'cgroup')) {
+        const program = this.#program(spec)
+        // The descriptor is lent, not given.
+        const cgroup = new Fd(directory)
+        changed =
+          this.#ensure(pinName(spec, 'node'), program, undefined, () =>
+            Link.attachCgroup(program, spec.hook, cgroup, cgroupPath),
+          ) || changed
+        cgroup.release()
+      }
+    } finally {
+      closeSync(directory)
+    }
+    return changed
+  }
+
+  /** The programs of a device that is gone, or that shall go on without them. */
+  detachDevice(place: 'endpoint' | 'uplink', id: string): void {
+    for (const spec of programs.filter((p) => p.place === place))
+      rmSync(join(this.#dir, pinName(spec, id)), { force: true })
+  }
+
+  /** Takes away pins of endpoints that nobody knows, and of programs that there are no more. Returns their names. */
+  prune(endpointIds: ReadonlySet<string>): string[] {
+    const wanted = new Set(
+      programs.flatMap((spec) =>
+        spec.place === 'endpoint' ? [...endpointIds].map((id) => pinName(spec, id)) : [pinName(spec, 'node')],
+      ),
+    )
+    const stale = existsSync(this.#dir) ? readdirSync(this.#dir).filter((name) => !wanted.has(name)) : []
+    for (const name of stale) rmSync(join(this.#dir, name), { force: true })
+    return stale
+  }
+
+  #program(spec: ProgramSpec): Program {
+    const program = this.#programs.get(spec.name)
+    if (program === undefined) throw new Error(`program ${spec.name} is not loaded`)
+    return program
+  }
+
+  /** The link under that name runs `program` on the device. True where it had to be made or changed. */
+  #ensure(name: string, program: Program, ifindex: number | undefined, attach: () => Link): boolean {
+    const path = join(this.#dir, name)
+    using known = Link.openPin(path)
+    if (known !== undefined) {
+      const info = known.info
+      // A link whose device went has no index any more; an index may since be another device's.
+      if (ifindex === undefined || info.ifindex === ifindex) {
+        if (info.programId === program.info.id) return false
+        try {
+          known.update(program)
+          return true
+        } catch (error) {
+          // The device (or cgroup) went in this moment: attach anew.
+          if (!hasCode(error, 'ENOLINK')) throw error
+        }
+      }
+      rmSync(path, { force: true })
+    }
+    using link = attach()
+    link.pin(path)
+    return true
+  }
+}
+
+/** bpffs takes no dots in names. */
+const pinName = (spec: ProgramSpec, id: string): string =>
+  `${spec.place}-${id.replaceAll(/[^a-zA-Z0-9_-]/g, '_')}-${spec.name}`

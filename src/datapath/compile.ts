@@ -1,0 +1,124 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+/** Where the programs' sources are. */
+export const bpfDir = resolve(import.meta.dirname, '../../bpf')
+
+const compileWithinMs = 60_000
+
+/** One per file of bpf/programs. */
+export const objectNames = ['from_container', 'from_netdev', 'sock'] as const
+export type ObjectName = (typeof objectNames)[number]
+
+export interface CompileOptions {
+  /** Objects are kept here, by a hash of what they were made from. */
+  readonly cacheDir: string
+  /** Abilities of this node's kernel that the sources ask for with #ifdef; `WEFT_HAVE_` is put in front. */
+  readonly features?: readonly string[]
+  readonly clang?: string
+}
+
+export interface CompiledObject {
+  readonly name: ObjectName
+  readonly elf: Buffer
+  /** Same hash, same bytes. */
+  readonly hash: string
+}
+
+/**
+ * All programs as objects for this node. What was compiled before is taken from the cache; with objects in the cache (an
+ * image brings them) no clang is needed. Throws with clang's words, or with what to install.
+ */
+export async function compile(options: CompileOptions): Promise<CompiledObject[]> {
+  const { cacheDir, clang = 'clang' } = options
+  const flags = compilerFlags(options.features ?? [])
+  const sources = hash(...sourceFiles().flatMap((file) => [file, readFileSync(join(bpfDir, file))]), ...flags)
+  const version = await clangVersion(clang)
+  const dir = version === undefined ? anyOf(cacheDir, sources) : join(cacheDir, `${sources}-${hash(version)}`)
+  if (dir === undefined)
+    throw new Error(
+      `Cannot compile bpf/: there is no ${clang} on this node, and ${cacheDir} has no objects of these sources: install clang, or bring the objects`,
+    )
+  if (version !== undefined && !existsSync(dir)) await compileInto(dir, clang, flags)
+  return objectNames.map((name) => {
+    const elf = readFileSync(join(dir, `${name}.o`))
+    return { name, elf, hash: hash(elf) }
+  })
+}
+
+/** Made aside and moved into place whole, so that a crash or a second compiler leaves no half cache. */
+async function compileInto(dir: string, clang: string, flags: readonly string[]): Promise<void> {
+  const aside = `${dir}.${process.pid}`
+  mkdirSync(aside, { recursive: true })
+  try {
+    await Promise.all(
+      objectNames.map(async (name) => {
+        const out = join(aside, `${name}.o`)
+        const args = [...flags, '-c', join(bpfDir, 'programs', `${name}.bpf.c`), '-o', out]
+        try {
+          await run(clang, args, { timeout: compileWithinMs })
+        } catch (error) {
+          const words = (error as { stderr?: string }).stderr ?? ''
+          throw new Error(`Cannot compile ${name}.bpf.c\n${words}`, { cause: error })
+        }
+      }),
+    )
+    try {
+      renameSync(aside, dir)
+    } catch (error) {
+      // Another process was first, with the same bytes.
+      if (!existsSync(dir)) throw error
+    }
+  } finally {
+    rmSync(aside, { recursive: true, force: true })
+  }
+}
+
+function compilerFlags(features: readonly string[]): string[] {
+  const machine = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }[process.arch as string]
+  return [
+    '-O2',
+    '-g',
+    '-Wall',
+    '-Werror',
+    '-target',
+    'bpf',
+    '-mcpu=v3',
+    `-I${bpfDir}`,
+    // Debian keeps asm/ below the machine's name; -target bpf does not look there.
+    ...(machine === undefined ? [] : [`-I/usr/include/${machine}`]),
+    ...features.toSorted().map((feature) => `-DWEFT_HAVE_${feature}`),
+  ]
+}
+
+async function clangVersion(clang: string): Promise<string | undefined> {
+  try {
+    return (await run(clang, ['--version'])).stdout
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new Error(`Cannot run ${clang}`, { cause: error })
+  }
+}
+
+function anyOf(cacheDir: string, sources: string): string | undefined {
+  if (!existsSync(cacheDir)) return undefined
+  const found = readdirSync(cacheDir).find((name) => name.startsWith(`${sources}-`) && !name.includes('.'))
+  return found === undefined ? undefined : join(cacheDir, found)
+}
+
+function sourceFiles(): string[] {
+  return readdirSync(bpfDir, { recursive: true, encoding: 'utf8' })
+    .filter((file) => /\.[ch]$/.test(file))
+    .toSorted()
+}
+
+function hash(...parts: readonly (string | Uint8Array)[]): string {
+  const sum = createHash('sha256')
+  for (const part of parts) sum.update(`${part.length}:`).update(part)
+  return sum.digest('hex').slice(0, 24)
+}

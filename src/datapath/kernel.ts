@@ -1,0 +1,182 @@
+import { type Clock, systemClock } from '#base/clock.ts'
+import { type Log, silentLog } from '#base/log/log.ts'
+import { parseAddress, parseCidr } from '#base/net/address.ts'
+import type { BpfMap } from '#kernel/bpf/map.ts'
+import type { Program } from '#kernel/bpf/program.ts'
+import { Netlink, type Route } from '#kernel/netlink/netlink.ts'
+import type { Namespace } from '#kernel/netns.ts'
+import { setSysctl } from '#kernel/sysctl.ts'
+import { Attachments } from './attach.ts'
+import type { CompiledObject } from './compile.ts'
+import type { Datapath, Endpoint, Frontend, NodeNetwork, Service } from './datapath.ts'
+import { load, openMap, prunePrograms } from './load.ts'
+import { type Counter, countersMap, readCounters } from './maps/counters.ts'
+import { EndpointMap, endpointsMap } from './maps/endpoints.ts'
+import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
+import { encodeConfig, gatewayMac } from './object.ts'
+
+/** rtm_protocol of our routes, so that they are found again: 'W'. */
+export const routeProtocol = 0x57
+
+export interface KernelDatapathOptions {
+  readonly objects: readonly CompiledObject[]
+  /** A directory on a bpffs that is this node's alone. */
+  readonly pinDir: string
+  /** The node's cgroup2 directory: socket hooks serve the processes in it and below. */
+  readonly cgroupPath: string
+  /** Device that leads to the other nodes. */
+  readonly uplink: string
+  readonly serviceCidrs: readonly string[]
+  /** The node's network namespace; absent: the one that this process is in. */
+  readonly namespace?: Namespace
+  readonly clock?: Clock
+  readonly log?: Log
+}
+
+/** The datapath in this kernel: programs on tcx and cgroup hooks, maps, routes. */
+export class KernelDatapath implements Datapath {
+  readonly #netlink: Netlink
+  readonly #uplinkIndex: number
+  readonly #programs: ReadonlyMap<string, Program>
+  readonly #attachments: Attachments
+  readonly #endpoints: EndpointMap
+  readonly #services: ServiceMaps
+  readonly #counters: BpfMap
+  readonly #maps: readonly BpfMap[]
+
+  private constructor(
+    netlink: Netlink,
+    uplinkIndex: number,
+    programs: ReadonlyMap<string, Program>,
+    attachments: Attachments,
+    pinDir: string,
+    clock: Clock,
+  ) {
+    this.#netlink = netlink
+    this.#uplinkIndex = uplinkIndex
+    this.#programs = programs
+    this.#attachments = attachments
+    const open = (name: string): BpfMap => openMap(pinDir, name)
+    const endpoints = open(endpointsMap)
+    const services = { frontends: open(frontendsMap), slots: open(slotsMap), backends: open(backendsMap) }
+    this.#counters = open(countersMap)
+    this.#maps = [endpoints, ...Object.values(services), this.#counters]
+    this.#endpoints = new EndpointMap(endpoints)
+    this.#services = new ServiceMaps(services, () => clock.monotonic())
+  }
+
+  /**
+   * Loads what is not pinned yet and attaches it; an agent that comes back changes nothing, one with newer programs
+   * exchanges them in place. Throws with the verifier's words, or with the device or cgroup that is missing.
+   */
+  static async open(options: KernelDatapathOptions): Promise<KernelDatapath> {
+    const {
+      objects,
+      pinDir,
+      cgroupPath,
+      uplink,
+      serviceCidrs,
+      namespace,
+      clock = systemClock,
+      log = silentLog,
+    } = options
+    const netlink = Netlink.open(namespace)
+    try {
+      const link = await netlink.link(uplink)
+      if (link === undefined) throw new Error(`Cannot attach to ${uplink}: this node has no such device`)
+      // bpf_fib_lookup answers only for a device that forwards.
+      for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
+        namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
+      const globals = encodeConfig({ serviceCidrs, gatewayMac, uplinkMac: link.mac })
+      const loaded = load(objects, globals, pinDir)
+      const attachments = new Attachments(pinDir, loaded.programs, namespace)
+      const datapath = new KernelDatapath(netlink, link.index, loaded.programs, attachments, pinDir, clock)
+      const changed = [attachments.attachCgroup(cgroupPath), attachments.attachDevice('uplink', 'node', link.index)]
+      // Pods that are there already get this agent's programs.
+      changed.push(attachments.updateDevices('endpoint'))
+      prunePrograms(objects, globals, pinDir)
+      log.info({ loaded: loaded.fresh, attached: changed.includes(true), uplink, pinDir }, 'datapath is in place')
+      return datapath
+    } catch (error) {
+      netlink[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): void {
+    for (const address of addresses) this.#endpoints.set(address, { ifindex, mac })
+    this.#attachments.attachDevice('endpoint', id, ifindex)
+  }
+
+  removeEndpoint({ id, addresses, ifindex }: Pick<Endpoint, 'id' | 'addresses' | 'ifindex'>): void {
+    for (const address of addresses) this.#endpoints.removeOf(address, ifindex)
+    this.#attachments.detachDevice('endpoint', id)
+  }
+
+  addresses(): ReadonlyMap<string, number> {
+    return new Map([...this.#endpoints.entries()].map(([address, { ifindex }]) => [address, ifindex]))
+  }
+
+  pruneEndpoints(endpoints: readonly Endpoint[]): string[] {
+    const wanted = new Set(endpoints.flatMap(({ addresses, ifindex }) => addresses.map((a) => `${a} ${ifindex}`)))
+    const gone: string[] = []
+    for (const [address, { ifindex }] of this.#endpoints.entries()) {
+      if (!wanted.has(`${address} ${ifindex}`) && this.#endpoints.removeOf(address, ifindex)) gone.push(address)
+    }
+    return [...gone, ...this.#attachments.prune(new Set(endpoints.map((e) => e.id)))]
+  }
+
+  changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void {
+    this.#services.change(upserts, removals)
+  }
+
+  services(): Service[] {
+    return this.#services.list()
+  }
+
+  async setNodes(nodes: readonly NodeNetwork[]): Promise<void> {
+    const wanted = new Map(nodes.flatMap((node) => routesTo(node, this.#uplinkIndex)).map((r) => [r.destination, r]))
+    const present = await this.#netlink.routes(routeProtocol)
+    const nets = present.filter((r) => isNetwork(r.destination))
+    const stale = nets.filter((r) => !wanted.has(r.destination))
+    const same = new Set(nets.flatMap((r) => (sameRoute(r, wanted.get(r.destination)) ? [r.destination] : [])))
+    const missing = [...wanted.values()].filter((r) => !same.has(r.destination))
+    await Promise.all([
+      ...missing.map((route) => this.#netlink.setRoute(route)),
+      ...stale.map((route) => this.#netlink.removeRoute(route)),
+    ])
+  }
+
+  async nodeRoutes(): Promise<ReadonlyMap<string, string>> {
+    const routes = await this.#netlink.routes(routeProtocol)
+    return new Map(routes.filter((r) => isNetwork(r.destination)).map((r) => [r.destination, r.gateway ?? '']))
+  }
+
+  counters(): Counter[] {
+    return readCounters(this.#counters)
+  }
+
+  /** Closes what this process has open; programs, maps and routes stay in force. */
+  [Symbol.dispose](): void {
+    for (const map of this.#maps) map[Symbol.dispose]()
+    for (const program of this.#programs.values()) program[Symbol.dispose]()
+    this.#netlink[Symbol.dispose]()
+  }
+}
+
+/** A pod's own route has the full length of its family, a node's pods have less. */
+const isNetwork = (destination: string): boolean => !/^(.*\..*\/32|.*:.*\/128)$/.test(destination)
+
+const sameRoute = (a: Route, b: Route | undefined): boolean =>
+  b !== undefined && a.gateway === b.gateway && (a.type ?? 'unicast') === (b.type ?? 'unicast')
+
+/** A node's pods by the node's address of the same family; our own, where no pod has the address, nowhere. */
+function routesTo({ podCidrs, via }: NodeNetwork, uplinkIndex: number): Route[] {
+  return podCidrs.flatMap((destination): Route[] => {
+    const cidr = parseCidr(destination)
+    if (cidr === undefined) return []
+    if (via === undefined) return [{ destination, type: 'unreachable', protocol: routeProtocol }]
+    const gateway = via.find((address) => parseAddress(address)?.family === cidr.family)
+    return gateway === undefined ? [] : [{ destination, gateway, deviceIndex: uplinkIndex, protocol: routeProtocol }]
+  })
+}

@@ -1,0 +1,23 @@
+import { type Address, formatAddress, parseAddress } from '#base/net/address.ts'
+
+/** struct address: 16 bytes, network order, IPv4 as ::ffff:a.b.c.d. */
+export const addressSize = 16
+const mapped = 0xffff_0000_0000n
+
+/** Throws a RangeError for what is no address, and for a mapped one: it would pass for IPv4. */
+export function encodeAddress(address: Address | string): Buffer {
+  const parsed = typeof address === 'string' ? parseAddress(address) : address
+  if (parsed === undefined) throw new RangeError(`${JSON.stringify(address)} is not an IP address`)
+  const { family, value } = parsed
+  if (family === 6 && value >> 32n === 0xffffn)
+    throw new RangeError(`${formatAddress(parsed)} is an IPv4-mapped address: write it as IPv4`)
+  const number = family === 4 ? mapped | value : value
+  return Buffer.from(number.toString(16).padStart(32, '0'), 'hex')
+}
+
+export function decodeAddress(bytes: Uint8Array, offset = 0): string {
+  const value = BigInt(`0x${Buffer.from(bytes.subarray(offset, offset + addressSize)).toString('hex')}`)
+  return value >> 32n === 0xffffn
+    ? formatAddress({ family: 4, value: value & 0xffff_ffffn })
+    : formatAddress({ family: 6, value })
+}

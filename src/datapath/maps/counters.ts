@@ -1,0 +1,47 @@
+import type { BpfMap } from '#kernel/bpf/map.ts'
+
+export const countersMap = 'counters_v1'
+
+/** enum reason of bpf/abi/drop.h: the words that metrics and status show. Index = number. */
+export const reasons = [
+  'Forwarded',
+  'Invalid packet',
+  'Unsupported protocol',
+  'Invalid source ip',
+  'Multicast or link-local destination',
+  'Service address not translated',
+  'Packet could not be changed',
+] as const
+export type Reason = (typeof reasons)[number]
+
+/** enum direction, as a pod sees it. */
+export const directions = ['EGRESS', 'INGRESS'] as const
+export type Direction = (typeof directions)[number]
+
+export interface Counter {
+  readonly reason: Reason
+  readonly direction: Direction
+  readonly packets: number
+  readonly bytes: number
+}
+
+/** struct counter: packets, bytes. */
+const valueSize = 16
+
+/** Sums over the CPUs, all reasons and directions. */
+export function readCounters(map: BpfMap): Counter[] {
+  const key = Buffer.alloc(4)
+  return reasons.flatMap((reason, number) =>
+    directions.map((direction, side) => {
+      key.writeUInt32LE(number * directions.length + side)
+      const perCpu = map.lookup(key) ?? Buffer.alloc(0)
+      let packets = 0n
+      let bytes = 0n
+      for (let at = 0; at < perCpu.length; at += valueSize) {
+        packets += perCpu.readBigUInt64LE(at)
+        bytes += perCpu.readBigUInt64LE(at + 8)
+      }
+      return { reason, direction, packets: Number(packets), bytes: Number(bytes) }
+    }),
+  )
+}

@@ -1,0 +1,76 @@
+import { type Cidr, cidrContains, parseAddress, parseCidr } from '#base/net/address.ts'
+import type { AttachType } from '#kernel/bpf/program.ts'
+import type { ObjectName } from './compile.ts'
+import { encodeAddress } from './maps/address.ts'
+
+/** Where a program goes. */
+export type Place = 'endpoint' | 'uplink' | 'cgroup'
+
+export interface ProgramSpec {
+  readonly object: ObjectName
+  /** The function in the object. */
+  readonly name: string
+  readonly place: Place
+  readonly hook: AttachType
+}
+
+const sock = (name: AttachType): ProgramSpec => ({ object: 'sock', name, place: 'cgroup', hook: name })
+
+/** Every program and its hook, in the order in which they are attached: Services before anything can ask for them. */
+export const programs: readonly ProgramSpec[] = [
+  ...(['connect4', 'connect6', 'sendmsg4', 'sendmsg6'] as const).map(sock),
+  ...(['recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'] as const).map(sock),
+  { object: 'from_netdev', name: 'from_netdev', place: 'uplink', hook: 'tcxIngress' },
+  { object: 'from_container', name: 'from_container', place: 'endpoint', hook: 'tcxIngress' },
+]
+
+/** bpf/config.h, as the node knows it. */
+export interface DatapathConfig {
+  readonly serviceCidrs: readonly string[]
+  readonly gatewayMac: string
+  readonly uplinkMac: string
+}
+
+/** The MAC address of every pod's gateway. Locally administered; the other five bytes say who. */
+export const gatewayMac = '02:57:65:66:74:01'
+/** What pods' default routes go to. */
+export const gateway4 = '169.254.1.1'
+export const gateway6 = 'fe80::1'
+
+/** The globals of config.h as bytes, for one object: an object has those that its program reads. */
+export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer> {
+  const cidrs = config.serviceCidrs.map((text) => {
+    const cidr = parseCidr(text)
+    if (cidr === undefined) throw new RangeError(`${JSON.stringify(text)} is not a network: use 10.96.0.0/16`)
+    return cidr
+  })
+  return new Map([
+    ['cfg_service_network4', encodeNetwork(cidrs.find((c) => c.family === 4))],
+    ['cfg_service_network6', encodeNetwork(cidrs.find((c) => c.family === 6))],
+    ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
+    ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],
+  ])
+}
+
+/** struct network: base and mask. All zero for none. */
+function encodeNetwork(cidr: Cidr | undefined): Buffer {
+  if (cidr === undefined) return Buffer.alloc(32)
+  const bits = cidr.family === 4 ? 96 + cidr.prefix : cidr.prefix
+  const mask = ((1n << 128n) - 1n) ^ ((1n << BigInt(128 - bits)) - 1n)
+  return Buffer.concat([
+    encodeAddress({ family: cidr.family, value: cidr.base }),
+    Buffer.from(mask.toString(16).padStart(32, '0'), 'hex'),
+  ])
+}
+
+/** True where the address lies in one of the networks. */
+export function inNetworks(address: string, cidrs: readonly string[]): boolean {
+  const parsed = parseAddress(address)
+  return (
+    parsed !== undefined &&
+    cidrs.some((text) => {
+      const cidr = parseCidr(text)
+      return cidr !== undefined && cidrContains(cidr, parsed)
+    })
+  )
+}

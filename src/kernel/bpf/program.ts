@@ -1,0 +1,124 @@
+import { checkResult, hasCode } from '../errno.ts'
+import { Fd } from '../fd.ts'
+import * as ffi from '../ffi.ts'
+import type { Namespace } from '../netns.ts'
+
+/** enum bpf_attach_type of linux/bpf.h; tcx is newer than the headers of Debian 12. */
+export const attachTypes = {
+  connect4: 10,
+  connect6: 11,
+  sendmsg4: 14,
+  sendmsg6: 15,
+  recvmsg4: 19,
+  recvmsg6: 20,
+  getpeername4: 29,
+  getpeername6: 30,
+  tcxIngress: 46,
+  tcxEgress: 47,
+} as const
+export type AttachType = keyof typeof attachTypes
+
+export interface TestRunResult {
+  /** TC_ACT_* of a tc program. */
+  readonly verdict: number
+  readonly data: Buffer
+  readonly context: Buffer
+  /** Mean of one run. */
+  readonly nanoseconds: number
+}
+
+/** A loaded program. */
+export class Program extends Fd {
+  static openPin(path: string): Program | undefined {
+    const fd = openPin(path)
+    return fd === undefined ? undefined : new Program(fd)
+  }
+
+  pin(path: string): void {
+    checkResult(ffi.pin(this.number, path), `pin a program at ${path}`)
+  }
+
+  get info(): { readonly id: number; readonly tag: string; readonly runs: number; readonly runNanoseconds: number } {
+    const out = {} as ffi.ProgramInfoOut
+    checkResult(ffi.programInfoOf(this.number, out), 'read about a BPF program')
+    return {
+      id: out.id,
+      tag: Buffer.from(out.tag).toString('hex'),
+      runs: out.run_count,
+      runNanoseconds: out.run_nanoseconds,
+    }
+  }
+
+  /** Runs the program on a packet without sending anything (except by bpf_clone_redirect, which does send). */
+  testRun(
+    data: Uint8Array,
+    { context, repeat = 1 }: { readonly context?: Uint8Array; readonly repeat?: number } = {},
+  ): TestRunResult {
+    const out = Buffer.alloc(data.length + 512)
+    const used = context === undefined ? null : Buffer.from(context)
+    const run: ffi.TestRunInOut = {
+      program: this.number,
+      repeat,
+      data_in: data,
+      data_in_size: data.length,
+      data_out: out,
+      data_out_size: out.length,
+      context: used,
+      context_size: used?.length ?? 0,
+      verdict: 0,
+      nanoseconds: 0,
+    }
+    checkResult(ffi.programTestRun(run), 'test-run a BPF program')
+    return {
+      // The kernel says -1 for TCX_NEXT.
+      verdict: run.verdict | 0,
+      data: out.subarray(0, run.data_out_size),
+      context: used ?? Buffer.alloc(0),
+      nanoseconds: run.nanoseconds,
+    }
+  }
+}
+
+/** An attached program: it stays attached while the link is open or pinned. */
+export class Link extends Fd {
+  /** `ifindex` is a number of `namespace` (absent: of our own). */
+  static attachTcx(program: Program, type: AttachType, ifindex: number, namespace?: Namespace): Link {
+    const result = ffi.attachTcx(namespace?.number ?? -1, ifindex, program.number, attachTypes[type])
+    return new Link(checkResult(result, `attach a program to ${type} of device ${ifindex}`))
+  }
+
+  static attachCgroup(program: Program, type: AttachType, cgroup: Fd, cgroupPath: string): Link {
+    const result = ffi.attachCgroup(cgroup.number, program.number, attachTypes[type])
+    return new Link(checkResult(result, `attach a program to ${type} of cgroup ${cgroupPath}`))
+  }
+
+  static openPin(path: string): Link | undefined {
+    const fd = openPin(path)
+    return fd === undefined ? undefined : new Link(fd)
+  }
+
+  pin(path: string): void {
+    checkResult(ffi.pin(this.number, path), `pin a link at ${path}`)
+  }
+
+  /** Another program takes over between two packets. Throws ENOLINK where the device has gone. */
+  update(program: Program): void {
+    checkResult(ffi.linkUpdate(this.number, program.number), 'exchange the program behind a link')
+  }
+
+  get info(): { readonly programId: number; readonly ifindex: number; readonly attachType: number } {
+    const out = {} as ffi.LinkInfoOut
+    checkResult(ffi.linkInfoOf(this.number, out), 'read about a BPF link')
+    return { programId: out.program_id, ifindex: out.ifindex, attachType: out.attach_type }
+  }
+}
+
+/** Undefined where nothing is pinned. */
+export function openPin(path: string): number | undefined {
+  try {
+    return checkResult(ffi.openPin(path), `open pin ${path}`)
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined
+    throw error
+  }
+}
