@@ -10,6 +10,7 @@ import { dns1035Label, dns1123Label, dns1123Subdomain } from '../meta/names.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { sameJson } from '../meta/patch/json.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
+import { defaultErrors } from '../schema/custom/default-errors.ts'
 import type { JsonSchema } from '../schema/json-schema.ts'
 import { hasRules, structuralErrors } from '../schema/structural.ts'
 
@@ -54,6 +55,9 @@ function validateDefinition({ metadata, spec }: CustomResourceDefinition): Field
       errors.push(
         fieldError.required('spec.conversion.webhookClientConfig', 'required when strategy is set to Webhook'),
       )
+    } else if (spec.versions.length > 1) {
+      // Taking it and not calling it would hand out objects in the wrong shape.
+      errors.push(fieldError.forbidden('spec.conversion.strategy', 'this server cannot call conversion webhooks yet'))
     }
   }
   return errors
@@ -165,7 +169,10 @@ function validateSchemas(versions: readonly CustomResourceDefinitionVersion[], e
     if (schema?.openAPIV3Schema === undefined) {
       errors.push(fieldError.required(`spec.versions[${i}].schema.openAPIV3Schema`, 'schemas are required'))
     } else if (!isShared || i === 0) {
-      errors.push(...structuralErrors(schema.openAPIV3Schema as unknown as JsonSchema, `${path}.openAPIV3Schema`))
+      const root = schema.openAPIV3Schema as unknown as JsonSchema
+      const structural = structuralErrors(root, `${path}.openAPIV3Schema`)
+      errors.push(...structural)
+      if (structural.length === 0) errors.push(...defaultErrors(root, `${path}.openAPIV3Schema`))
     }
   }
 }
