@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pods as podResource, services as serviceResource } from '#api/gen/resources.ts'
+import { delay } from '#base/async/delay.ts'
 import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
@@ -8,6 +9,8 @@ import type { Client } from '#client/client.ts'
 import { EventRecorder } from '#client/events.ts'
 import { Informer } from '#client/informer.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
+import { rotateLogs } from './logs/rotate.ts'
+import type { NodeCertificates } from './node/certificates.ts'
 import { readMachine, readPressure } from './node/machine.ts'
 import { NodeReporter } from './node/node.ts'
 import { allocatableOf } from './node/status.ts'
@@ -18,6 +21,7 @@ import { Pods } from './pods/pods.ts'
 import { Probes } from './probes/probes.ts'
 import { createCriRuntime } from './runtime/cri.ts'
 import type { Runtime } from './runtime/runtime.ts'
+import { KubeletServer } from './server/server.ts'
 import { createTokenSource } from './volumes/tokens.ts'
 import { Volumes } from './volumes/volumes.ts'
 
@@ -38,10 +42,21 @@ export interface KubeletOptions {
   readonly dnsServers?: readonly string[]
   readonly clusterDomain?: string
   readonly resolvConf?: string
+  /** The kubelet's own API; absent: it has none. */
+  readonly server?: KubeletServerSettings
   readonly port?: number
   readonly podsMax?: number
   readonly clock?: Clock
   readonly log?: Log
+}
+
+export interface KubeletServerSettings {
+  /** The address to listen on; `::` for all of both families. */
+  readonly host: string
+  /** PEM of the authority whose client certificates are believed: the cluster's. */
+  readonly clientAuthority: string
+  /** The serving certificate is asked for, kept and renewed here, the client certificate too. */
+  readonly certificates: NodeCertificates
 }
 
 /** Upstream's maxPods. */
@@ -130,8 +145,51 @@ async function runKubelet(options: KubeletOptions, signal: AbortSignal): Promise
   scope.start((s) => reporter.run(s))
   scope.start((s) => reporter.keepLease(s))
   log.info({ node: nodeName }, 'node is reported')
+
+  scope.start((s) => rotateLogs({ runtime, clock, log }, s))
+  if (options.server) {
+    const settings = options.server
+    scope.start(async (s) => {
+      await Promise.race([reporter.reported, aborted(s)])
+      await serve(settings, { client, runtime, pods, clock, log, nodeName, port }, s)
+    })
+  }
   await scope.done()
 }
+
+/** The kubelet's API, once the API server has signed a certificate for it; with the certificates' renewal. */
+async function serve(
+  { host, clientAuthority, certificates }: KubeletServerSettings,
+  parts: {
+    readonly client: Client
+    readonly runtime: Runtime
+    readonly pods: Pods
+    readonly clock: Clock
+    readonly log: Log
+    readonly nodeName: string
+    readonly port: number
+  },
+  signal: AbortSignal,
+): Promise<void> {
+  const { client, runtime, pods, clock, log, nodeName, port } = parts
+  await certificates.ensure('server', client, signal)
+  const certificate = certificates.get('server')
+  if (certificate === undefined) throw new Error('the serving certificate is gone')
+  const options = { host, port, certificate, clientAuthority, nodeName, client, runtime, pods, clock, log }
+  const server = new KubeletServer(options)
+  certificates.onChange((purpose) => {
+    const renewed = certificates.get('server')
+    if (purpose === 'server' && renewed !== undefined) server.renew(renewed)
+  })
+  await Promise.all([server.run(signal), certificates.run(client, signal)])
+}
+
+/** Settles only when the signal aborts. */
+const aborted = (signal: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => {
+    if (signal.aborted) return reject(signal.reason)
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
 
 /** Waits for the runtime: containerd may still be starting. */
 async function versionOf(runtime: Runtime, log: Log, clock: Clock, signal: AbortSignal) {
@@ -141,10 +199,7 @@ async function versionOf(runtime: Runtime, log: Log, clock: Clock, signal: Abort
     } catch (error) {
       if (signal.aborted) throw error
       if (waitMs === 640) log.warn({ err: error }, 'the container runtime does not answer yet')
-      await new Promise<void>((resolve) => {
-        const cancel = clock.schedule(waitMs, resolve)
-        signal.addEventListener('abort', () => (cancel(), resolve()), { once: true })
-      })
+      await delay(waitMs, signal, clock)
     }
   }
 }

@@ -86,7 +86,7 @@ export async function startContainerd(): Promise<TestContainerd> {
       await ended
       killCgroup(cgroups, cgroup)
       for (const target of mountsBelow(dir)) unmount(target)
-      await eventually(() => (removeCgroup(cgroups, cgroup), true))
+      await eventually(() => removeCgroup(cgroups, cgroup))
       rmSync(dir, { recursive: true, force: true })
     }
   }

@@ -45,6 +45,7 @@ export class NodeReporter {
   #node: Node | undefined
   #written = ''
   #writtenAt = 0
+  readonly #reported = Promise.withResolvers<void>()
 
   constructor(options: NodeOptions) {
     this.#options = options
@@ -53,6 +54,11 @@ export class NodeReporter {
   /** As last seen. */
   get node(): Node | undefined {
     return this.#node
+  }
+
+  /** Resolves when the API server has the node with its addresses: what it signs for them depends on that. */
+  get reported(): Promise<void> {
+    return this.#reported.promise
   }
 
   /** Registers the node and keeps its status until `signal` aborts. */
@@ -96,7 +102,8 @@ export class NodeReporter {
 
   async #report(signal: AbortSignal): Promise<boolean> {
     const { client, name, clock } = this.#options
-    const node = (this.#node ??= await this.#register(signal))
+    const node = this.#node ?? (await this.#register(signal))
+    this.#node = node
     const status = await this.#look(node.status, signal)
     const ready = status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true
     const words = fingerprint(status)
@@ -106,6 +113,7 @@ export class NodeReporter {
       this.#node = await client.patch(nodes, { name }, 'strategic', { status }, { subresource: 'status', signal })
       this.#written = words
       this.#writtenAt = now
+      this.#reported.resolve()
     }
     return ready
   }

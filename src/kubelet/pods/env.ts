@@ -37,7 +37,7 @@ export function environmentOf(pod: Pod, container: Container, sources: EnvSource
   const env = serviceEnv(pod, sources.services)
   addFrom(env, pod, container, sources)
   for (const variable of container.env ?? []) {
-    const value = valueOf(variable, pod, container, sources, env)
+    const value = variableValue(variable, pod, container, sources, env)
     if (value !== undefined) env.set(variable.name, value)
   }
   return env
@@ -69,7 +69,7 @@ function addFrom(env: Map<string, string>, pod: Pod, container: Container, { con
 
 const decode = (base64: string): string => Buffer.from(base64, 'base64').toString('utf8')
 
-function valueOf(
+function variableValue(
   { value, valueFrom }: EnvVar,
   pod: Pod,
   container: Container,

@@ -1,6 +1,7 @@
 import type { Pod, PodStatus } from '#api/gen/core-v1.ts'
 import { pods } from '#api/gen/resources.ts'
 import { isStatus } from '#api/meta/status.ts'
+import { delay } from '#base/async/delay.ts'
 import { isAbort, Scope } from '#base/async/scope.ts'
 import type { Log } from '#base/log/log.ts'
 import { watchEmptied } from '#kernel/inotify.ts'
@@ -248,10 +249,7 @@ export class PodWorker {
         if (signal.aborted || isAbort(error)) return
         this.#log.warn({ err: error, action: action.do }, 'a pod action failed')
         // At once again would be a storm: the key stays taken for a moment.
-        await new Promise<void>((resolve) => {
-          const cancel = this.#context.clock.schedule(failedActionMs, resolve)
-          signal.addEventListener('abort', () => (cancel(), resolve()), { once: true })
-        })
+        await delay(failedActionMs, signal, this.#context.clock).catch(() => {})
       } finally {
         memory.finish(key)
         this.wake()
@@ -301,7 +299,10 @@ export class PodWorker {
       return
     }
     const later = this.#quietUntil(now, memory.busy)
-    if (later > now) return this.#wakeAt(later)
+    if (later > now) {
+      this.#wakeAt(later)
+      return
+    }
     this.#publishing = true
     scope.start(async (signal) => {
       try {
