@@ -4,11 +4,21 @@ import type { AddressInfo } from 'node:net'
 import { MessageChannel } from 'node:worker_threads'
 import test from 'ava'
 import type { ConfigMap, Event, Pod } from '#api/gen/core-v1.ts'
-import { configMaps, events, leases, pods } from '#api/gen/resources.ts'
+import {
+  configMaps,
+  deployments,
+  events,
+  leases,
+  namespaces,
+  nodes,
+  pods,
+  serviceAccounts,
+} from '#api/gen/resources.ts'
 import { isStatus, type StatusError, serviceUnavailable } from '#api/meta/status.ts'
 import type { ApiHandler, ApiRequest } from '#api/wire.ts'
 import { Scope } from '#base/async/scope.ts'
 import { FakeClock } from '#base/clock.ts'
+import { clientConformance } from './conformance.ts'
 import { EventRecorder } from './events.ts'
 import { eventually } from './eventually.ts'
 import { FakeClient } from './fake.ts'
@@ -437,3 +447,9 @@ test('keepLease() makes the lease, renews it, and makes it again when it is gone
   })
   t.pass()
 })
+
+const serves = [configMaps, deployments, namespaces, nodes, pods, serviceAccounts]
+for (const { name, run } of clientConformance)
+  test(`the fake: ${name}`, async (t) => {
+    await t.notThrowsAsync(run(new FakeClient({ serves })))
+  })

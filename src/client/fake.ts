@@ -129,13 +129,20 @@ export class FakeClient implements Client {
     this.storage.remove(resource, this.#find(resource, key))
   }
 
-  async get<K extends KubeObject>(resource: Resource<K>, key: ObjectKey): Promise<K> {
-    this.#check('get', resource, '', formatKey(key))
+  async get<K extends KubeObject>(
+    resource: Resource<K>,
+    key: ObjectKey,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<K> {
+    this.#check('get', resource, '', formatKey(key), undefined, options.signal)
     return structuredClone(this.#find(resource, key)) as K
   }
 
-  async list<K extends KubeObject>(resource: Resource<K>, options: ListOptions = {}): Promise<KubeList<K>> {
-    this.#check('list', resource, '', '')
+  async list<K extends KubeObject>(
+    resource: Resource<K>,
+    options: ListOptions & { readonly signal?: AbortSignal } = {},
+  ): Promise<KubeList<K>> {
+    this.#check('list', resource, '', '', undefined, options.signal)
     const all = [...this.storage.all(resource).values()]
       .filter((o) => this.#matches(o, options))
       .toSorted((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
@@ -155,7 +162,7 @@ export class FakeClient implements Client {
   }
 
   async *watch<K extends KubeObject>(resource: Resource<K>, options: WatchOptions): AsyncGenerator<WatchEvent<K>> {
-    this.#check('watch', resource, '', '')
+    this.#check('watch', resource, '', '', undefined, options.signal)
     const initial = options.sendInitialEvents === true
     if (initial && this.#options.watchList === false)
       throw invalid('meta.k8s.io', 'ListOptions', '', [
@@ -175,7 +182,7 @@ export class FakeClient implements Client {
   async create<K extends KubeObject>(resource: Resource<K>, draft: Draft<K>, options: WriteOptions = {}): Promise<K> {
     const { namespace, name = '' } = draft.metadata
     const body = structuredClone(draft) as unknown as KubeObject & { status?: unknown }
-    const call = this.#check('create', resource, '', formatKey({ namespace, name }), body)
+    const call = this.#check('create', resource, '', formatKey({ namespace, name }), body, options.signal)
     for (const answer of this.#answers) {
       const answered = answer({ ...call, body })
       if (answered !== undefined) return answered as K
@@ -200,8 +207,9 @@ export class FakeClient implements Client {
     key: ObjectKey,
     subresource: string,
     body: Draft<B>,
+    options: WriteOptions = {},
   ): Promise<B> {
-    const call = this.#check('create', resource, subresource, formatKey(key), body)
+    const call = this.#check('create', resource, subresource, formatKey(key), body, options.signal)
     for (const answer of this.#answers) {
       const answered = answer({ ...call, body: body as unknown as KubeObject })
       if (answered !== undefined) return answered as B
@@ -225,7 +233,7 @@ export class FakeClient implements Client {
   }
 
   async update<K extends KubeObject>(resource: Resource<K>, object: K, options: WriteOptions = {}): Promise<K> {
-    this.#check('update', resource, options.subresource ?? '', keyOf(object), object)
+    this.#check('update', resource, options.subresource ?? '', keyOf(object), object, options.signal)
     return this.#update(resource, structuredClone(object), options)
   }
 
@@ -236,20 +244,28 @@ export class FakeClient implements Client {
     patch: unknown,
     options: WriteOptions = {},
   ): Promise<K> {
-    this.#check('patch', resource, options.subresource ?? '', formatKey(key), patch)
+    this.#check('patch', resource, options.subresource ?? '', formatKey(key), patch, options.signal)
     const old = structuredClone(this.#find(resource, key))
     const next = patched(resource, old, type, patch)
     return this.#update(resource, structuredClone(next) as K, options)
   }
 
-  async delete(resource: Resource, key: ObjectKey, options: Partial<DeleteOptions> = {}): Promise<void> {
-    const { signal: _, ...body } = options as Partial<DeleteOptions> & { signal?: AbortSignal }
-    this.#check('delete', resource, '', formatKey(key), body)
+  async delete(
+    resource: Resource,
+    key: ObjectKey,
+    options: Partial<DeleteOptions> & { readonly signal?: AbortSignal } = {},
+  ): Promise<void> {
+    const { signal, ...body } = options
+    this.#check('delete', resource, '', formatKey(key), body, signal)
     this.#delete(resource, key, options)
   }
 
-  async deleteCollection(resource: Resource, options: ListOptions & Partial<DeleteOptions>): Promise<void> {
-    this.#check('deletecollection', resource, '', options.namespace ?? '', options)
+  async deleteCollection(
+    resource: Resource,
+    options: ListOptions & Partial<DeleteOptions> & { readonly signal?: AbortSignal },
+  ): Promise<void> {
+    const { signal, ...body } = options
+    this.#check('deletecollection', resource, '', options.namespace ?? '', body, signal)
     for (const object of [...this.storage.all(resource).values()])
       if (this.#matches(object, options)) this.#delete(resource, object.metadata, options)
   }
@@ -270,7 +286,15 @@ export class FakeClient implements Client {
     throw notFound({ group: '', resource: 'path' }, path)
   }
 
-  #check(verb: FakeCall['verb'], resource: Resource, subresource: string, key: string, body?: unknown): FakeCall {
+  #check(
+    verb: FakeCall['verb'],
+    resource: Resource,
+    subresource: string,
+    key: string,
+    body: unknown,
+    signal: AbortSignal | undefined,
+  ): FakeCall {
+    signal?.throwIfAborted()
     const call: FakeCall = {
       user: this.user,
       verb,
