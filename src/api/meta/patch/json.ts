@@ -7,15 +7,18 @@ const operationsMax = 10_000
 /** Sum of the bytes that copy operations may add, so that a few lines cannot grow an object without bound. */
 const copyBytesMax = 3 * 1024 * 1024
 
-/** The one answer upstream gives to a patch that cannot be applied; the cause says what it was. */
+/** The one answer upstream gives to a JSON patch that does not apply; what it was is only in the error's cause. */
 export function patchRejected(detail: string): StatusError {
-  return new StatusError({
-    status: 'Failure',
-    code: 422,
-    reason: 'Invalid',
-    message: 'the server rejected our request due to an error in our request',
-    details: { causes: [{ message: detail }] },
-  })
+  return new StatusError(
+    {
+      status: 'Failure',
+      code: 422,
+      reason: 'Invalid',
+      message: 'the server rejected our request due to an error in our request',
+      details: {},
+    },
+    { cause: new Error(detail) },
+  )
 }
 
 interface Operation {

@@ -1,6 +1,5 @@
 import { type Field, findMessage, type Message } from '../../schema/table.ts'
-import { badRequest } from '../status.ts'
-import { patchRejected } from './json.ts'
+import { badRequest, StatusError } from '../status.ts'
 import { isObject, type JsonObject, setOwn } from './merge.ts'
 
 /**
@@ -8,6 +7,10 @@ import { isObject, type JsonObject, setOwn } from './merge.ts'
  * (`$patch`, `$retainKeys`, `$setElementOrder/f`, `$deleteFromPrimitiveList/f`). Behaviour as upstream's
  * apimachinery util/strategicpatch; order of merged lists included, because kubectl apply relies on it.
  */
+
+/** A patch that reads well and does not fit the object. */
+const patchRejected = (message: string): StatusError =>
+  new StatusError({ status: 'Failure', code: 422, reason: 'Invalid', message, details: {} })
 
 const directive = '$patch'
 const retainKeys = '$retainKeys'
