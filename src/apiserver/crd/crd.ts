@@ -202,7 +202,8 @@ export class CustomResources {
         copy.status = status(copy, formatTime(clock.now()))
         const others = (copy.metadata.finalizers ?? []).filter((f) => f !== cleanupFinalizer)
         const isGoing = copy.metadata.deletionTimestamp !== undefined
-        if (withoutFinalizer) copy.metadata.finalizers = others
+        if (withoutFinalizer && others.length > 0) copy.metadata.finalizers = others
+        else if (withoutFinalizer) delete copy.metadata.finalizers
         else if (!isGoing) copy.metadata.finalizers = [...others, cleanupFinalizer]
         return JSON.stringify([copy.status, copy.metadata.finalizers]) === before ? undefined : copy
       })
