@@ -110,7 +110,7 @@ export const readyPods =
       await informer.whenSynced(signal)
       await using scope = new Scope(signal)
       informer.onChange((pod) => {
-        if (pod === undefined || pod.status.phase === 'Running' || pod.metadata.deletionTimestamp || !isGood(pod))
+        if (pod === undefined || pod.status.phase !== 'Pending' || pod.metadata.deletionTimestamp || !isGood(pod))
           return
         const patch = { status: readyStatus(clock.now()) }
         scope.start(async () => {
