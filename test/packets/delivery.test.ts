@@ -1,5 +1,6 @@
+import { Netlink } from '#kernel/netlink/netlink.ts'
 import test from 'ava'
-import { inPod, load, onFabric, onNode, peerNames, serve, type TestPod, Topology } from './topology.ts'
+import { inPod, load, onFabric, onNode, serve, type TestPod, Topology } from './topology.ts'
 
 /** Root, a kernel of 6.8 or later, clang: `node scripts/test.js` says so where one is missing. */
 let topology: Topology
@@ -37,3 +38,62 @@ for (const family of families) {
     t.true((await load(inPod(a), 'stream', far[family], port)) > 0)
   })
 }
+
+for (const [index, family] of families.entries()) {
+  test(`a node and its pod talk, both ways (${family})`, async (t) => {
+    const node = topology.node(1)
+    const address = node.addresses[index] ?? ''
+    {
+      await using _ = await serve(inPod(b), b[family], port + 1)
+      t.true((await load(onNode(topology, node), 'crr', b[family], port + 1)) > 0)
+    }
+    await using _ = await serve(onNode(topology, node), address, port + 1)
+    t.true((await load(inPod(a), 'crr', address, port + 1)) > 0)
+  })
+
+  test(`a node and another node's pod talk, both ways (${family})`, async (t) => {
+    const node = topology.node(1)
+    const address = node.addresses[index] ?? ''
+    {
+      await using _ = await serve(inPod(far), far[family], port + 2)
+      t.true((await load(onNode(topology, node), 'crr', far[family], port + 2)) > 0)
+    }
+    await using _ = await serve(onNode(topology, node), address, port + 2)
+    t.true((await load(inPod(far), 'crr', address, port + 2)) > 0)
+  })
+
+  test(`the fabric and a pod talk, both ways, with the node answering for the pod's address (${family})`, async (t) => {
+    const address = ['172.30.0.1', 'fd00:172:30::1'][index] ?? ''
+    {
+      await using _ = await serve(inPod(far), far[family], port + 3)
+      t.true((await load(onFabric(topology), 'crr', far[family], port + 3)) > 0)
+    }
+    await using _ = await serve(onFabric(topology), address, port + 3)
+    t.true((await load(inPod(a), 'crr', address, port + 3)) > 0)
+  })
+
+  test(`a pod that asks who its gateway is gets an answer (${family})`, async (t) => {
+    const pod = await topology.node(2).addPod()
+    await using _ = await serve(onNode(topology, topology.node(2)), topology.node(2).addresses[index] ?? '', port + 4)
+    using inside = Netlink.open(pod.namespace)
+    await inside.removeNeighbour(family === 'v4' ? '169.254.1.1' : 'fe80::1', pod.namespace.ifindex('eth0'))
+    t.true((await load(inPod(pod), 'crr', topology.node(2).addresses[index] ?? '', port + 4)) > 0)
+  })
+}
+
+test('nothing answers at an address of the pod network that no pod has', async (t) => {
+  await t.throwsAsync(load(inPod(a), 'crr', '10.244.2.250', port), { message: /EHOSTUNREACH/ })
+  await t.throwsAsync(load(inPod(a), 'crr', 'fd00:10:244:2::250', port), { message: /EHOSTUNREACH|ENETUNREACH|EACCES/ })
+})
+
+test('traffic survives without segmentation and checksum offloads', async (t) => {
+  const plain = await topology.node(1).addPod()
+  plain.namespace.setOffloads('eth0', 'off')
+  await using _ = await serve(inPod(plain), plain.v4, port)
+  await using __ = await serve(inPod(plain), plain.v6, port)
+  for (const from of [a, far]) {
+    for (const address of [plain.v4, plain.v6]) t.true((await load(inPod(from), 'stream', address, port)) > 0)
+  }
+  await using ___ = await serve(inPod(far), far.v6, port + 5)
+  t.true((await load(inPod(plain), 'stream', far.v6, port + 5)) > 0)
+})

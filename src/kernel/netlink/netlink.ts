@@ -263,6 +263,18 @@ export class Netlink implements Disposable {
       ),
     )
   }
+
+  /** Nothing to do is fine. */
+  async removeNeighbour(address: string, deviceIndex: number): Promise<void> {
+    const dst = addressBytes(address)
+    try {
+      await this.#request(`remove neighbour ${address} of device ${deviceIndex}`, () =>
+        this.#socket.delNeighbor({ family: familyOf(dst), ifindex: deviceIndex }, { dst }, { timeout: answerWithinMs }),
+      )
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error
+    }
+  }
 }
 
 function routeMessage(route: Route): { data: rt.Route; attrs: rt.RouteAttrs } {

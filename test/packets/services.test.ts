@@ -1,0 +1,114 @@
+import test from 'ava'
+import type { Service } from '#datapath/datapath.ts'
+import { inPod, load, onFabric, onNode, peerNames, serve, type TestPod, type TestServer, Topology } from './topology.ts'
+
+let topology: Topology
+let client: TestPod
+let near: TestPod
+let far: TestPod
+const servers: TestServer[] = []
+const targetPort = 8080
+const vip = { v4: '10.96.0.10', v6: 'fd00:10:96::10' }
+
+/** One Service for both protocols of an address. */
+const both = (address: string, port: number, backends: readonly string[], backendPort = targetPort): Service[] =>
+  (['TCP', 'UDP'] as const).map((protocol) => ({
+    frontend: { address, port, protocol },
+    backends: backends.map((b) => ({ address: b, port: backendPort, protocol })),
+  }))
+
+test.before(async () => {
+  topology = await Topology.create({ label: 's' })
+  client = await topology.node(1).addPod()
+  near = await topology.node(1).addPod()
+  far = await topology.node(2).addPod()
+  for (const pod of [near, far])
+    for (const address of [pod.v4, pod.v6]) servers.push(await serve(inPod(pod), address, targetPort))
+  for (const node of topology.nodes) {
+    node.datapath.changeServices(
+      [...both(vip.v4, 80, [near.v4, far.v4]), ...both(vip.v6, 80, [near.v6, far.v6]), ...both('10.96.0.11', 80, [])],
+      [],
+    )
+  }
+})
+test.after.always(async () => {
+  for (const server of servers) await server[Symbol.asyncDispose]()
+  await topology?.[Symbol.asyncDispose]()
+})
+
+for (const family of ['v4', 'v6'] as const) {
+  test(`a pod reaches a Service by TCP and UDP, and is told the name that it used (${family})`, async (t) => {
+    for (const mode of ['rr', 'crr', 'urr', 'stream'] as const)
+      t.true((await load(inPod(client), mode, vip[family], 80)) > 0)
+    const name = `${vip[family]} 80`
+    t.deepEqual(await peerNames(inPod(client), vip[family], 80), { tcp: name, udp: name, 'connected-udp': name })
+  })
+
+  test(`a process of the node, and a pod that is its own backend, reach the Service (${family})`, async (t) => {
+    t.true((await load(onNode(topology, topology.node(1)), 'crr', vip[family], 80)) > 0)
+    t.true((await load(inPod(near), 'crr', vip[family], 80)) > 0)
+    t.true((await load(inPod(far), 'urr', vip[family], 80)) > 0)
+  })
+}
+
+test('an IPv6 socket reaches an IPv4 Service by its mapped address', async (t) => {
+  t.is((await peerNames(inPod(client), '::ffff:10.96.0.10', 80)).tcp, '::ffff:10.96.0.10 80')
+})
+
+test('a Service without endpoints, and a port that a Service does not have, refuse at once', async (t) => {
+  for (const mode of ['crr', 'urr'] as const) {
+    await t.throwsAsync(load(inPod(client), mode, '10.96.0.11', 80), { message: /connect: ECONNREFUSED/ })
+    await t.throwsAsync(load(inPod(client), mode, '10.96.0.10', 81), { message: /connect: ECONNREFUSED/ })
+    await t.throwsAsync(load(inPod(client), mode, 'fd00:10:96::77', 80), { message: /connect: ECONNREFUSED/ })
+  }
+})
+
+test('processes outside the node are not touched', async (t) => {
+  await t.throwsAsync(load(onFabric(topology), 'crr', vip.v4, 80), { message: /ENETUNREACH/ })
+})
+
+test('connections spread over the backends, and a backend that is taken away gets none', async (t) => {
+  const { datapath } = topology.node(1)
+  const [tcp] = both('10.96.0.20', 80, [near.v4, far.v4])
+  const [alone] = both('10.96.0.20', 80, [far.v4])
+  if (tcp === undefined || alone === undefined) throw new Error('unreachable')
+  const forwarded = (): number =>
+    datapath.counters().find((c) => c.reason === 'Forwarded' && c.direction === 'INGRESS')?.packets ?? 0
+  datapath.changeServices([tcp], [])
+  // Replies of the far backend come in by the uplink; those of the near one do not.
+  const before = forwarded()
+  const rate = await load(inPod(client), 'crr', '10.96.0.20', 80, 50)
+  const some = forwarded() - before
+  t.true(some > 0 && some < rate * 0.05 * 8, `${some} packets from the far backend at ${rate}/s`)
+  datapath.changeServices([alone], [])
+  t.deepEqual(
+    datapath.services().find((s) => s.frontend.address === '10.96.0.20'),
+    alone,
+  )
+  t.true((await load(inPod(client), 'crr', '10.96.0.20', 80)) > 0)
+  datapath.changeServices([], [alone.frontend])
+  await t.throwsAsync(load(inPod(client), 'crr', '10.96.0.20', 80), { message: /ECONNREFUSED/ })
+})
+
+test('ten thousand Services are written in a moment, one more in less, and all are gone again', (t) => {
+  const { datapath } = topology.node(2)
+  const before = datapath.services().length
+  const many = Array.from({ length: 10_000 }, (_, i): Service => {
+    const backend = (n: number) => ({ address: `10.244.1.${1 + ((i + n) % 250)}`, port: 1000 + n, protocol: 'TCP' as const })
+    return {
+      frontend: { address: `10.96.${16 + (i >> 8)}.${i & 255}`, port: 80, protocol: 'TCP' },
+      backends: [backend(0), backend(1), backend(2)],
+    }
+  })
+  const start = performance.now()
+  datapath.changeServices(many, [])
+  const all = performance.now() - start
+  t.is(datapath.services().length, before + 10_000)
+  datapath.changeServices(
+    [],
+    many.map((s) => s.frontend),
+  )
+  t.is(datapath.services().length, before)
+  t.true(all < 1_000, `${all.toFixed(0)} ms`)
+  t.log(`10,000 Services in ${all.toFixed(0)} ms`)
+})
