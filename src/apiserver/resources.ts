@@ -190,7 +190,7 @@ export class Resources {
       clock: registry.clock,
       observer: observe(group, version, resource),
     })
-    return { status: 200, headers: { 'content-type': encoding.contentType }, body: new WatchBody(watch) }
+    return { status: 200, headers: { 'content-type': encoding.contentType }, body: new WatchBody(watch, request) }
   }
 
   async #create(call: ResourceCall, served: Served): Promise<ApiResponse> {

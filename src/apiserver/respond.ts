@@ -1,6 +1,6 @@
 import { stringify } from 'yaml'
 import type { StatusError } from '#api/meta/status.ts'
-import type { ApiResponse } from '#api/wire.ts'
+import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 import type { Sink, Watch } from './watch/watch.ts'
 
 /** Long answers that exist already, as the pieces they are made of. */
@@ -21,11 +21,13 @@ export class Pieces implements AsyncIterable<Uint8Array> {
 /** Bytes that a reader in this process may leave unread before its watch waits. */
 const unreadBytesMax = 256 * 1024
 
-/** A watch as a body. The listener gives it a sink; others iterate. */
+/** A watch as a body. The listener gives it a sink; others iterate, and it ends when their request is aborted. */
 export class WatchBody implements AsyncIterable<Uint8Array> {
   readonly watch: Watch
-  constructor(watch: Watch) {
+  readonly #request: Pick<ApiRequest, 'signal'>
+  constructor(watch: Watch, request: Pick<ApiRequest, 'signal'>) {
     this.watch = watch
+    this.#request = request
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
@@ -45,7 +47,11 @@ export class WatchBody implements AsyncIterable<Uint8Array> {
         wake()
       },
     }
+    const { signal } = this.#request
+    const stop = (): void => this.watch.stop()
     this.watch.start(sink)
+    if (signal.aborted) stop()
+    signal.addEventListener('abort', stop, { once: true })
     try {
       for (;;) {
         while (unread.length > 0) {
@@ -61,6 +67,7 @@ export class WatchBody implements AsyncIterable<Uint8Array> {
         })
       }
     } finally {
+      signal.removeEventListener('abort', stop)
       this.watch.stop()
     }
   }

@@ -293,7 +293,9 @@ export const clientConformance: readonly ConformanceCase[] = [
 
   conforms('a pod is bound once, given its grace, and gone when its node says so', async ({ client, namespace }) => {
     const node = `${namespace}-node`
-    await client.create(nodes, { metadata: { name: node } })
+    const podCIDR = `10.250.${serial}.0/24`
+    const podCIDRs = [podCIDR, `fd00:10:250:${serial}::/64`]
+    await client.create(nodes, { metadata: { name: node }, spec: { podCIDR, podCIDRs } })
     const pod = await client.create<Pod>(pods, { metadata: { namespace, name: 'p' }, spec: podSpec })
     assert.equal(pod.status.phase, 'Pending')
     const target = { apiVersion: 'v1', kind: 'Node', name: node }
