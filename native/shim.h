@@ -128,6 +128,13 @@ WEFT_API int weft_ifindex(int netns, const char *name);
 /* Checksum, segmentation and receive offloads of a device, on or off (tests). */
 WEFT_API int weft_offloads(int netns, const char *device, int on);
 
+/* ---- probes: 0, or why not ---- */
+
+WEFT_API int weft_probe_tcx(void);
+/* A device kind of rtnetlink: `netkit`, `vxlan`. */
+WEFT_API int weft_probe_device(const char *kind);
+WEFT_API int weft_probe_map(uint32_t type);
+
 WEFT_API int weft_close(int fd);
 
 #endif

@@ -169,6 +169,9 @@ export const ifindexOf = bind<(netns: number, name: string) => number>('int weft
 export const offloads = bind<(netns: number, device: string, on: number) => number>(
   'int weft_offloads(int, const char *, int)',
 )
+export const probeTcx = bind<() => number>('int weft_probe_tcx()')
+export const probeDevice = bind<(kind: string) => number>('int weft_probe_device(const char *)')
+export const probeMap = bind<(type: number) => number>('int weft_probe_map(uint32_t)')
 export const close = bind<(fd: number) => number>('int weft_close(int)')
 
 /** Sizes that koffi computed for the structs, for a test to hold against the C compiler's. */
