@@ -120,7 +120,7 @@ async function ensurePolicy(registry: Registry): Promise<void> {
     resource: Resource<R>,
     wanted: readonly R[],
   ) => {
-    for (const role of wanted) {
+    const one = async (role: R): Promise<void> => {
       const { namespace = '', name } = role.metadata
       const present = registry.get(resource, namespace, name)
       if (present === undefined) await ensure(registry, resource, role)
@@ -128,19 +128,26 @@ async function ensurePolicy(registry: Registry): Promise<void> {
         await registry.change(resource, namespace, name, serverItself, (copy) => reconcileRole(copy, role))
       }
     }
+    // Together, so that they share the store's flushes to disk.
+    await Promise.all(wanted.map(one))
   }
   const ensureBindings = async <B extends Parameters<typeof reconcileBinding>[0]>(
     resource: Resource<B>,
     wanted: readonly B[],
   ) => {
-    for (const binding of wanted) {
+    const one = async (binding: B): Promise<void> => {
       const { namespace = '', name } = binding.metadata
       const present = registry.get(resource, namespace, name)
       const plan = present && reconcileBinding(present, binding)
       if (plan?.do === 'replace') await registry.delete(resource, namespace, name)
       if (plan === undefined || plan.do === 'replace') await ensure(registry, resource, binding)
-      if (plan?.do === 'write') await registry.change(resource, namespace, name, serverItself, () => plan.next)
+      if (plan?.do !== 'write') return
+      await registry.change(resource, namespace, name, serverItself, (copy) => {
+        const again = reconcileBinding(copy, binding)
+        return again.do === 'write' ? again.next : undefined
+      })
     }
+    await Promise.all(wanted.map(one))
   }
   await ensureRoles(resources.clusterRoles, policy.clusterRoles)
   await ensureBindings(resources.clusterRoleBindings, policy.clusterRoleBindings)
@@ -184,6 +191,7 @@ async function keepFields<K extends KubeObject>(
   await registry.change(resource, namespace, name, serverItself, (copy) => {
     if (!differs(copy)) return undefined
     for (const field of fields) copy[field] = structuredClone(wanted[field])
+    if (copy.metadata.generation !== undefined) copy.metadata.generation++
     return copy
   })
 }

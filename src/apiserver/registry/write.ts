@@ -163,7 +163,8 @@ export class Writer {
 
   /**
    * A change by the server itself, in any part of the object: bindings, addresses. It passes neither admission nor the
-   * kind's rules for clients, and is tried again when another write comes between.
+   * kind's rules for clients, and is tried again when another write comes between. `generation` counts what clients
+   * ask for, so it stays: a pod that is bound is still at its first.
    */
   async change(
     served: Served,
@@ -177,9 +178,6 @@ export class Writer {
       if (item === undefined) throw notFound(served.definition.resource, name)
       const next = change(served.copyOf(item))
       if (next === undefined || sameJson(next, served.read(item))) return { item, written: false }
-      if (served.definition.hasGeneration && !sameBeyondStatus(next, served.read(item))) {
-        next.metadata.generation = (next.metadata.generation ?? 0) + 1
-      }
       try {
         // The last finalizer of a deleted object may be the server's own.
         if (mayGo(next)) return await this.delete(served, item, context)
@@ -237,6 +235,8 @@ export class Writer {
     const request: AdmissionRequest = { attributes, operation, object, old, dryRun, warn: (text) => context.warn(text) }
     let outcome: 'written' | 'failed' = 'failed'
     try {
+      const waiting = admission?.prepare?.(request)
+      if (waiting) await waiting
       admission?.mutate(request)
       const write = await check()
       admission?.validate(request)
