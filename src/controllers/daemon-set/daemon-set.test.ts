@@ -1,8 +1,7 @@
 import test from 'ava'
 import type { DaemonSet } from '#api/gen/apps-v1.ts'
 import type { Node, Pod, Taint } from '#api/gen/core-v1.ts'
-import { FakeClient } from '#client/fake.ts'
-import { template } from '../workload/scenario.ts'
+import { fakeFactory, template } from '../workload/scenario.ts'
 import { Failures } from './failures.ts'
 import { planHistory, surplusRevisions } from './history.ts'
 import { eligibilityFor, targetOf, templateFor } from './nodes.ts'
@@ -171,6 +170,6 @@ test('Failures doubles the pause', (t) => {
 
 for (const { name, run } of daemonSetScenarios) {
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })
 }

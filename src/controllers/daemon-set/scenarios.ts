@@ -7,6 +7,8 @@ import { readyPods, type Scenario, scenario, template, type World } from '../wor
 import { daemonSetController } from './daemon-set.ts'
 import { targetOf } from './nodes.ts'
 
+const daemonSetLoop = { account: 'daemon-set-controller', create: daemonSetController }
+
 const daemon = (extra: Partial<DaemonSet['spec']> = {}): Draft<DaemonSet> => ({
   metadata: { name: 'agent' },
   spec: {
@@ -59,7 +61,7 @@ function daemonScenario(
   body: (world: World, names: string[]) => Promise<void>,
   nodeNames: readonly string[] = ['n1', 'n2', 'n3'],
 ): Scenario {
-  return scenario(name, [daemonSetController, readyPods()], async (world) => {
+  return scenario(name, [daemonSetLoop, readyPods()], async (world) => {
     const names = await addNodes(world, nodeNames)
     try {
       await body(world, names)

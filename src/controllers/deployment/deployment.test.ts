@@ -1,7 +1,6 @@
 import test from 'ava'
 import type { Deployment, ReplicaSet } from '#api/gen/apps-v1.ts'
-import { FakeClient } from '#client/fake.ts'
-import { template } from '../workload/scenario.ts'
+import { fakeFactory, template } from '../workload/scenario.ts'
 import { sameTemplate, templateHash } from '../workload/template.ts'
 import { hashLabel } from './names.ts'
 import { planDeployment } from './plan.ts'
@@ -109,6 +108,6 @@ test('templateHash() and sameTemplate() see through spellings of the same', (t) 
 
 for (const { name, run } of deploymentScenarios) {
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })
 }

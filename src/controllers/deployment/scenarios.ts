@@ -7,6 +7,9 @@ import { replicaSetController } from '../replica-set/replica-set.ts'
 import { readyPods, scenario, template, type World } from '../workload/scenario.ts'
 import { deploymentController } from './deployment.ts'
 
+const deploymentLoop = { account: 'deployment-controller', create: deploymentController }
+const replicaSetLoop = { account: 'replicaset-controller', create: replicaSetController }
+
 const web = (replicas: number, extra: Partial<Deployment['spec']> = {}): Draft<Deployment> => ({
   metadata: { name: 'web' },
   spec: {
@@ -20,7 +23,7 @@ const web = (replicas: number, extra: Partial<Deployment['spec']> = {}): Draft<D
   },
 })
 
-const loops = [deploymentController, replicaSetController]
+const loops = [deploymentLoop, replicaSetLoop]
 const isGood = ({ spec }: { spec: { containers: { image?: string }[] } }) =>
   spec.containers[0]?.image !== 'example.com/app:bad'
 

@@ -1,8 +1,8 @@
 import test from 'ava'
 import type { Pod, Service } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { FakeClient } from '#client/fake.ts'
 import { planEndpoints } from '../endpoints/plan.ts'
+import { fakeFactory } from '../workload/scenario.ts'
 import { planSlices, type View } from './plan.ts'
 import { endpointScenarios } from './scenarios.ts'
 import { TriggerTimes } from './service-pods.ts'
@@ -171,6 +171,6 @@ test('planEndpoints() ends at 1000 addresses and says so', (t) => {
 
 for (const { name, run: play } of endpointScenarios) {
   test(name, async (t) => {
-    await t.notThrowsAsync(play(async () => new FakeClient()))
+    await t.notThrowsAsync(play(fakeFactory()))
   })
 }

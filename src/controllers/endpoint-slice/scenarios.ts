@@ -8,6 +8,9 @@ import { endpointsController } from '../endpoints/endpoints.ts'
 import { readyStatus, scenario, template, type World } from '../workload/scenario.ts'
 import { endpointSliceController } from './endpoint-slice.ts'
 
+const sliceLoop = { account: 'endpointslice-controller', create: endpointSliceController }
+const endpointsLoop = { account: 'endpoint-controller', create: endpointsController }
+
 const web = (extra: Partial<Service['spec']> = {}): Draft<Service> => ({
   metadata: { name: 'web', labels: { team: 'a' } },
   spec: { selector: { app: 'web' }, ports: [{ name: 'http', port: 80, targetPort: 8080, protocol: 'TCP' }], ...extra },
@@ -53,7 +56,7 @@ const settled = (world: World, wanted: readonly string[]): Promise<readonly Endp
 export const endpointScenarios = [
   scenario(
     'a Service without pods has an empty slice and empty Endpoints',
-    [endpointSliceController, endpointsController],
+    [sliceLoop, endpointsLoop],
     async (world) => {
       await world.create(services, web())
       const [slice] = await world.until(async () => {
@@ -74,53 +77,45 @@ export const endpointScenarios = [
       await world.until(async () => assert.equal((await world.list(endpoints)).length, 0))
     },
   ),
-  scenario(
-    'endpoints follow their pods from not ready to ready to gone',
-    [endpointSliceController, endpointsController],
-    async (world) => {
-      await world.create(services, web())
-      await serving(world, 'a', '10.244.1.2', false)
-      const [slice] = await settled(world, ['10.244.1.2 not ready'])
+  scenario('endpoints follow their pods from not ready to ready to gone', [sliceLoop, endpointsLoop], async (world) => {
+    await world.create(services, web())
+    await serving(world, 'a', '10.244.1.2', false)
+    const [slice] = await settled(world, ['10.244.1.2 not ready'])
+    assert.deepEqual(
+      slice?.ports?.map(({ name, port, protocol }) => ({ name, port, protocol })),
+      [{ name: 'http', port: 8080, protocol: 'TCP' }],
+    )
+    const [endpoint] = slice?.endpoints ?? []
+    assert.equal(endpoint?.nodeName, 'node-1')
+    assert.equal(endpoint?.zone, 'z1')
+    assert.equal(endpoint?.targetRef?.name, 'a')
+    const { conditions } = readyStatus(world.clock.now())
+    await world.patch(pods, 'a', { status: { conditions } }, 'status')
+    await serving(world, 'b', '10.244.1.3')
+    const ready = await settled(world, ['10.244.1.2', '10.244.1.3'])
+    assert.equal(ready.length, 1)
+    await world.until(async () => {
+      const [subset] = (await world.get(endpoints, 'web')).subsets ?? []
       assert.deepEqual(
-        slice?.ports?.map(({ name, port, protocol }) => ({ name, port, protocol })),
-        [{ name: 'http', port: 8080, protocol: 'TCP' }],
+        subset?.addresses?.map(({ ip }) => ip),
+        ['10.244.1.2', '10.244.1.3'],
       )
-      const [endpoint] = slice?.endpoints ?? []
-      assert.equal(endpoint?.nodeName, 'node-1')
-      assert.equal(endpoint?.zone, 'z1')
-      assert.equal(endpoint?.targetRef?.name, 'a')
-      const { conditions } = readyStatus(world.clock.now())
-      await world.patch(pods, 'a', { status: { conditions } }, 'status')
-      await serving(world, 'b', '10.244.1.3')
-      const ready = await settled(world, ['10.244.1.2', '10.244.1.3'])
-      assert.equal(ready.length, 1)
-      await world.until(async () => {
-        const [subset] = (await world.get(endpoints, 'web')).subsets ?? []
-        assert.deepEqual(
-          subset?.addresses?.map(({ ip }) => ip),
-          ['10.244.1.2', '10.244.1.3'],
-        )
-      })
-      await world.client.delete(pods, { namespace: world.namespace, name: 'a' }, { gracePeriodSeconds: 0 })
-      await settled(world, ['10.244.1.3'])
-    },
-  ),
-  scenario(
-    'a pod on its way out still serves but takes nothing new',
-    [endpointSliceController, endpointsController],
-    async (world) => {
-      await world.create(services, web())
-      await serving(world, 'a', '10.244.1.2')
-      await settled(world, ['10.244.1.2'])
-      await world.client.delete(pods, { namespace: world.namespace, name: 'a' }, { gracePeriodSeconds: 30 })
-      const [slice] = await settled(world, ['10.244.1.2 not ready'])
-      assert.deepEqual(slice?.endpoints?.[0]?.conditions, { ready: false, serving: true, terminating: true })
-      await world.until(async () => assert.equal(((await world.get(endpoints, 'web')).subsets ?? []).length, 0))
-    },
-  ),
+    })
+    await world.client.delete(pods, { namespace: world.namespace, name: 'a' }, { gracePeriodSeconds: 0 })
+    await settled(world, ['10.244.1.3'])
+  }),
+  scenario('a pod on its way out still serves but takes nothing new', [sliceLoop, endpointsLoop], async (world) => {
+    await world.create(services, web())
+    await serving(world, 'a', '10.244.1.2')
+    await settled(world, ['10.244.1.2'])
+    await world.client.delete(pods, { namespace: world.namespace, name: 'a' }, { gracePeriodSeconds: 30 })
+    const [slice] = await settled(world, ['10.244.1.2 not ready'])
+    assert.deepEqual(slice?.endpoints?.[0]?.conditions, { ready: false, serving: true, terminating: true })
+    await world.until(async () => assert.equal(((await world.get(endpoints, 'web')).subsets ?? []).length, 0))
+  }),
   scenario(
     'what others do to a slice is undone, and a Service without selector is left alone',
-    [endpointSliceController, endpointsController],
+    [sliceLoop, endpointsLoop],
     async (world) => {
       await world.create(services, web())
       await serving(world, 'a', '10.244.1.2')

@@ -8,7 +8,7 @@ import { silentLog } from '#base/log/log.ts'
 import { eventually } from '#client/eventually.ts'
 import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
-import { template } from '../workload/scenario.ts'
+import { fakeFactory, template } from '../workload/scenario.ts'
 import { planNextLook, planReplicas, planStatus } from './plan.ts'
 import { leastUseful } from './rank.ts'
 import { replicaSetController } from './replica-set.ts'
@@ -157,6 +157,6 @@ test('a set whose pods are refused tries one at a time and says so', async (t) =
 
 for (const { name, run } of replicaSetScenarios) {
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })
 }

@@ -6,6 +6,8 @@ import type { Draft } from '#client/client.ts'
 import { readyPods, scenario, template, type World } from '../workload/scenario.ts'
 import { replicaSetController } from './replica-set.ts'
 
+const replicaSetLoop = { account: 'replicaset-controller', create: replicaSetController }
+
 const set = (replicas: number, extra: Partial<ReplicaSet['spec']> = {}): Draft<ReplicaSet> => ({
   metadata: { name: 'web' },
   spec: { replicas, selector: { matchLabels: { app: 'web' } }, template: template('web'), ...extra },
@@ -15,7 +17,7 @@ const alive = async ({ list }: World) => (await list(pods)).filter((p) => p.meta
 
 /** What a ReplicaSet does, seen through the API. */
 export const replicaSetScenarios = [
-  scenario('a ReplicaSet makes its pods, once', [replicaSetController, readyPods()], async (world) => {
+  scenario('a ReplicaSet makes its pods, once', [replicaSetLoop, readyPods()], async (world) => {
     await world.create(replicaSets, set(5))
     await world.until(async () => {
       const { status } = await world.get(replicaSets, 'web')
@@ -37,7 +39,7 @@ export const replicaSetScenarios = [
       assert.match(notes[0]?.message ?? '', /^Created pod: web-/)
     })
   }),
-  scenario('a ReplicaSet is scaled down and up again', [replicaSetController, readyPods()], async (world) => {
+  scenario('a ReplicaSet is scaled down and up again', [replicaSetLoop, readyPods()], async (world) => {
     await world.create(replicaSets, set(4))
     await world.until(async () => assert.equal((await world.get(replicaSets, 'web')).status.readyReplicas, 4))
     await world.patch(replicaSets, 'web', { spec: { replicas: 1 } })
@@ -49,7 +51,7 @@ export const replicaSetScenarios = [
     await world.until(async () => assert.equal((await world.get(replicaSets, 'web')).status.availableReplicas, 3))
     assert.equal((await alive(world)).length, 3)
   }),
-  scenario('a pod that is deleted or has ended is replaced', [replicaSetController], async (world) => {
+  scenario('a pod that is deleted or has ended is replaced', [replicaSetLoop], async (world) => {
     await world.create(replicaSets, set(2))
     const [first, second] = await world.until(async () => {
       const made = await alive(world)
@@ -65,24 +67,20 @@ export const replicaSetScenarios = [
       assert.equal((await world.get(replicaSets, 'web')).status.replicas, 2)
     })
   }),
-  scenario(
-    'a ReplicaSet adopts what matches and releases what no longer does',
-    [replicaSetController],
-    async (world) => {
-      await world.create(pods, { metadata: { name: 'stray', labels: { app: 'web' } }, spec: template('web').spec })
-      await world.create(replicaSets, set(1))
-      await world.until(async () => assert.equal(controllerOf(await world.get(pods, 'stray'))?.name, 'web'))
-      assert.equal((await alive(world)).length, 1)
-      await world.patch(pods, 'stray', { metadata: { labels: { app: 'other' } } })
-      await world.until(async () => {
-        assert.equal(controllerOf(await world.get(pods, 'stray')), undefined)
-        assert.equal((await alive(world)).length, 2)
-      })
-    },
-  ),
+  scenario('a ReplicaSet adopts what matches and releases what no longer does', [replicaSetLoop], async (world) => {
+    await world.create(pods, { metadata: { name: 'stray', labels: { app: 'web' } }, spec: template('web').spec })
+    await world.create(replicaSets, set(1))
+    await world.until(async () => assert.equal(controllerOf(await world.get(pods, 'stray'))?.name, 'web'))
+    assert.equal((await alive(world)).length, 1)
+    await world.patch(pods, 'stray', { metadata: { labels: { app: 'other' } } })
+    await world.until(async () => {
+      assert.equal(controllerOf(await world.get(pods, 'stray')), undefined)
+      assert.equal((await alive(world)).length, 2)
+    })
+  }),
   scenario(
     'a pod counts as available when it was ready for minReadySeconds',
-    [replicaSetController, readyPods()],
+    [replicaSetLoop, readyPods()],
     async (world) => {
       await world.create(replicaSets, set(1, { minReadySeconds: 30 }))
       await world.until(async () => assert.equal((await world.get(replicaSets, 'web')).status.readyReplicas, 1))

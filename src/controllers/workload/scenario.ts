@@ -9,15 +9,17 @@ import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
 import type { Client, Draft } from '#client/client.ts'
 import { eventually } from '#client/eventually.ts'
+import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
 import type { LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 
 /**
  * Scenarios: what the control loops do, told from outside through the API. They take nothing but a client factory, so
- * that the same ones run over the fake, the in-process and the http client.
+ * that the same ones run over the fake, the in-process and the http client. All clients of one factory see one API;
+ * without a user it gives an administrator's.
  */
-export type ClientFactory = () => Promise<Client>
+export type ClientFactory = (user?: string) => Promise<Client>
 
 export interface Scenario {
   readonly name: string
@@ -25,6 +27,12 @@ export interface Scenario {
 }
 
 export type PartFactory = (context: LoopContext) => Part
+
+/** A loop under the service account that it has in a cluster, so that a scenario proves its rights too. */
+export interface Loop {
+  readonly account: string | undefined
+  readonly create: PartFactory
+}
 
 export interface World {
   readonly client: Client
@@ -42,8 +50,8 @@ export interface World {
 
 let serial = 0
 
-/** A scenario in a namespace of its own, with `parts` running; all of it ends with the scenario. */
-export function scenario(name: string, parts: readonly PartFactory[], body: (world: World) => Promise<void>): Scenario {
+/** A scenario in a namespace of its own, with `loops` running; all of it ends with the scenario. */
+export function scenario(name: string, loops: readonly Loop[], body: (world: World) => Promise<void>): Scenario {
   return {
     name,
     async run(factory) {
@@ -57,8 +65,9 @@ export function scenario(name: string, parts: readonly PartFactory[], body: (wor
         .catch((error: unknown) => assert.ok(isStatus(error, 'AlreadyExists'), String(error)))
       await using scope = new Scope()
       await using informers = new Informers({ client })
-      for (const [i, part] of parts.entries()) {
-        const { run } = part({ name: `part-${i}`, client, informers, clock, log: silentLog })
+      for (const { account, create } of loops) {
+        const own = account === undefined ? client : await factory(`system:serviceaccount:kube-system:${account}`)
+        const { run } = create({ name: account ?? 'node', client: own, informers, clock, log: silentLog })
         await new Promise<void>((started, failed) => {
           scope.start((signal) =>
             run(signal, started).catch((error: unknown) => {
@@ -101,9 +110,9 @@ export const readyStatus = (now: number): Pick<Pod['status'], 'phase' | 'conditi
 })
 
 /** Plays the node for pods that `isGood` says work: they are ready at once. */
-export const readyPods =
-  (isGood: (pod: Pod) => boolean = () => true): PartFactory =>
-  ({ client, informers, clock }) => ({
+export const readyPods = (isGood: (pod: Pod) => boolean = () => true): Loop => ({
+  account: undefined,
+  create: ({ client, informers, clock }) => ({
     name: 'ready-pods',
     async run(signal, started) {
       const informer = informers.of(pods)
@@ -122,4 +131,11 @@ export const readyPods =
       started()
       await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
     },
-  })
+  }),
+})
+
+/** The fake as a factory: a fresh API, seen by everybody. */
+export function fakeFactory(): ClientFactory {
+  const admin = new FakeClient()
+  return async (user) => (user === undefined ? admin : admin.as(user))
+}
