@@ -92,5 +92,6 @@ test('a Graph tells once that dependents are to be let go', (t) => {
 const serves = [configMaps, customResourceDefinitions, events, namespaces, pods, replicaSets, serviceAccounts]
 for (const { name, run } of garbageCollectorScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient({ serves })))
+    const admin = new FakeClient({ serves })
+    await t.notThrowsAsync(run(async (user) => (user === undefined ? admin : admin.as(user))))
   })

@@ -5,8 +5,10 @@ import type { OwnerReference } from '#api/gen/meta-v1.ts'
 import { configMaps, events, replicaSets } from '#api/gen/resources.ts'
 import { ownerReference } from '#api/meta/owner.ts'
 import { isStatus } from '#api/meta/status.ts'
-import { scenario, template, type World } from '../workload/scenario.ts'
+import { type Loop, scenario, template, type World } from '../workload/scenario.ts'
 import { garbageCollector } from './garbage-collector.ts'
+
+const collector: Loop = { account: 'generic-garbage-collector', create: garbageCollector }
 
 const map = (name: string, owners: readonly OwnerReference[] = []) => ({
   metadata: { name, ...(owners.length > 0 ? { ownerReferences: [...owners] } : {}) },
@@ -31,7 +33,7 @@ const until = (world: World, expected: string[]) =>
 
 /** What becomes of objects whose owners go, seen through the API. ConfigMaps, because nobody else looks after them. */
 export const garbageCollectorScenarios = [
-  scenario('what belonged to an object goes after it, down to the last', [garbageCollector], async (world) => {
+  scenario('what belonged to an object goes after it, down to the last', [collector], async (world) => {
     const owner = await world.create(configMaps, map('owner'))
     const child = await world.create(configMaps, map('child', [ref(owner)]))
     await world.create(configMaps, map('grandchild', [ref(child)]))
@@ -41,7 +43,7 @@ export const garbageCollectorScenarios = [
   }),
   scenario(
     'an object with another owner stays, and loses the reference to the one that went',
-    [garbageCollector],
+    [collector],
     async (world) => {
       const one = await world.create(configMaps, map('one'))
       const two = await world.create(configMaps, map('two'))
@@ -57,7 +59,7 @@ export const garbageCollectorScenarios = [
       })
     },
   ),
-  scenario('a deletion in the foreground waits for those that block it', [garbageCollector], async (world) => {
+  scenario('a deletion in the foreground waits for those that block it', [collector], async (world) => {
     const owner = await world.create(configMaps, map('owner'))
     const held = map('held', [ref(owner, true)])
     await world.create(configMaps, { metadata: { ...held.metadata, finalizers: ['example.com/hold'] } })
@@ -69,14 +71,14 @@ export const garbageCollectorScenarios = [
     await world.patch(configMaps, 'held', { metadata: { finalizers: null } })
     await until(world, [])
   }),
-  scenario('two that own each other do not wait for each other for ever', [garbageCollector], async (world) => {
+  scenario('two that own each other do not wait for each other for ever', [collector], async (world) => {
     const one = await world.create(configMaps, map('one'))
     const two = await world.create(configMaps, map('two', [ref(one, true)]))
     await world.patch(configMaps, 'one', { metadata: { ownerReferences: [ref(two, true)] } })
     await world.client.delete(configMaps, one.metadata, { propagationPolicy: 'Foreground' })
     await until(world, [])
   }),
-  scenario('dependents that are orphaned stay, without their owner', [garbageCollector], async (world) => {
+  scenario('dependents that are orphaned stay, without their owner', [collector], async (world) => {
     const owner: ReplicaSet = await world.create(replicaSets, {
       metadata: { name: 'owner' },
       spec: { replicas: 0, selector: { matchLabels: { app: 'x' } }, template: template('x') },
@@ -89,7 +91,7 @@ export const garbageCollectorScenarios = [
       assert.equal((await world.get(configMaps, 'child')).metadata.ownerReferences, undefined)
     })
   }),
-  scenario('an owner that never was, or is in another namespace, is no owner', [garbageCollector], async (world) => {
+  scenario('an owner that never was, or is in another namespace, is no owner', [collector], async (world) => {
     const stranger = {
       apiVersion: 'v1',
       kind: 'ConfigMap',

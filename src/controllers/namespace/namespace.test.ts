@@ -67,5 +67,6 @@ test('isEmpty() holds a namespace whose content is not known', (t) => {
 
 for (const { name, run } of namespaceScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient({ serves })))
+    const admin = new FakeClient({ serves })
+    await t.notThrowsAsync(run(async (user) => (user === undefined ? admin : admin.as(user))))
   })

@@ -3,8 +3,10 @@ import { configMaps, namespaces, pods } from '#api/gen/resources.ts'
 import { findCondition } from '#api/meta/conditions.ts'
 import { isStatus } from '#api/meta/status.ts'
 import type { Client } from '#client/client.ts'
-import { scenario, template } from '../workload/scenario.ts'
+import { type Loop, scenario, template } from '../workload/scenario.ts'
 import { namespaceController } from './namespace.ts'
+
+const controller: Loop = { account: 'namespace-controller', create: namespaceController }
 
 const isGone = async (client: Client, name: string): Promise<boolean> => {
   try {
@@ -18,7 +20,7 @@ const isGone = async (client: Client, name: string): Promise<boolean> => {
 
 /** What becomes of a namespace that is deleted, seen through the API. */
 export const namespaceScenarios = [
-  scenario('a deleted namespace is emptied and goes', [namespaceController], async (world) => {
+  scenario('a deleted namespace is emptied and goes', [controller], async (world) => {
     const { client, namespace, until } = world
     await world.create(configMaps, { metadata: { name: 'm' } })
     await world.create(pods, { metadata: { name: 'p' }, spec: template('p').spec })
@@ -28,7 +30,7 @@ export const namespaceScenarios = [
   }),
   scenario(
     'pods go before what they use, and a finalizer holds the namespace and is named',
-    [namespaceController],
+    [controller],
     async (world) => {
       const { client, namespace, until, clock } = world
       await world.create(configMaps, { metadata: { name: 'used' } })

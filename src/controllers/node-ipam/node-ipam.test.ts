@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import type { Node } from '#api/gen/core-v1.ts'
-import { FakeClient } from '#client/fake.ts'
+import { fakeFactory } from '../workload/scenario.ts'
 import { parseNodeRange, planPodCidrs } from './plan.ts'
 import { nodeIpamScenarios } from './scenarios.ts'
 
@@ -59,5 +59,5 @@ test('parseNodeRange() refuses what cannot be cut', (t) => {
 
 for (const { name, run } of nodeIpamScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })

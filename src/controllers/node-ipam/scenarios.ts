@@ -1,17 +1,18 @@
 import { strict as assert } from 'node:assert'
 import { nodes } from '#api/gen/resources.ts'
-import { scenario } from '../workload/scenario.ts'
+import { type Loop, scenario } from '../workload/scenario.ts'
 import { nodeIpamController } from './node-ipam.ts'
 import { parseNodeRange } from './plan.ts'
 
 /** Ranges that no other scenario and no real node of the same server uses. */
 const ranges = [parseNodeRange('10.99.0.0/16', 24), parseNodeRange('fd00:10:99::/56', 64)]
+const controller: Loop = { account: 'node-controller', create: nodeIpamController(ranges) }
 
 /** What nodes are given, seen through the API. */
 export const nodeIpamScenarios = [
   scenario(
     'each node gets its own networks, in both families, and keeps them',
-    [nodeIpamController(ranges)],
+    [controller],
     async ({ client, namespace, until }) => {
       const names = Array.from({ length: 5 }, (_, i) => `${namespace}-${i}`)
       try {

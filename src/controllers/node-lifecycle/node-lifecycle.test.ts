@@ -1,7 +1,7 @@
 import test from 'ava'
 import type { Node, NodeCondition, Pod, Taint, Toleration } from '#api/gen/core-v1.ts'
 import { FakeClock } from '#base/clock.ts'
-import { FakeClient } from '#client/fake.ts'
+import { fakeFactory } from '../workload/scenario.ts'
 import { planEviction, tolerates } from './evict-plan.ts'
 import { defaultGraces, evictionRates, lostAt, planLost, planTaints, zoneState } from './plan.ts'
 import { nodeLifecycleScenarios } from './scenarios.ts'
@@ -135,5 +135,5 @@ test('planEviction() counts the shortest toleration from when the taint was adde
 
 for (const { name, run } of nodeLifecycleScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })

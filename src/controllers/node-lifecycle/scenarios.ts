@@ -3,9 +3,12 @@ import { leases, nodes, pods } from '#api/gen/resources.ts'
 import { findCondition, isConditionTrue } from '#api/meta/conditions.ts'
 import { isStatus } from '#api/meta/status.ts'
 import { formatMicroTime, formatTime } from '#api/meta/time.ts'
-import { scenario, template, type World } from '../workload/scenario.ts'
+import { type Loop, scenario, template, type World } from '../workload/scenario.ts'
 import { nodeLifecycleController } from './node-lifecycle.ts'
 import { taintEvictionController } from './taint-eviction.ts'
+
+const lifecycle: Loop = { account: 'node-controller', create: nodeLifecycleController() }
+const eviction: Loop = { account: 'node-controller', create: taintEvictionController }
 
 const beat = async ({ client, clock }: World, name: string): Promise<void> => {
   const at = formatTime(clock.now())
@@ -43,7 +46,7 @@ const taintsOf = async ({ client }: World, name: string): Promise<string[]> =>
 export const nodeLifecycleScenarios = [
   scenario(
     'a silent node becomes unknown, is tainted, and its pods are no longer ready; a sign of life mends it',
-    [nodeLifecycleController()],
+    [lifecycle],
     async (world) => {
       await withNodes(world, 3, async ([silent = '', ...others]) => {
         const { client, clock, until } = world
@@ -75,7 +78,7 @@ export const nodeLifecycleScenarios = [
       })
     },
   ),
-  scenario('a node that is cordoned has the taint, and loses it again', [nodeLifecycleController()], async (world) => {
+  scenario('a node that is cordoned has the taint, and loses it again', [lifecycle], async (world) => {
     await withNodes(world, 1, async ([name = '']) => {
       await world.client.patch(nodes, { name }, 'merge', { spec: { unschedulable: true } })
       const taint = ['node.kubernetes.io/unschedulable:NoSchedule']
@@ -86,7 +89,7 @@ export const nodeLifecycleScenarios = [
   }),
   scenario(
     'a NoExecute taint takes pods away at once, after their tolerationSeconds, or never',
-    [taintEvictionController],
+    [eviction],
     async (world) => {
       await withNodes(world, 1, async ([name = '']) => {
         const { client, clock, until } = world

@@ -1,6 +1,6 @@
 import test from 'ava'
 import type { Node, Pod } from '#api/gen/core-v1.ts'
-import { FakeClient } from '#client/fake.ts'
+import { fakeFactory } from '../workload/scenario.ts'
 import { type Facts, outOfServiceTaint, planPodGc, unknownNodes } from './plan.ts'
 import { podGcScenarios } from './scenarios.ts'
 
@@ -63,5 +63,5 @@ test('unknownNodes() names each node once', (t) => {
 
 for (const { name, run } of podGcScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })

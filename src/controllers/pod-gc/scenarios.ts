@@ -1,13 +1,15 @@
 import { strict as assert } from 'node:assert'
 import { nodes, pods } from '#api/gen/resources.ts'
-import { scenario, template } from '../workload/scenario.ts'
+import { type Loop, scenario, template } from '../workload/scenario.ts'
 import { podGcController } from './pod-gc.ts'
+
+const controller: Loop = { account: 'pod-garbage-collector', create: podGcController() }
 
 /** What happens to pods that nobody comes for, seen through the API. */
 export const podGcScenarios = [
   scenario(
     'a pod of a node that is gone is deleted once the node has been missing for a while',
-    [podGcController()],
+    [controller],
     async (world) => {
       const { client, namespace, clock, until } = world
       const name = `${namespace}-node`

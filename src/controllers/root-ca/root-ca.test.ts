@@ -1,6 +1,6 @@
 import test from 'ava'
 import type { ConfigMap, Namespace } from '#api/gen/core-v1.ts'
-import { FakeClient } from '#client/fake.ts'
+import { fakeFactory } from '../workload/scenario.ts'
 import { planRootCa } from './plan.ts'
 import { rootCaScenarios } from './scenarios.ts'
 
@@ -18,5 +18,5 @@ test('planRootCa() repairs a map with another authority or with more than the au
 
 for (const { name, run } of rootCaScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })

@@ -1,13 +1,15 @@
 import { strict as assert } from 'node:assert'
 import { namespaces, serviceAccounts } from '#api/gen/resources.ts'
-import { scenario } from '../workload/scenario.ts'
+import { type Loop, scenario } from '../workload/scenario.ts'
 import { serviceAccountController } from './service-account.ts'
+
+const controller: Loop = { account: 'service-account-controller', create: serviceAccountController }
 
 /** What the keeper of default accounts does, seen through the API. */
 export const serviceAccountScenarios = [
   scenario(
     'a new namespace gets its default account, and gets it again when it is deleted',
-    [serviceAccountController],
+    [controller],
     async ({ client, namespace, until }) => {
       const name = `${namespace}-new`
       await client.create(namespaces, { metadata: { name } })

@@ -1,6 +1,6 @@
 import test from 'ava'
 import type { Namespace, ServiceAccount } from '#api/gen/core-v1.ts'
-import { FakeClient } from '#client/fake.ts'
+import { fakeFactory } from '../workload/scenario.ts'
 import { planServiceAccount } from './plan.ts'
 import { serviceAccountScenarios } from './scenarios.ts'
 
@@ -16,5 +16,5 @@ test('planServiceAccount() makes what is missing, and nothing in a namespace tha
 
 for (const { name, run } of serviceAccountScenarios)
   test(name, async (t) => {
-    await t.notThrowsAsync(run(async () => new FakeClient()))
+    await t.notThrowsAsync(run(fakeFactory()))
   })
