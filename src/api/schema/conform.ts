@@ -1,4 +1,4 @@
-import { canonicalQuantity, QuantityError } from './quantity.ts'
+import { canonicalQuantity, QuantityError } from '../meta/quantity.ts'
 import { type Field, findMessage, getMessage, type Message, type Scalar } from './table.ts'
 import { canonicalMicroTime, canonicalTime, formatDuration, parseDuration } from './times.ts'
 
@@ -270,8 +270,12 @@ function checkBytes(value: unknown, at: Place, goType: string): unknown {
   )
 }
 
+/** What nearly every quantity looks like, and is in its one form already. */
+const usualQuantity = /^[1-9]\d{0,2}(?:[mkMGT]|[KMGT]i)?$/
+
 function checkQuantity(value: unknown, at: Place): unknown {
   if (typeof value !== 'string' && typeof value !== 'number') throw at.wrongType(value, 'resource.Quantity')
+  if (typeof value === 'string' && usualQuantity.test(value)) return value
   try {
     return canonicalQuantity(typeof value === 'number' ? String(value).replace('e+', 'e') : value)
   } catch (error) {

@@ -8,7 +8,6 @@ import { parseJson, SyntaxProblem } from './json.ts'
 import { closeEnvelope, messageOfKind, openEnvelope } from './protobuf.ts'
 import { decodeMessage } from './protobuf-decode.ts'
 import { encodeMessage } from './protobuf-encode.ts'
-import { canonicalQuantity } from './quantity.ts'
 import { fieldValidationOf, settleProblems } from './strict.ts'
 import { hasRules, structuralErrors } from './structural.ts'
 import { type Field, getMessage, messageNames } from './table.ts'
@@ -89,20 +88,6 @@ test('conform() writes quantities and times in their one form', (t) => {
   t.is(canonicalMicroTime('2026-01-02T03:04:05Z'), '2026-01-02T03:04:05.000000Z')
   t.is(canonicalTime('2026-02-30T00:00:00Z'), undefined)
 })
-
-for (const [text, canonical] of Object.entries({
-  '0': '0',
-  '-1.5': '-1500m',
-  '0.1Ki': '102400m',
-  '1.5Gi': '1536Mi',
-  '1000k': '1M',
-  '1e3': '1e3',
-  '12e6': '12e6',
-  '.5': '500m',
-  '0.0000000001': '1n',
-  '1234567890123': '1234567890123',
-}))
-  test(`canonicalQuantity() writes ${text} as ${canonical}`, (t) => t.is(canonicalQuantity(text), canonical))
 
 test('durations are read and written as Go does', (t) => {
   t.is(parseDuration('1h30m'), 5400e9)
