@@ -97,12 +97,12 @@ function positionOf(items: readonly Item[], name: string): number {
 
 function join(items: readonly Item[]): Buffer {
   let length = items.length - 1
-  for (const { bytes } of items) length += bytes.length
+  for (const { text } of items) length += text.length
   const joined = Buffer.allocUnsafeSlow(length)
   let at = 0
-  for (const { bytes } of items) {
+  for (const { text } of items) {
     if (at > 0) joined[at++] = 0x2c
-    at += bytes.copy(joined, at)
+    at += joined.write(text, at, 'latin1')
   }
   return joined
 }
