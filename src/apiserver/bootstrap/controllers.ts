@@ -47,22 +47,22 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     events,
   ],
   'system:controller:deployment-controller': [
-    rule([...read, ...change], ['apps'], ['deployments']),
+    rule(read, ['apps'], ['deployments']),
     rule(change, ['apps'], ['deployments/status']),
     rule(['update'], ['apps'], ['deployments/finalizers']),
     rule(own, ['apps'], ['replicasets']),
-    rule([...read, 'update'], [''], ['pods']),
+    rule(read, [''], ['pods']),
     events,
   ],
   'system:controller:endpoint-controller': [
-    rule(read, [''], ['pods', 'services', 'nodes']),
-    rule(own, [''], ['endpoints']),
+    rule(read, [''], ['pods', 'services']),
+    rule(['create', 'delete', ...read, 'update'], [''], ['endpoints']),
     events,
   ],
   'system:controller:endpointslice-controller': [
     rule(read, [''], ['nodes', 'pods', 'services']),
     rule(['update'], [''], ['services/finalizers']),
-    rule(own, ['discovery.k8s.io'], ['endpointslices']),
+    rule(['create', 'delete', ...read, 'update'], ['discovery.k8s.io'], ['endpointslices']),
     events,
   ],
   'system:controller:generic-garbage-collector': [
@@ -70,12 +70,12 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     events,
   ],
   'system:controller:namespace-controller': [
-    rule(['delete', ...read], [''], ['namespaces']),
+    rule(read, [''], ['namespaces']),
     rule(change, [''], ['namespaces/finalize', 'namespaces/status']),
     rule(['delete', 'deletecollection', ...read], ['*'], ['*']),
   ],
   'system:controller:node-controller': [
-    rule(['delete', ...read, ...change], [''], ['nodes']),
+    rule([...read, ...change], [''], ['nodes']),
     rule(change, [''], ['nodes/status', 'pods/status']),
     rule(['delete', ...read], [''], ['pods']),
     events,
@@ -86,7 +86,7 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     rule(['patch'], [''], ['pods/status']),
   ],
   'system:controller:replicaset-controller': [
-    rule([...read, 'update'], ['apps'], ['replicasets']),
+    rule(read, ['apps'], ['replicasets']),
     rule(change, ['apps'], ['replicasets/status']),
     rule(['update'], ['apps'], ['replicasets/finalizers']),
     rule(['create', 'delete', 'get', 'list', 'patch', 'watch'], [''], ['pods']),
