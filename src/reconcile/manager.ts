@@ -77,7 +77,10 @@ export class Manager {
       const startedAt = this.#clock.monotonic()
       this.#set(part.name, 'starting')
       try {
-        await part.run(signal, () => this.#set(part.name, 'running'))
+        await part.run(signal, () => {
+          this.#set(part.name, 'running')
+          log.info({}, 'running')
+        })
         if (!signal.aborted) throw new Error(`${part.name} ended by itself`)
       } catch (error) {
         if (signal.aborted && (error === signal.reason || isAbort(error))) break

@@ -1,0 +1,175 @@
+import { readFileSync } from 'node:fs'
+import test from 'ava'
+import { TestCluster } from './cluster.ts'
+
+/** Each part has the rights of its own role and no other: take one away, and that part, and only it, stops with Forbidden. */
+let cluster: TestCluster
+
+test.before(() => {
+  cluster = TestCluster.up('t-roles', 1)
+})
+test.after.always(() => cluster?.down())
+
+interface Case {
+  /** The ClusterRoleBinding that gives the part its rights. */
+  readonly binding: string
+  /** The part's name in the server's log. */
+  readonly part: RegExp
+  /** Gives the part something to do. `n` makes names new. */
+  provoke(n: string): void
+}
+
+const apply = (yaml: string): void => void cluster.apply(yaml)
+const pod = (name: string, more = ''): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}${more} }
+spec: { terminationGracePeriodSeconds: 0, containers: [{ name: c, image: "weft.local/echo:1" }] }
+`
+const workload = (kind: string, name: string, replicas: string): string => `
+apiVersion: apps/v1
+kind: ${kind}
+metadata: { name: ${name} }
+spec:
+  ${replicas}
+  selector: { matchLabels: { app: ${name} } }
+  template:
+    metadata: { labels: { app: ${name} } }
+    spec: { containers: [{ name: c, image: "weft.local/echo:1" }] }
+`
+const service = (name: string): string => `
+apiVersion: v1
+kind: Service
+metadata: { name: ${name} }
+spec: { selector: { app: ${name} }, ports: [{ port: 80 }] }
+`
+
+const cases: readonly Case[] = [
+  {
+    binding: 'system:controller:deployment-controller',
+    part: /^deployment-controller$/,
+    provoke: (n) => apply(workload('Deployment', `d${n}`, 'replicas: 0')),
+  },
+  {
+    binding: 'system:controller:replicaset-controller',
+    part: /^replicaset-controller$/,
+    provoke: (n) => apply(workload('ReplicaSet', `r${n}`, 'replicas: 1')),
+  },
+  {
+    binding: 'system:controller:daemon-set-controller',
+    part: /^daemon-?set-controller$/,
+    provoke: (n) => apply(workload('DaemonSet', `s${n}`, 'minReadySeconds: 0')),
+  },
+  {
+    binding: 'system:controller:endpointslice-controller',
+    part: /^endpointslice-controller$/,
+    provoke: (n) => apply(service(`e${n}`)),
+  },
+  {
+    binding: 'system:controller:endpoint-controller',
+    part: /^endpoints?-controller$/,
+    provoke: (n) => apply(service(`p${n}`)),
+  },
+  {
+    binding: 'system:controller:service-account-controller',
+    part: /^service-account-controller$/,
+    provoke: (n) => void cluster.kubectl('create', 'namespace', `a${n}`),
+  },
+  {
+    binding: 'system:controller:root-ca-cert-publisher',
+    part: /^root-ca-cert-publisher$/,
+    provoke: (n) => void cluster.kubectl('create', 'namespace', `c${n}`),
+  },
+  {
+    binding: 'system:controller:namespace-controller',
+    part: /^namespace-controller$/,
+    provoke: (n) => {
+      cluster.kubectl('create', 'namespace', `n${n}`)
+      cluster.kubectl('delete', 'namespace', `n${n}`, '--wait=false')
+    },
+  },
+  {
+    binding: 'system:controller:generic-garbage-collector',
+    part: /^generic-garbage-collector$/,
+    provoke: (n) => {
+      const uid = cluster
+        .kubectl('get', 'namespace', 'default', '-o', 'jsonpath={.metadata.uid}')
+        .replace(/^..../, '0000')
+      apply(`
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: g${n}
+  ownerReferences: [{ apiVersion: v1, kind: ConfigMap, name: gone, uid: ${uid} }]
+`)
+    },
+  },
+  { binding: 'system:kube-scheduler', part: /^default-scheduler$/, provoke: (n) => apply(pod(`k${n}`)) },
+  {
+    binding: 'system:controller:node-controller',
+    part: /^node-(ipam|lifecycle)-controller$|^taint-eviction-controller$/,
+    provoke: (n) =>
+      apply(`
+apiVersion: v1
+kind: Node
+metadata: { name: w${n} }
+`),
+  },
+]
+
+interface Line {
+  readonly part?: string
+  readonly msg: string
+  readonly reason?: string
+}
+
+/** Lines of the server's log from a byte on. */
+function log(from: number): Line[] {
+  return readFileSync(`${cluster.layout.runDir}/logs/server.log`)
+    .subarray(from)
+    .toString()
+    .split('\n')
+    .filter((l) => l.startsWith('{'))
+    .map((l) => JSON.parse(l) as Line)
+}
+const logSize = (): number => readFileSync(`${cluster.layout.runDir}/logs/server.log`).length
+const denied = (from: number): string[] => [
+  ...new Set(log(from).flatMap((l) => (/lacks a right/.test(l.msg) ? [l.part ?? '?'] : []))),
+]
+
+for (const [index, { binding, part, provoke }] of cases.entries()) {
+  test.serial(`without ${binding} that part stops with Forbidden, and only it; with it, it comes back`, async (t) => {
+    const saved = cluster.kubectl('get', 'clusterrolebinding', binding, '-o', 'json')
+    const from = logSize()
+    cluster.kubectl('delete', 'clusterrolebinding', binding)
+    try {
+      provoke(`${index}a`)
+      await until(() => denied(from).some((name) => part.test(name)))
+    } finally {
+      const { metadata, ...rest } = JSON.parse(saved) as { metadata: { name: string; labels?: object } }
+      cluster.try(['create', '-f', '-'], {
+        input: JSON.stringify({ ...rest, metadata: { name: metadata.name, labels: metadata.labels } }),
+      })
+    }
+    t.deepEqual(
+      denied(from).filter((name) => !part.test(name)),
+      [],
+      'no other part is refused anything',
+    )
+    const restored = logSize()
+    await until(() => log(restored).some((l) => part.test(l.part ?? '') && /running|started|is back/.test(l.msg)))
+  })
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const end = Date.now() + 20_000
+  while (!holds()) {
+    if (Date.now() > end)
+      throw new Error(
+        `it did not become so within 20 s; the log ends:\n${log(Math.max(0, logSize() - 3000))
+          .map((l) => JSON.stringify(l))
+          .join('\n')}`,
+      )
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
