@@ -5,6 +5,7 @@ import { allVerbs, defineKind, scaleSubresource, statusSubresource } from '#api/
 import { messageOfKind } from '#api/schema/protobuf.ts'
 import { Reader } from '#api/schema/protobuf-reader.ts'
 import { type Field, findMessage, getMessage } from '#api/schema/table.ts'
+import { kinds as served } from '#api/scheme.ts'
 import type { ApiResponse } from '#api/wire.ts'
 import type { CustomKind } from '../crd/kind.ts'
 import { definitionOfMessage, scalarDefinitions } from './names.ts'
@@ -122,6 +123,29 @@ for (const [version, schemas] of [
     }
     t.true(seen.size > 500)
   })
+
+test('every kind that is served, and every kind of a subresource, has a definition that names it', (t) => {
+  const api = buildOpenApi(served, 'v1.36.0')
+  const body = api({
+    path: '/openapi/v2',
+    query: new URLSearchParams(),
+    accept: undefined,
+    ifNoneMatch: undefined,
+  })?.body
+  const all = (JSON.parse(Buffer.from(body as Uint8Array).toString()) as { definitions: Record<string, Json> })
+    .definitions
+  const named = new Set(
+    Object.values(all).flatMap((d) =>
+      ((d['x-kubernetes-group-version-kind'] ?? []) as Json[]).map((g) => `${g.group}/${g.version} ${g.kind}`),
+    ),
+  )
+  for (const { resource, subresources } of served) {
+    t.true(named.has(`${resource.group}/${resource.version} ${resource.kind}`), resource.kind)
+    for (const sub of subresources)
+      if (sub.kind !== undefined)
+        t.true(named.has(`${sub.group ?? resource.group}/${sub.version ?? 'v1'} ${sub.kind}`), sub.kind)
+  }
+})
 
 test('every reference leads somewhere', (t) => {
   for (const [schemas, prefix] of [

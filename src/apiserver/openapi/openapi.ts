@@ -122,6 +122,7 @@ function hashOf(kinds: readonly KindDefinition[]): string {
   tableDigest ??= createHash('sha512')
     .update(readFileSync(new URL('../../api/gen/table.json', import.meta.url)))
     .update(readFileSync(new URL('../../api/schema/describe.ts', import.meta.url)))
+    .update(readFileSync(new URL('../../api/schema/describe-fields.ts', import.meta.url)))
     .digest('hex')
   const facts = kinds.map((k) => [
     k.resource,
