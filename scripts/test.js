@@ -19,6 +19,7 @@ const suites = [
   { name: 'types', command: bin('tsc'), args: [] },
   { name: 'lint and format', command: bin('biome'), args: ['check', '--error-on-warnings', '.'] },
   { name: 'fast', command: bin('ava'), args: ['--tap', 'src/**/*.test.ts', 'test/layout.test.ts'] },
+  { name: 'api', command: bin('ava'), args: ['--tap', '--timeout=2m', 'test/api/**/*.test.ts'] },
   {
     name: 'packets',
     command: bin('ava'),

@@ -29,8 +29,9 @@ async function withNodes(world: World, count: number, body: (names: string[]) =>
   const names = Array.from({ length: count }, (_, i) => `${namespace}-${i}`)
   const labels = { 'topology.kubernetes.io/zone': namespace }
   try {
-    for (const name of names) {
-      await client.create(nodes, { metadata: { name, labels } })
+    for (const [i, name] of names.entries()) {
+      const podCIDR = `10.251.${i}.0/24`
+      await client.create(nodes, { metadata: { name, labels }, spec: { podCIDR, podCIDRs: [podCIDR] } })
       await beat(world, name)
     }
     await body(names)

@@ -13,7 +13,10 @@ export const podGcScenarios = [
     async (world) => {
       const { client, namespace, clock, until } = world
       const name = `${namespace}-node`
-      await client.create(nodes, { metadata: { name } })
+      await client.create(nodes, {
+        metadata: { name },
+        spec: { podCIDR: '10.252.0.0/24', podCIDRs: ['10.252.0.0/24'] },
+      })
       const { spec } = template('p')
       await world.create(pods, { metadata: { name: 'orphan' }, spec: { ...spec, nodeName: name } })
       await world.create(pods, { metadata: { name: 'waiting' }, spec })
