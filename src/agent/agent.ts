@@ -1,0 +1,176 @@
+import { join } from 'node:path'
+import { Registry } from 'prom-client'
+import { endpointSlices, nodes, pods, services } from '#api/gen/resources.ts'
+import { Scope } from '#base/async/scope.ts'
+import { type Clock, systemClock } from '#base/clock.ts'
+import { type Log, silentLog } from '#base/log/log.ts'
+import type { Client } from '#client/client.ts'
+import { Informers } from '#client/informer.ts'
+import { compile } from '#datapath/compile.ts'
+import type { Datapath } from '#datapath/datapath.ts'
+import { KernelDatapath } from '#datapath/kernel.ts'
+import { findCgroups } from '#kernel/cgroup.ts'
+import { type Feature, probeFeatures, requireFeatures } from '#kernel/features.ts'
+import { Netlink } from '#kernel/netlink/netlink.ts'
+import type { Namespace } from '#kernel/netns.ts'
+import { Endpoints } from './endpoints/endpoints.ts'
+import { Records } from './endpoints/record.ts'
+import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
+import { registerMetrics } from './metrics.ts'
+import { Nodes } from './nodes/nodes.ts'
+import { Services } from './services/services.ts'
+
+export interface AgentOptions {
+  readonly nodeName: string
+  readonly client: Client
+  /** Device that leads to the other nodes. */
+  readonly uplink: string
+  /** The node's cgroup, below the mount point of cgroup2: `weft/weft/node-1`. */
+  readonly cgroup: string
+  /** A directory on a bpffs that is this node's alone. */
+  readonly pinDir: string
+  readonly serviceCidrs: readonly string[]
+  /** Sockets and records; a reboot empties it. */
+  readonly runDir: string
+  /** Compiled programs. */
+  readonly cacheDir?: string
+  readonly cniSocket?: string
+  readonly cniBinDir?: string
+  readonly cniConfDir?: string
+  /** The node's network namespace; absent: the one that this process is in. */
+  readonly namespace?: Namespace
+  readonly registry?: Registry
+  readonly clock?: Clock
+  readonly log?: Log
+}
+
+/** What `weft status` and health checks ask. */
+export interface AgentStatus {
+  /** `starting` until the runtime is told that the network is ready. */
+  readonly state: 'starting' | 'ready' | 'stopped'
+  readonly endpoints: number
+  readonly services: ReturnType<Services['status']> | undefined
+  readonly nodes: ReturnType<Nodes['status']> | undefined
+  readonly features: readonly Feature[]
+}
+
+export interface Agent {
+  readonly registry: Registry
+  /** Runs until `signal` aborts; what is in the kernel stays in force. Throws where the node cannot have a network. */
+  run(signal: AbortSignal, started?: () => void): Promise<void>
+  status(): AgentStatus
+}
+
+/** The node's network: assembled here, top to bottom. */
+export function createAgent(options: AgentOptions): Agent {
+  const { nodeName, client, uplink, namespace, clock = systemClock, log = silentLog, runDir } = options
+  const { registry = new Registry(), cacheDir = '/var/cache/weft/bpf' } = options
+  const cniSocket = options.cniSocket ?? join(runDir, 'cni.sock')
+  const cniBinDir = options.cniBinDir ?? join(runDir, 'cni/bin')
+  const cniConfDir = options.cniConfDir ?? join(runDir, 'cni/conf')
+  let state: AgentStatus['state'] = 'starting'
+  let features: readonly Feature[] = []
+  let datapath: Datapath | undefined
+  let parts: { readonly endpoints: Endpoints; readonly services: Services; readonly nodes: Nodes } | undefined
+
+  registerMetrics(registry, {
+    datapath: () => datapath,
+    endpoints: () => parts?.endpoints.size ?? 0,
+    services: () => parts?.services.status() ?? { frontends: 0, backends: 0 },
+  })
+
+  async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
+    // 1. The kernel: what it can do, our programs in it, and what an earlier agent left.
+    features = probeFeatures()
+    requireFeatures(features)
+    const objects = await compile({ cacheDir })
+    using kernel = await KernelDatapath.open({
+      objects,
+      pinDir: options.pinDir,
+      cgroupPath: join(findCgroups().unified, options.cgroup),
+      uplink,
+      serviceCidrs: options.serviceCidrs,
+      ...(namespace === undefined ? {} : { namespace }),
+      clock,
+      log,
+    })
+    datapath = kernel
+    using netlink = Netlink.open(namespace)
+    const mtu = (await netlink.link(uplink))?.mtu ?? 1500
+
+    // 2. The cluster, as this node needs to know it.
+    await using informers = new Informers({ client, clock, log })
+    const known = {
+      pods: informers.of(pods, { fieldSelector: `spec.nodeName=${nodeName}` }),
+      nodes: informers.of(nodes),
+      services: informers.of(services),
+      slices: informers.of(endpointSlices),
+    }
+
+    // 3. The loops.
+    const common = { datapath: kernel, clock }
+    const records = new Records(join(runDir, 'endpoints'))
+    const own = namespace === undefined ? {} : { nodeNamespace: namespace }
+    parts = {
+      endpoints: new Endpoints({
+        ...common,
+        ...own,
+        ...known,
+        nodeName,
+        records,
+        netlink,
+        mtu,
+        log: log.child({ loop: 'endpoints' }),
+      }),
+      services: new Services({ ...common, ...known, log: log.child({ loop: 'services' }) }),
+      nodes: new Nodes({ ...common, ...known, nodeName, log: log.child({ loop: 'nodes' }) }),
+    }
+    const { endpoints, services: serviceLoop, nodes: nodeLoop } = parts
+
+    // 4. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
+    await endpoints.restore()
+    await using scope = new Scope(signal)
+    await Promise.all([startPart(scope, nodeLoop), startPart(scope, serviceLoop)])
+    installPlugin(cniBinDir)
+    await new Promise<void>((listening) => {
+      const handle = endpoints.handle.bind(endpoints)
+      scope.start((stop) => serveCni({ socketPath: cniSocket, handle, log }, stop, listening))
+      scope.signal.addEventListener('abort', () => listening(), { once: true })
+    })
+    installConfig(cniConfDir, cniSocket)
+    state = 'ready'
+    log.info({ mtu, cniSocket }, 'the network of this node is ready')
+    started()
+    await scope.done()
+  }
+
+  return {
+    registry,
+    async run(signal, started) {
+      try {
+        await run(signal, started)
+      } finally {
+        state = 'stopped'
+        datapath = undefined
+      }
+    },
+    status: () => ({
+      state,
+      endpoints: parts?.endpoints.size ?? 0,
+      services: parts?.services.status(),
+      nodes: parts?.nodes.status(),
+      features,
+    }),
+  }
+}
+
+/** Resolves when the loop has done its first round, or the scope ends. */
+function startPart(
+  scope: Scope,
+  part: { run(signal: AbortSignal, started: () => void): Promise<void> },
+): Promise<void> {
+  return new Promise((started) => {
+    scope.signal.addEventListener('abort', () => started(), { once: true })
+    scope.start((signal) => part.run(signal, started))
+  })
+}

@@ -1,0 +1,28 @@
+import { type Frontend, frontendName, type Service } from '#datapath/datapath.ts'
+
+/** What turns the Services that the kernel has into those that it shall have. */
+export interface ServicePlan {
+  readonly upserts: readonly Service[]
+  readonly removals: readonly Frontend[]
+}
+
+/** `present` and `wanted` of the same scope: all Services, or one. Backends are compared in order. Pure. */
+export function planServices(present: readonly Service[], wanted: readonly Service[]): ServicePlan {
+  const have = new Map(present.map((service) => [frontendName(service.frontend), service]))
+  const want = new Map(wanted.map((service) => [frontendName(service.frontend), service]))
+  return {
+    upserts: [...want].flatMap(([name, service]) => (sameBackends(have.get(name), service) ? [] : [service])),
+    removals: [...have].flatMap(([name, { frontend }]) => (want.has(name) ? [] : [frontend])),
+  }
+}
+
+function sameBackends(a: Service | undefined, b: Service): boolean {
+  return (
+    a !== undefined &&
+    a.backends.length === b.backends.length &&
+    a.backends.every((backend, i) => {
+      const other = b.backends[i]
+      return other !== undefined && frontendName(backend) === frontendName(other)
+    })
+  )
+}
