@@ -2,7 +2,10 @@ import type { LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import { certificateController } from './certificate/certificate.ts'
 import type { SigningKey } from './certificate/sign.ts'
+import { daemonSetController } from './daemon-set/daemon-set.ts'
 import { deploymentController } from './deployment/deployment.ts'
+import { endpointSliceController } from './endpoint-slice/endpoint-slice.ts'
+import { endpointsController } from './endpoints/endpoints.ts'
 import { garbageCollector } from './garbage-collector/garbage-collector.ts'
 import { namespaceController } from './namespace/namespace.ts'
 import { nodeIpamController } from './node-ipam/node-ipam.ts'
@@ -58,6 +61,10 @@ const entries: readonly Entry[] = [
   { name: 'namespace-controller', account: 'namespace-controller', create: namespaceController },
   { name: 'deployment-controller', account: 'deployment-controller', create: deploymentController },
   { name: 'replicaset-controller', account: 'replicaset-controller', create: replicaSetController },
+  // The name is in its events, where upstream writes it in one word.
+  { name: 'daemonset-controller', account: 'daemon-set-controller', create: daemonSetController },
+  { name: 'endpoint-slice-controller', account: 'endpointslice-controller', create: endpointSliceController },
+  { name: 'endpoint-controller', account: 'endpoint-controller', create: endpointsController },
   {
     name: 'node-lifecycle-controller',
     account: 'node-controller',
