@@ -131,7 +131,10 @@ export function createCriRuntime({ socket }: CriOptions): Runtime & Disposable {
     },
 
     async createContainer(sandboxId, config, sandbox, signal) {
-      const answer = await run('CreateContainer', { podSandboxId: sandboxId, config, sandboxConfig: sandbox }, signal)
+      // Values are bytes in CRI: given a string, the encoder would take it for base64.
+      const envs = config.envs.map(({ key, value }) => ({ key, value: Buffer.from(value) }))
+      const request = { podSandboxId: sandboxId, config: { ...config, envs }, sandboxConfig: sandbox }
+      const answer = await run('CreateContainer', request, signal)
       return text(answer.containerId)
     },
     async startContainer(id, signal) {

@@ -21,6 +21,7 @@ const frameBytesMax = 0xffffff
 /** A frame of a runtime is at most what it read at once; more than this is not one. */
 const incomingBytesMax = 16 << 20
 const zlibHeader = Buffer.from([0x78, 0x01])
+const emptyBlock = Buffer.from([0, 0, 0, 0xff, 0xff])
 
 export class SpdyClient {
   readonly #socket: Duplex
@@ -105,12 +106,15 @@ export class SpdyClient {
     this.#socket.write(Buffer.concat([header, body]))
   }
 
-  /** One stored, byte-aligned block of the connection's one zlib stream (RFC 1950, RFC 1951 3.2.4). */
+  /**
+   * One stored, byte-aligned block of the connection's one zlib stream (RFC 1950, RFC 1951 3.2.4), and an empty one: Go's
+   * reader hands out what it has when it meets that, and would otherwise look for more and fail.
+   */
   #storedBlock(data: Buffer): Buffer {
     const block = Buffer.alloc(5)
     block.writeUInt16LE(data.length, 1)
     block.writeUInt16LE(~data.length & 0xffff, 3)
-    const parts = this.#began ? [block, data] : [zlibHeader, block, data]
+    const parts = this.#began ? [block, data, emptyBlock] : [zlibHeader, block, data, emptyBlock]
     this.#began = true
     return Buffer.concat(parts)
   }
