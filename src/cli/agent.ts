@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Command } from 'commander'
+import { createAgent } from '#agent/agent.ts'
 import { Scope } from '#base/async/scope.ts'
 import { systemClock } from '#base/clock.ts'
 import { createLog, type Log, type LogLevel } from '#base/log/log.ts'
@@ -67,6 +68,19 @@ async function runAgent(flags: AgentFlags): Promise<void> {
     userAgent: `weft/agent/${flags.node}`,
   })
   log.info({}, 'The node is admitted')
+
+  const network = createAgent({
+    nodeName: flags.node,
+    client,
+    uplink: flags.device,
+    cgroup: flags.cgroup,
+    pinDir: flags.bpffs,
+    serviceCidrs: flags.serviceCidr,
+    runDir: flags.runDir,
+    log: log.child({ part: 'network' }),
+  })
+  scope.start((signal) => network.run(signal))
+  log.info({}, 'The network is starting')
 
   const kubelet = createKubelet({
     nodeName: flags.node,

@@ -1,7 +1,7 @@
 import { release } from 'node:os'
 import type { Command } from 'commander'
 import { nodes } from '#api/gen/resources.ts'
-import type { Feature } from '#kernel/features.ts'
+import { type Feature, probeFeatures } from '#kernel/features.ts'
 import { externalUrl } from './cluster/apply.ts'
 import { exists } from './cluster/down.ts'
 import { layoutCluster } from './cluster/layout.ts'
@@ -44,7 +44,6 @@ export function addStatus(program: Command): void {
 }
 
 async function readStatus(name: string): Promise<ClusterStatus> {
-  const { probeFeatures } = await import('#kernel/features.ts')
   const layout = layoutCluster(name, Math.max(1, nodeCountOf(name)))
   if (!exists(layout)) throw new Error(`there is no cluster ${JSON.stringify(name)}: run weft up --name ${name} first`)
   const processes = processNames(layout).map((process) => ({
