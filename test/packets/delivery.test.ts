@@ -1,5 +1,5 @@
-import { Netlink } from '#kernel/netlink/netlink.ts'
 import test from 'ava'
+import { Netlink } from '#kernel/netlink/netlink.ts'
 import { inPod, load, onFabric, onNode, serve, type TestPod, Topology } from './topology.ts'
 
 /** Root, a kernel of 6.8 or later, clang: `node scripts/test.js` says so where one is missing. */

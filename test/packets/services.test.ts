@@ -94,7 +94,11 @@ test('ten thousand Services are written in a moment, one more in less, and all a
   const { datapath } = topology.node(2)
   const before = datapath.services().length
   const many = Array.from({ length: 10_000 }, (_, i): Service => {
-    const backend = (n: number) => ({ address: `10.244.1.${1 + ((i + n) % 250)}`, port: 1000 + n, protocol: 'TCP' as const })
+    const backend = (n: number) => ({
+      address: `10.244.1.${1 + ((i + n) % 250)}`,
+      port: 1000 + n,
+      protocol: 'TCP' as const,
+    })
     return {
       frontend: { address: `10.96.${16 + (i >> 8)}.${i & 255}`, port: 80, protocol: 'TCP' },
       backends: [backend(0), backend(1), backend(2)],
