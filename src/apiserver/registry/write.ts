@@ -60,11 +60,23 @@ export class Writer {
   readonly #now: () => number
 
   #trouble: string | undefined
+  #second = -1
+  #secondText = ''
 
   constructor(store: Store, admission: () => Admission | undefined, now: () => number) {
     this.#store = store
     this.#admission = admission
     this.#now = now
+  }
+
+  /** The time as objects have it; made once a second. */
+  #time(): string {
+    const second = Math.floor(this.#now() / 1000)
+    if (second !== this.#second) {
+      this.#second = second
+      this.#secondText = formatTime(second * 1000)
+    }
+    return this.#secondText
   }
 
   /** Why the last write could not be stored; undefined: it could. */
@@ -100,7 +112,7 @@ export class Writer {
       refuse(served, name, definition.validate(object))
       for (const text of definition.warnings?.(object) ?? []) context.warn(text)
       return async () => {
-        if (collection.get(namespace, name)) throw alreadyExists(definition.resource, name)
+        if (context.dryRun && collection.get(namespace, name)) throw alreadyExists(definition.resource, name)
         this.#track(served, object, undefined, context, ['status'])
         return this.#put(served, namespace, name, object, undefined, context)
       }
@@ -109,7 +121,7 @@ export class Writer {
 
   #fillNewMetadata(served: Served, { metadata }: KubeObject): void {
     metadata.uid = randomUUID()
-    metadata.creationTimestamp = formatTime(this.#now())
+    metadata.creationTimestamp = this.#time()
     delete metadata.deletionTimestamp
     delete metadata.deletionGracePeriodSeconds
     delete metadata.selfLink
@@ -260,7 +272,7 @@ export class Writer {
       manager: context.manager,
       apiVersion: served.apiVersion,
       subresource: context.attributes.subresource,
-      time: formatTime(this.#now()),
+      time: this.#time(),
       ignored,
     })
   }
@@ -349,14 +361,17 @@ function restore<T extends object, F extends keyof T>(to: T, from: T, field: F):
   else to[field] = from[field]
 }
 
+/** Kinds whose annotations may be written through their status, as upstream's strategies for them let it. */
+const annotatedWithStatus: ReadonlySet<string> = new Set(['Pod', 'Node', 'Deployment', 'ReplicaSet', 'DaemonSet'])
+
 /** The present object with only the part that a subresource may write. */
 function onlyPart(part: 'status' | 'finalize', wanted: KubeObject, present: KubeObject): KubeObject {
   const managed = wanted.metadata.managedFields
   const metadata = { ...present.metadata, ...(managed ? { managedFields: managed } : {}) }
   if (part === 'status') {
-    // Kubelets and controllers write what they know about a node or pod into its annotations along with the status.
+    // Kubelets and controllers write what they know into annotations along with the status: a Deployment's revision.
     const { annotations, labels } = wanted.metadata
-    if (present.kind === 'Pod' || present.kind === 'Node') {
+    if (annotatedWithStatus.has(present.kind)) {
       if (annotations) metadata.annotations = annotations
       if (labels && present.kind === 'Node') metadata.labels = labels
     }

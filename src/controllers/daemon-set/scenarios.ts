@@ -23,7 +23,11 @@ const daemon = (extra: Partial<DaemonSet['spec']> = {}): Draft<DaemonSet> => ({
 /** Nodes outlive namespaces, so each scenario has its own, told by a label. */
 async function addNodes(world: World, names: readonly string[]): Promise<string[]> {
   const made = names.map((name) => `${name}.${world.namespace}`)
-  for (const name of made) await world.client.create(nodes, { metadata: { name, labels: { of: world.namespace } } })
+  for (const name of made) {
+    await world.client.create(nodes, { metadata: { name, labels: { of: world.namespace } } })
+    // A server marks new nodes as not ready; nobody is there to take it back.
+    await world.client.patch(nodes, { name }, 'merge', { spec: { taints: null } })
+  }
   return made
 }
 
@@ -136,8 +140,11 @@ export const daemonSetScenarios = [
       await world.create(daemonSets, daemon({ template: here(world) }))
       await settled(world, all(names, '1'))
       const fail = async (): Promise<string> => {
-        const [pod] = (await world.list(pods)).filter((p) => p.status.phase === 'Running')
-        assert.ok(pod)
+        const pod = await world.until(async () => {
+          const [running] = (await world.list(pods)).filter((p) => p.status.phase === 'Running')
+          assert.ok(running)
+          return running
+        })
         await world.patch(pods, pod.metadata.name, { status: { phase: 'Failed' } }, 'status')
         return pod.metadata.uid
       }

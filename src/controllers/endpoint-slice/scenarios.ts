@@ -19,7 +19,10 @@ const web = (extra: Partial<Service['spec']> = {}): Draft<Service> => ({
 /** A pod as a node would have it: placed, running, with an address. */
 async function serving(world: World, name: string, ip: string, isReady = true): Promise<Pod> {
   await world.client
-    .create(nodes, { metadata: { name: 'node-1', labels: { 'topology.kubernetes.io/zone': 'z1' } } })
+    .create(nodes, {
+      metadata: { name: 'node-1', labels: { 'topology.kubernetes.io/zone': 'z1' } },
+      spec: { podCIDR: '10.244.1.0/24', podCIDRs: ['10.244.1.0/24'] },
+    })
     .catch((error: unknown) => assert.ok(isStatus(error, 'AlreadyExists'), String(error)))
   await world.create(pods, {
     metadata: { name, labels: { app: 'web' } },

@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert'
 import type { Pod, PodTemplateSpec } from '#api/gen/core-v1.ts'
-import { namespaces, pods, serviceAccounts } from '#api/gen/resources.ts'
+import { daemonSets, deployments, namespaces, pods, replicaSets, serviceAccounts } from '#api/gen/resources.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { isStatus } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
@@ -28,8 +28,9 @@ export interface Scenario {
 
 export type PartFactory = (context: LoopContext) => Part
 
-/** A loop under the service account that it has in a cluster, so that a scenario proves its rights too. */
+/** A loop under the identity that it has in a cluster, so that a scenario proves its rights too. */
 export interface Loop {
+  /** Its service account in kube-system, or a user (`system:kube-scheduler`); undefined: an administrator. */
   readonly account: string | undefined
   readonly create: PartFactory
 }
@@ -63,23 +64,41 @@ export function scenario(name: string, loops: readonly Loop[], body: (world: Wor
       await client
         .create(serviceAccounts, { metadata: { name: 'default', namespace } })
         .catch((error: unknown) => assert.ok(isStatus(error, 'AlreadyExists'), String(error)))
-      await using scope = new Scope()
-      await using informers = new Informers({ client })
-      for (const { account, create } of loops) {
-        const own = account === undefined ? client : await factory(`system:serviceaccount:kube-system:${account}`)
-        const { run } = create({ name: account ?? 'node', client: own, informers, clock, log: silentLog })
-        await new Promise<void>((started, failed) => {
-          scope.start((signal) =>
-            run(signal, started).catch((error: unknown) => {
-              failed(error)
-              throw error
-            }),
-          )
-        })
+      try {
+        await play(loops, factory, client, clock, () => body(world(client, namespace, clock)))
+      } finally {
+        // Pods that are left would be news to the next scenario's loops.
+        for (const resource of [deployments, replicaSets, daemonSets, pods])
+          await client.deleteCollection(resource as Resource, { namespace, gracePeriodSeconds: 0 })
       }
-      await body(world(client, namespace, clock))
     },
   }
+}
+
+/** Runs the loops for as long as `body` takes. */
+async function play(
+  loops: readonly Loop[],
+  factory: ClientFactory,
+  client: Client,
+  clock: FakeClock,
+  body: () => Promise<void>,
+): Promise<void> {
+  await using scope = new Scope()
+  await using informers = new Informers({ client })
+  for (const { account, create } of loops) {
+    const user = account?.includes(':') === false ? `system:serviceaccount:kube-system:${account}` : account
+    const own = user === undefined ? client : await factory(user)
+    const { run } = create({ name: account ?? 'node', client: own, informers, clock, log: silentLog })
+    await new Promise<void>((started, failed) => {
+      scope.start((signal) =>
+        run(signal, started).catch((error: unknown) => {
+          failed(error)
+          throw error
+        }),
+      )
+    })
+  }
+  await body()
 }
 
 function world(client: Client, namespace: string, clock: FakeClock): World {
