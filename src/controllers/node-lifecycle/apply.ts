@@ -22,7 +22,8 @@ export const writeConditions = (
 
 export function writeTaints(client: Client, node: Node, taints: readonly Taint[], signal: AbortSignal): Promise<Node> {
   const { resourceVersion } = node.metadata
-  return client.patch(nodes, node.metadata, 'merge', { metadata: { resourceVersion }, spec: { taints } }, { signal })
+  const spec = { taints: taints.length === 0 ? null : taints }
+  return client.patch(nodes, node.metadata, 'merge', { metadata: { resourceVersion }, spec }, { signal })
 }
 
 interface Means {
