@@ -152,7 +152,7 @@ test('what cannot be bound is refused in upstream’s words', async (t) => {
   t.is(await bind('a', { target: { kind: 'Node' } }), '422 Binding "a" is invalid: target.name: Required value')
   t.is(
     await bind('a', { target: { kind: 'Rack', name: 'x' } }),
-    '422 Binding "a" is invalid: target.kind: Unsupported value: "Rack": supported values: "<empty>", "Node"',
+    '422 Binding "a" is invalid: target.kind: Unsupported value: "Rack": supported values: "Node", "<empty>"',
   )
 })
 
