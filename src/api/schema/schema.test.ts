@@ -3,6 +3,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { StatusError } from '#api/meta/status.ts'
 import { conform, DecodeError } from './conform.ts'
+import { compilePattern } from './custom/pattern.ts'
 import { decodeBody, type Expected, type Format } from './decode.ts'
 import { parseJson, SyntaxProblem } from './json.ts'
 import { closeEnvelope, messageOfKind, openEnvelope } from './protobuf.ts'
@@ -430,4 +431,12 @@ test('hasRules() finds rules at any depth', (t) => {
   const rules = [{ rule: 'self > 0' }]
   t.true(hasRules({ properties: { a: { items: { 'x-kubernetes-validations': rules } } } }))
   t.false(hasRules({ properties: { a: { type: 'string' } } }))
+})
+
+test('compilePattern() takes what Go takes, and no text makes it slow', (t) => {
+  t.true(compilePattern('(?i)^a(?P<rest>b+)$')?.test('ABB'))
+  t.true(compilePattern('^\\p{L}+$')?.test('äß'))
+  t.is(compilePattern('('), undefined)
+  // Without the linear engine this takes hours.
+  t.false(compilePattern('^(a+)+$')?.test(`${'a'.repeat(60)}!`))
 })

@@ -1,4 +1,5 @@
 import { type FieldError, fieldError } from '#api/meta/status.ts'
+import { compilePattern } from './custom/pattern.ts'
 import { isObject, itemsOf, type JsonSchema, valuesOf } from './json-schema.ts'
 
 /**
@@ -260,21 +261,4 @@ export function hasRules(schema: JsonSchema): boolean {
   if ((schema['x-kubernetes-validations']?.length ?? 0) > 0) return true
   const below = [...Object.values(schema.properties ?? {}), itemsOf(schema), valuesOf(schema)]
   return below.some((s) => isObject(s) && hasRules(s))
-}
-
-/** Go's syntax where JavaScript has the same; undefined for what neither takes. */
-export function compilePattern(pattern: string): RegExp | undefined {
-  const flags = /^\(\?([ims]+)\)/.exec(pattern)
-  const body = (flags ? pattern.slice(flags[0].length) : pattern)
-    .replace(/\(\?P</g, '(?<')
-    .replace(/\\z/g, '$')
-    .replace(/\\A/g, '^')
-  for (const mode of ['u', '']) {
-    try {
-      return new RegExp(body, (flags?.[1] ?? '') + mode)
-    } catch {
-      // The unicode mode refuses escapes that Go takes; the plain mode is tried next.
-    }
-  }
-  return undefined
 }

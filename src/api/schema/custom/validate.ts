@@ -1,7 +1,7 @@
 import { type FieldError, fieldError } from '#api/meta/status.ts'
 import { isObject, itemsOf, type JsonSchema, valuesOf } from '#api/schema/json-schema.ts'
-import { compilePattern } from '#api/schema/structural.ts'
 import { isFormat } from './formats.ts'
+import { compilePattern } from './pattern.ts'
 
 /** Checks a value against a structural schema. Errors in upstream's words; `path` is where the value is (`spec`). */
 export function validateValue(value: unknown, schema: JsonSchema, path: string): FieldError[] {
