@@ -154,7 +154,7 @@ for (const [spec, words] of [
   [{ size: 'x' }, ['spec.size: Invalid value: "string": spec.size in body must be of type integer: "string"']],
   [{ size: 0 }, ['spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1']],
   [{ size: 11 }, ['spec.size: Invalid value: 11: spec.size in body should be less than or equal to 10']],
-  [{ size: 1, color: 'blue' }, ['spec.color: Unsupported value: "blue": supported values: "green", "red"']],
+  [{ size: 1, color: 'blue' }, ['spec.color: Unsupported value: "blue": supported values: "red", "green"']],
   [{ size: 1, name: 'A1' }, [`spec.name: Invalid value: "A1": spec.name in body should match '^[a-z]+$'`]],
   [{ size: 1, name: 'abcdef' }, ['spec.name: Too long: may not be more than 5 bytes']],
   [
