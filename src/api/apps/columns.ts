@@ -9,13 +9,13 @@ interface Workload extends KubeObject {
   spec: { template: PodTemplateSpec; selector: LabelSelector }
 }
 
-/** `app=web,tier in (a,b)`; what cannot be read is shown as upstream shows it. */
-export function selectorText(selector: LabelSelector | undefined): string {
-  if (selector === undefined) return '<none>'
+/** `app=web,tier in (a,b)`; upstream has different words for nothing and for what cannot be read. */
+export function selectorText(selector: LabelSelector | undefined, unreadable = '<error>', nothing = '<none>'): string {
+  if (selector === undefined) return nothing
   try {
-    return formatSelector(selectorFrom(selector)) || '<none>'
+    return formatSelector(selectorFrom(selector)) || nothing
   } catch (error) {
-    if (error instanceof SelectorError) return '<error>'
+    if (error instanceof SelectorError) return unreadable
     throw error
   }
 }
@@ -23,7 +23,7 @@ export function selectorText(selector: LabelSelector | undefined): string {
 const containers = (workload: Workload) => workload.spec.template?.spec?.containers ?? []
 
 /** The last three columns of every workload. */
-export const templateColumns: readonly Column<Workload>[] = [
+export const templateColumns = (unreadable: string, nothing: string): readonly Column<Workload>[] => [
   wideColumn('Containers', 'Names of the containers in the template.', (workload) =>
     containers(workload)
       .map(({ name }) => name)
@@ -34,5 +34,5 @@ export const templateColumns: readonly Column<Workload>[] = [
       .map(({ image }) => image ?? '')
       .join(','),
   ),
-  wideColumn('Selector', 'Labels of its pods.', ({ spec }) => selectorText(spec.selector)),
+  wideColumn('Selector', 'Labels of its pods.', ({ spec }) => selectorText(spec.selector, unreadable, nothing)),
 ]

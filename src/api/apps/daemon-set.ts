@@ -3,6 +3,7 @@ import type { DaemonSet } from '../gen/apps-v1.ts'
 import { daemonSets } from '../gen/resources.ts'
 import { ageColumn, column, formatLabels, nameColumn } from '../meta/columns.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
+import { goForm } from '../meta/go-form.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { templateColumns } from './columns.ts'
@@ -13,7 +14,12 @@ function validateStrategy({ spec: { updateStrategy } }: DaemonSet, errors: Field
   const at = 'spec.updateStrategy'
   if (updateStrategy.type === 'OnDelete') return
   if (updateStrategy.type !== 'RollingUpdate') {
-    errors.push(fieldError.notSupported(`${at}.type`, updateStrategy.type ?? '', ['OnDelete', 'RollingUpdate']))
+    errors.push(
+      fieldError.notSupported(at, goForm(updateStrategy, 'apps/v1.DaemonSetUpdateStrategy'), [
+        'RollingUpdate',
+        'OnDelete',
+      ]),
+    )
     return
   }
   const { rollingUpdate } = updateStrategy
@@ -108,7 +114,7 @@ export const daemonSet = defineKind<DaemonSet>({
       formatLabels(spec.template?.spec?.nodeSelector),
     ),
     ageColumn,
-    ...templateColumns,
+    ...templateColumns('<error>', '<none>'),
   ],
 })
 

@@ -3,6 +3,7 @@ import type { Deployment } from '../gen/apps-v1.ts'
 import { deployments } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind, scaleSubresource, statusSubresource } from '../meta/define.ts'
+import { goForm } from '../meta/go-form.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { templateColumns } from './columns.ts'
@@ -54,7 +55,11 @@ function validateStrategy({ spec: { strategy } }: Deployment, errors: FieldError
       )
     }
     atMostAll(maxUnavailable, `${at}.rollingUpdate.maxUnavailable`, errors)
-  } else errors.push(fieldError.notSupported(`${at}.type`, strategy.type ?? '', ['Recreate', 'RollingUpdate']))
+  } else {
+    errors.push(
+      fieldError.notSupported(at, goForm(strategy, 'apps/v1.DeploymentStrategy'), ['Recreate', 'RollingUpdate']),
+    )
+  }
 }
 
 function validateDeployment(object: Deployment): FieldError[] {
@@ -102,19 +107,14 @@ export const deployment = defineKind<Deployment>({
       'Pods that are ready, of all that should be.',
       ({ spec, status }) => `${status.readyReplicas ?? 0}/${spec.replicas ?? 0}`,
     ),
-    column(
-      'Up-to-date',
-      'Pods that have the present template.',
-      ({ status }) => status.updatedReplicas ?? 0,
-      'integer',
-    ),
+    column('Up-to-date', 'Pods that have the present template.', ({ status }) => status.updatedReplicas ?? 0, 'string'),
     column(
       'Available',
       'Pods that have been ready for long enough.',
       ({ status }) => status.availableReplicas ?? 0,
-      'integer',
+      'string',
     ),
     ageColumn,
-    ...templateColumns,
+    ...templateColumns('<invalid>', ''),
   ],
 })

@@ -47,6 +47,6 @@ export const replicaSet = defineKind<ReplicaSet>({
     column('Current', 'Pods there are.', ({ status }) => status.replicas ?? 0, 'integer'),
     column('Ready', 'Pods that are ready.', ({ status }) => status.readyReplicas ?? 0, 'integer'),
     ageColumn,
-    ...templateColumns,
+    ...templateColumns('<error>', '<none>'),
   ],
 })

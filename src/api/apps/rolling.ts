@@ -24,6 +24,6 @@ export function atMostAll(value: IntOrString | undefined, path: string, errors: 
   }
 }
 
-/** Zero in either writing. */
+/** Zero in either writing; what is neither counts as nothing, as upstream has it. */
 export const isNothing = (value: IntOrString | undefined): boolean =>
-  value === undefined || value === 0 || parsePercent(value) === 0
+  value === undefined || value === 0 || (typeof value === 'string' && (parsePercent(value) ?? 0) === 0)

@@ -19,8 +19,10 @@ export function validateSelectorAndTemplate(
   noun: 'deployment' | 'daemonset' | 'statefulset',
   errors: FieldError[],
 ): void {
-  if (selector === undefined) errors.push(fieldError.required('spec.selector'))
-  else {
+  if (selector === undefined) {
+    // A DaemonSet without one is told that it does not match its own pods.
+    if (noun !== 'daemonset') errors.push(fieldError.required('spec.selector'))
+  } else {
     errors.push(...validateLabelSelector(selector, 'spec.selector'))
     if (isEmptySelector(selector)) {
       errors.push(fieldError.invalid('spec.selector', selector, `empty selector is invalid for ${noun}`))
@@ -30,7 +32,7 @@ export function validateSelectorAndTemplate(
     errors.push(fieldError.required('spec.template'))
     return
   }
-  validateMatch(selector, template, errors)
+  validateMatch(selector, template, noun, errors)
   validateTemplate(template, 'spec.template', errors)
   if (template.spec.restartPolicy !== 'Always') {
     errors.push(
@@ -48,22 +50,28 @@ export function validateSelectorAndTemplate(
   }
 }
 
-function validateMatch(selector: LabelSelector | undefined, template: PodTemplateSpec, errors: FieldError[]): void {
+function validateMatch(
+  selector: LabelSelector | undefined,
+  template: PodTemplateSpec,
+  noun: string,
+  errors: FieldError[],
+): void {
   try {
     const matcher = selectorFrom(selector)
     // An empty selector has its own complaint above.
-    if (matcher.requirements.length === 0) return
+    if (selector !== undefined && isEmptySelector(selector)) return
     if (!matcher.matches(template.metadata?.labels)) {
       errors.push(
         fieldError.invalid(
           'spec.template.metadata.labels',
-          template.metadata?.labels ?? {},
+          template.metadata?.labels ?? null,
           '`selector` does not match template `labels`',
         ),
       )
     }
   } catch (error) {
     if (!(error instanceof SelectorError)) throw error
+    if (noun === 'daemonset') return
     errors.push(fieldError.invalid('spec.selector', selector, 'invalid label selector'))
   }
 }

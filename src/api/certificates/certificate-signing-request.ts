@@ -166,7 +166,7 @@ export const certificateSigningRequest = defineKind<CertificateSigningRequest>({
   columns: [
     nameColumn,
     ageColumn,
-    column('SignerName', 'Who is to sign.', ({ spec }) => spec.signerName),
+    column('SignerName', 'Who is to sign.', ({ spec }) => spec.signerName || '<none>'),
     column('Requestor', 'Who asked.', ({ spec }) => spec.username ?? ''),
     column('RequestedDuration', 'For how long.', ({ spec }) =>
       spec.expirationSeconds === undefined ? '<none>' : humanDuration(spec.expirationSeconds * 1000),

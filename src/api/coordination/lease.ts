@@ -13,8 +13,7 @@ export const lease = defineKind<Lease>({
   createOnUpdate: true,
   validate({ spec = {} }) {
     const errors: FieldError[] = []
-    const { holderIdentity, leaseDurationSeconds, leaseTransitions } = spec
-    if (holderIdentity === '') errors.push(fieldError.invalid('spec.holderIdentity', '', 'must not be empty'))
+    const { leaseDurationSeconds, leaseTransitions } = spec
     if (leaseDurationSeconds !== undefined && leaseDurationSeconds <= 0) {
       errors.push(fieldError.invalid('spec.leaseDurationSeconds', leaseDurationSeconds, 'must be greater than 0'))
     }

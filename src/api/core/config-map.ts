@@ -27,7 +27,7 @@ function validateConfigMap({ data = {}, binaryData = {} }: ConfigMap): FieldErro
     for (const words of configKey(key)) errors.push(fieldError.invalid(`binaryData[${key}]`, key, words))
     size += base64Bytes(binaryData[key] ?? '')
   }
-  if (size > dataBytesMax) errors.push(fieldError.tooLong('', dataBytesMax))
+  if (size > dataBytesMax) errors.push(fieldError.tooLong('[]', dataBytesMax))
   return errors
 }
 

@@ -32,6 +32,7 @@ function validateEndpoint({ ip, hostname, nodeName }: EndpointAddress, path: str
   const found = validateAddress(ip, `${path}.ip`)
   errors.push(...found)
   if (found.length === 0) errors.push(...notForEndpoints(ip, `${path}.ip`))
+  else errors.push(fieldError.invalid(`${path}.ip`, ip, 'must be a valid IP address'))
   if (hostname)
     for (const words of dns1123Label(hostname)) errors.push(fieldError.invalid(`${path}.hostname`, hostname, words))
   if (nodeName) {
@@ -62,7 +63,7 @@ function endpointsText({ subsets = [] }: Endpoints): string {
     for (const { port } of ports)
       for (const { ip } of addresses) all.push(ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`)
   }
-  if (all.length === 0) return '<none>'
+  if (subsets.length === 0) return '<none>'
   const shown = all.slice(0, shownMax).join(',')
   return all.length > shownMax ? `${shown} + ${all.length - shownMax} more...` : shown
 }

@@ -61,7 +61,7 @@ export const eventColumns: readonly Column<Event>[] = [
   column('Message', 'What happened.', ({ message }) => (message ?? '').trim()),
   wideColumn('First Seen', 'Time since it was first seen.', (event, now) => age(firstSeen(event), now)),
   wideColumn('Count', 'How often it was seen.', (event) => event.series?.count ?? (event.count || 1), 'string'),
-  wideColumn('Name', 'Name of the event.', (event) => event.metadata.name),
+  { ...wideColumn<Event>('Name', 'Name of the event.', ({ metadata }) => metadata.name), format: 'name' },
 ]
 
 export const event = defineKind<Event>({

@@ -4,10 +4,11 @@ import type { Column } from '../kind.ts'
 import { ageColumn, column, nameColumn, wideColumn } from '../meta/columns.ts'
 import { findCondition } from '../meta/conditions.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
+import { goForm } from '../meta/go-form.ts'
 import { addressFamily, validatePrefix } from '../meta/ip.ts'
 import { labelValue, qualifiedName } from '../meta/names.ts'
 import { sameJson } from '../meta/patch/json.ts'
-import { validateResourceList } from '../meta/resources.ts'
+import { validateAmounts } from '../meta/resources.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
 const rolePrefix = 'node-role.kubernetes.io/'
@@ -16,14 +17,14 @@ const effects = ['NoSchedule', 'PreferNoSchedule', 'NoExecute']
 function validateTaints(taints: readonly Taint[], errors: FieldError[]): void {
   const seen = new Set<string>()
   for (const [i, taint] of taints.entries()) {
-    const at = `spec.taints[${i}]`
+    const at = `metadata.taints[${i}]`
     const { key = '', value = '', effect } = taint
     for (const words of qualifiedName(key)) errors.push(fieldError.invalid(`${at}.key`, key, words))
     for (const words of labelValue(value)) errors.push(fieldError.invalid(`${at}.value`, value, words))
     if (!effect) errors.push(fieldError.required(`${at}.effect`))
     else if (!effects.includes(effect)) errors.push(fieldError.notSupported(`${at}.effect`, effect, effects))
     if (seen.has(`${key}:${effect}`)) {
-      const { type, path, message } = fieldError.duplicate(at, taint)
+      const { type, path, message } = fieldError.duplicate(at, goForm(taint, 'core/v1.Taint'))
       errors.push({ type, path, message: `${message}: taints must be unique by key and effect pair` })
     }
     seen.add(`${key}:${effect}`)
@@ -43,8 +44,8 @@ function validateNode({ spec, status }: Node): FieldError[] {
       fieldError.invalid('spec.podCIDRs', spec.podCIDRs, 'may specify no more than one CIDR for each IP family'),
     )
   }
-  validateResourceList(status?.capacity, 'status.capacity', errors)
-  validateResourceList(status?.allocatable, 'status.allocatable', errors)
+  validateAmounts(status?.capacity, 'status.capacity', errors)
+  validateAmounts(status?.allocatable, 'status.allocatable', errors)
   return errors
 }
 

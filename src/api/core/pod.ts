@@ -7,7 +7,7 @@ import { podColumns } from './pod/columns.ts'
 import { defaultPodOnly, defaultPodSpec } from './pod/defaults.ts'
 import { qosClassOf } from './pod/qos.ts'
 import { validatePodUpdate } from './pod/update.ts'
-import { validatePodSpec } from './pod/validate.ts'
+import { validatePodOnly, validatePodSpec } from './pod/validate.ts'
 
 const stream = (name: string): Subresource => ({ name, verbs: ['create', 'get'] })
 
@@ -38,6 +38,7 @@ export const pod = defineKind<Pod>({
   validate(object) {
     const errors: FieldError[] = []
     validatePodSpec(object.spec, 'spec', errors)
+    validatePodOnly(object.spec, errors)
     if ((object.spec.ephemeralContainers ?? []).length > 0) {
       errors.push(fieldError.forbidden('spec.ephemeralContainers', 'cannot be set on create'))
     }

@@ -57,11 +57,24 @@ function validateJson(base64: string | undefined, path: string, errors: FieldErr
     errors.push(fieldError.required(path))
     return
   }
+  const text = Buffer.from(base64, 'base64').toString()
   try {
-    if (isObject(JSON.parse(Buffer.from(base64, 'base64').toString()))) return
+    if (isObject(JSON.parse(text))) return
     errors.push(fieldError.invalid(path, redacted, 'json: the value is not an object'))
   } catch (error) {
-    errors.push(fieldError.invalid(path, redacted, error instanceof Error ? 'invalid JSON' : String(error)))
+    if (!(error instanceof SyntaxError)) throw error
+    const first = text.trimStart().charAt(0)
+    errors.push(
+      fieldError.invalid(
+        path,
+        redacted,
+        first === ''
+          ? 'unexpected end of JSON input'
+          : /[[{"\d\-tfn]/.test(first)
+            ? 'invalid JSON'
+            : `invalid character '${first}' looking for beginning of value`,
+      ),
+    )
   }
 }
 

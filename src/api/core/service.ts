@@ -18,6 +18,8 @@ function defaultService(object: Service): void {
     spec.sessionAffinityConfig.clientIP.timeoutSeconds ??= 10800
   }
   spec.type ||= 'ClusterIP'
+  // The list and its first member are one field in two writings.
+  if (spec.clusterIP && (spec.clusterIPs ?? []).length === 0) spec.clusterIPs = [spec.clusterIP]
   for (const port of spec.ports ?? []) {
     port.protocol ||= 'TCP'
     port.targetPort ||= port.port
@@ -74,8 +76,11 @@ function externalAddress({ spec, status }: Service): string {
       const all = [...ingress, ...external].filter((text) => text !== '')
       return all.length > 0 ? all.join(',') : '<pending>'
     }
-    default:
+    case 'ClusterIP':
+    case 'NodePort':
       return external.length > 0 ? external.join(',') : '<none>'
+    default:
+      return '<unknown>'
   }
 }
 

@@ -4,7 +4,7 @@ import { endpointSlices } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind } from '../meta/define.ts'
 import { addressFamily } from '../meta/ip.ts'
-import { dns1123Label, dns1123Subdomain, inclusiveRangeError, labelValue, qualifiedName } from '../meta/names.ts'
+import { dns1123Label, dns1123Subdomain, qualifiedName } from '../meta/names.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
@@ -33,7 +33,7 @@ function validateSlice(slice: EndpointSlice): FieldError[] {
 }
 
 function validateEndpoint(endpoint: Endpoint, type: string, path: string, errors: FieldError[]): void {
-  const { addresses = [], nodeName, hostname, zone } = endpoint
+  const { addresses = [], nodeName, hostname } = endpoint
   if (addresses.length === 0) errors.push(fieldError.required(`${path}.addresses`, 'must contain at least 1 address'))
   else if (addresses.length > addressesMax) {
     errors.push(fieldError.tooMany(`${path}.addresses`, addresses.length, addressesMax))
@@ -44,9 +44,6 @@ function validateEndpoint(endpoint: Endpoint, type: string, path: string, errors
   }
   if (hostname !== undefined) {
     for (const words of dns1123Label(hostname)) errors.push(fieldError.invalid(`${path}.hostname`, hostname, words))
-  }
-  if (zone !== undefined) {
-    for (const words of labelValue(zone)) errors.push(fieldError.invalid(`${path}.zone`, zone, words))
   }
 }
 
@@ -60,14 +57,14 @@ function validateAddressOf(address: string, type: string, path: string, errors: 
   if (family === undefined) {
     errors.push(fieldError.invalid(path, address, 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'))
   } else if (family !== type) {
-    errors.push(fieldError.invalid(path, address, `must be an ${type} address`))
+    errors.push(fieldError.invalid(path.replace(/\[\d+\]$/, ''), address, `must be an ${type} address`))
   } else errors.push(...notForEndpoints(address, path))
 }
 
 function validatePorts({ ports = [] }: EndpointSlice, errors: FieldError[]): void {
   if (ports.length > portsMax) errors.push(fieldError.tooMany('ports', ports.length, portsMax))
   const names = new Set<string>()
-  for (const [i, { name = '', protocol, port, appProtocol }] of ports.entries()) {
+  for (const [i, { name = '', protocol, appProtocol }] of ports.entries()) {
     const at = `ports[${i}]`
     if (name !== '') for (const words of dns1123Label(name)) errors.push(fieldError.invalid(`${at}.name`, name, words))
     if (names.has(name)) errors.push(fieldError.duplicate(`${at}.name`, name))
@@ -75,9 +72,6 @@ function validatePorts({ ports = [] }: EndpointSlice, errors: FieldError[]): voi
     if (!protocol) errors.push(fieldError.required(`${at}.protocol`))
     else if (!['SCTP', 'TCP', 'UDP'].includes(protocol)) {
       errors.push(fieldError.notSupported(`${at}.protocol`, protocol, ['SCTP', 'TCP', 'UDP']))
-    }
-    if (port !== undefined && (port < 1 || port > 65535)) {
-      errors.push(fieldError.invalid(`${at}.port`, port, inclusiveRangeError(1, 65535)))
     }
     if (appProtocol !== undefined) {
       for (const words of qualifiedName(appProtocol)) {

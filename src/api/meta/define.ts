@@ -1,9 +1,9 @@
 import type { Column, KindDefinition, ScalePaths, Subresource } from '../kind.ts'
 import { plainColumns } from './columns.ts'
-import { type NameCheck, nameIsDnsSubdomain } from './names.ts'
+import { type NameCheck, nameIsDnsSubdomain, qualifiedName } from './names.ts'
 import { validateObjectMeta, validateObjectMetaUpdate } from './object-meta.ts'
 import type { KubeObject, Resource } from './resource.ts'
-import type { FieldError } from './status.ts'
+import { type FieldError, fieldError } from './status.ts'
 
 export const allVerbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'] as const
 const subresourceVerbs = ['get', 'patch', 'update'] as const
@@ -51,6 +51,20 @@ export interface KindOptions<K extends KubeObject> {
 
 const none = (): FieldError[] => []
 
+const standardFinalizers: ReadonlySet<string> = new Set(['kubernetes', 'orphan', 'foregroundDeletion'])
+
+/** Built-in kinds take no finalizer that has no owner in its name. */
+function validateFinalizerNames({ metadata }: KubeObject): FieldError[] {
+  const errors: FieldError[] = []
+  for (const [i, name] of (metadata.finalizers ?? []).entries()) {
+    const path = `metadata.finalizers[${i}]`
+    if (name.includes('/') || standardFinalizers.has(name)) continue
+    for (const words of qualifiedName(name)) errors.push(fieldError.invalid(path, name, words))
+    errors.push(fieldError.invalid(path, name, 'name is neither a standard finalizer name nor is it fully qualified'))
+  }
+  return errors
+}
+
 /** A kind with `/status` keeps it from writes to the object itself; `status` is what an empty one looks like. */
 export function defineKind<K extends KubeObject>(options: KindOptions<K>): KindDefinition<K> {
   const { resource, nameCheck = nameIsDnsSubdomain } = options
@@ -80,11 +94,14 @@ export function defineKind<K extends KubeObject>(options: KindOptions<K>): KindD
       prepareUpdate?.(next, old)
     },
     validate(object) {
-      return join(validateObjectMeta(object, resource.namespaced, nameCheck), validate(object))
+      return join(
+        join(validateObjectMeta(object, resource.namespaced, nameCheck), validateFinalizerNames(object)),
+        validate(object),
+      )
     },
     validateUpdate(next, old) {
       return join(
-        validateObjectMetaUpdate(next, old),
+        join(validateObjectMetaUpdate(next, old), validateFinalizerNames(next)),
         options.validateUpdate ? options.validateUpdate(next, old) : validate(next),
       )
     },

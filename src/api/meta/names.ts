@@ -20,6 +20,9 @@ const qualifiedWords =
 const labelValueWords =
   "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
 
+const underscoreLabel = '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?'
+const underscoreSubdomain = `${underscoreLabel}(\\.${underscoreLabel})*`
+const underscoreRegExp = new RegExp(`^${underscoreSubdomain}$`)
 const labelRegExp = new RegExp(`^${label}$`)
 const subdomainRegExp = new RegExp(`^${subdomain}$`)
 const dns1035RegExp = new RegExp(`^${dns1035}$`)
@@ -75,6 +78,18 @@ function subdomainIn(value: string, unit: 'characters' | 'bytes'): readonly stri
   const errors: string[] = []
   if (byteLength(value) > 253) errors.push(maxLengthError(253, unit))
   if (!subdomainRegExp.test(value)) errors.push(regexError(subdomainWords, subdomain, 'example.com'))
+  return errors
+}
+
+/** As a subdomain, with underscores: what resolvers search in. */
+export function dns1123SubdomainWithUnderscore(value: string): readonly string[] {
+  if (value.length <= 253 && underscoreRegExp.test(value)) return nothing
+  const errors: string[] = []
+  if (byteLength(value) > 253) errors.push(maxLengthError(253))
+  if (!underscoreRegExp.test(value)) {
+    const words = subdomainWords.replace("'-' or '.'", "'_', '-' or '.'")
+    errors.push(regexError(words, underscoreSubdomain, 'example.com'))
+  }
   return errors
 }
 

@@ -53,10 +53,24 @@ export function validateResourceList(
   }
 }
 
+/** Only the values: a node may report what it likes. */
+export function validateAmounts(
+  list: Readonly<Record<string, string>> | undefined,
+  path: string,
+  errors: FieldError[],
+): void {
+  for (const name in list) validateValue(name, list[name] ?? '0', `${path}.${name}`, errors)
+}
+
 function validateName(name: string, at: string, container: boolean, errors: FieldError[]): void {
   const words = qualifiedName(name)
   for (const text of words) errors.push(fieldError.invalid(at, name, text))
-  if (words.length > 0) return
+  if (words.length > 0) {
+    if (container && name.includes('/')) {
+      errors.push(fieldError.invalid(at, name, "doesn't follow extended resource name standard"))
+    }
+    return
+  }
   if (!name.includes('/')) {
     if (isHugePages(name)) return
     if (!standardResources.has(name)) {
@@ -104,7 +118,17 @@ export function validateRequirements(
     const at = `${path}.claims[${i}]`
     if (!claim.name) errors.push(fieldError.required(`${at}.name`))
     else if (seen.has(`${claim.name}/${claim.request ?? ''}`)) errors.push(fieldError.duplicate(at, claim.name))
-    else if (!claims.has(claim.name)) errors.push(fieldError.notFound(at, claim.name))
+    else if (!claims.has(claim.name)) {
+      errors.push(
+        fieldError.notFound(
+          at,
+          claim.name,
+          claims.size === 0
+            ? 'must be one of the names in pod.spec.resourceClaims which is empty'
+            : 'must be one of the names in pod.spec.resourceClaims',
+        ),
+      )
+    }
     seen.add(`${claim.name}/${claim.request ?? ''}`)
   }
 }

@@ -146,10 +146,10 @@ export const fieldError = {
     path,
     message: `Duplicate value: ${quote(value)}`,
   }),
-  notFound: (path: string, value: unknown): FieldError => ({
+  notFound: (path: string, value: unknown, detail = ''): FieldError => ({
     type: 'FieldValueNotFound',
     path,
-    message: `Not found: ${quote(value)}`,
+    message: detail === '' ? `Not found: ${quote(value)}` : `Not found: ${quote(value)}: ${detail}`,
   }),
   forbidden: (path: string, detail: string): FieldError => ({
     type: 'FieldValueForbidden',
@@ -159,12 +159,12 @@ export const fieldError = {
   tooLong: (path: string, max: number): FieldError => ({
     type: 'FieldValueTooLong',
     path,
-    message: `Too long: may not be more than ${max} bytes`,
+    message: `Too long: may not be more than ${max} ${max === 1 ? 'byte' : 'bytes'}`,
   }),
   tooMany: (path: string, actual: number, max: number): FieldError => ({
     type: 'FieldValueTooMany',
     path,
-    message: `Too many: ${actual}: must have at most ${max} items`,
+    message: `Too many: ${actual}: must have at most ${max} ${max === 1 ? 'item' : 'items'}`,
   }),
   typeInvalid: (path: string, value: unknown, detail: string): FieldError => ({
     type: 'FieldValueTypeInvalid',
@@ -175,7 +175,6 @@ export const fieldError = {
     type: 'FieldValueNotSupported',
     path,
     message: `Unsupported value: ${quote(value)}: supported values: ${supported
-      .toSorted()
       .map((s) => JSON.stringify(s))
       .join(', ')}`,
   }),

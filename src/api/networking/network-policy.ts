@@ -9,7 +9,7 @@ import { validateLabelSelector } from '../meta/labels.ts'
 import { inclusiveRangeError } from '../meta/names.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
-const protocols = ['SCTP', 'TCP', 'UDP']
+const protocols = ['TCP', 'UDP', 'SCTP']
 
 function validatePolicyPort(port: NetworkPolicyPort, path: string, errors: FieldError[]): void {
   if (port.protocol !== undefined && !protocols.includes(port.protocol)) {
@@ -22,7 +22,7 @@ function validatePolicyPort(port: NetworkPolicyPort, path: string, errors: Field
     if (typeof port.port === 'string') {
       errors.push(fieldError.invalid(`${path}.endPort`, endPort, 'may not be specified when `port` is non-numeric'))
     } else if (endPort < port.port) {
-      errors.push(fieldError.invalid(`${path}.endPort`, endPort, 'must be greater than or equal to `port`'))
+      errors.push(fieldError.invalid(`${path}.endPort`, port.port, 'must be greater than or equal to `port`'))
     }
     if (endPort < 1 || endPort > 65535) {
       errors.push(fieldError.invalid(`${path}.endPort`, endPort, inclusiveRangeError(1, 65535)))
@@ -98,7 +98,7 @@ export const networkPolicy = defineKind<NetworkPolicy>({
     } else {
       for (const [i, type] of types.entries()) {
         if (type !== 'Ingress' && type !== 'Egress') {
-          errors.push(fieldError.notSupported(`spec.policyTypes[${i}]`, type, ['Egress', 'Ingress']))
+          errors.push(fieldError.notSupported(`spec.policyTypes[${i}]`, type, ['Ingress', 'Egress']))
         }
       }
     }

@@ -3,6 +3,7 @@ import type { PodDisruptionBudget } from '../gen/policy-v1.ts'
 import { podDisruptionBudgets } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
+import { goForm } from '../meta/go-form.ts'
 import { validateLabelSelector } from '../meta/labels.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
@@ -18,7 +19,13 @@ export const podDisruptionBudget = defineKind<PodDisruptionBudget>({
     const errors: FieldError[] = []
     const { minAvailable, maxUnavailable } = spec
     if (minAvailable !== undefined && maxUnavailable !== undefined) {
-      errors.push(fieldError.invalid('spec', spec, 'minAvailable and maxUnavailable cannot be both set'))
+      errors.push(
+        fieldError.invalid(
+          'spec',
+          goForm(spec, 'policy/v1.PodDisruptionBudgetSpec'),
+          'minAvailable and maxUnavailable cannot be both set',
+        ),
+      )
     }
     for (const [field, value] of [
       ['minAvailable', minAvailable],

@@ -20,7 +20,11 @@ export const clusterRole = defineKind<ClusterRole>({
     if (selectors.length === 0) {
       errors.push(fieldError.required(at, 'at least one clusterRoleSelector required if aggregationRule is non-nil'))
     }
-    for (const [i, selector] of selectors.entries()) errors.push(...validateLabelSelector(selector, `${at}[${i}]`))
+    for (const [i, selector] of selectors.entries()) {
+      const found = validateLabelSelector(selector, `${at}[${i}]`)
+      errors.push(...found)
+      if (found.length > 0) errors.push(fieldError.invalid(`${at}[${i}]`, null, 'invalid label selector.'))
+    }
     return errors
   },
   columns: plainColumns,

@@ -11,7 +11,7 @@ interface Binding extends KubeObject {
 const names = (binding: Binding, kind: string): string =>
   (binding.subjects ?? [])
     .filter((subject) => subject.kind === kind)
-    .map(({ namespace, name }) => (kind === 'ServiceAccount' ? `${namespace}/${name}` : name))
+    .map(({ namespace, name }) => (kind === 'ServiceAccount' ? `${namespace ?? ''}/${name}` : name))
     .join(', ')
 
 export const bindingColumns: readonly Column<Binding>[] = [

@@ -61,25 +61,25 @@ export function validateBinding(
   if (roleRef.apiGroup !== rbacGroup) {
     errors.push(fieldError.notSupported('roleRef.apiGroup', roleRef.apiGroup ?? '', [rbacGroup]))
   }
-  const kinds = namespaced ? ['ClusterRole', 'Role'] : ['ClusterRole']
+  const kinds = namespaced ? ['Role', 'ClusterRole'] : ['ClusterRole']
   if (!kinds.includes(roleRef.kind)) errors.push(fieldError.notSupported('roleRef.kind', roleRef.kind, kinds))
   if (!roleRef.name) errors.push(fieldError.required('roleRef.name'))
   else
     for (const words of pathSegment(roleRef.name)) errors.push(fieldError.invalid('roleRef.name', roleRef.name, words))
-  for (const [i, subject] of subjects.entries()) validateSubject(subject, `subjects[${i}]`, errors)
+  for (const [i, subject] of subjects.entries()) validateSubject(subject, namespaced, `subjects[${i}]`, errors)
   return errors
 }
 
-function validateSubject(subject: Subject, path: string, errors: FieldError[]): void {
+function validateSubject(subject: Subject, namespaced: boolean, path: string, errors: FieldError[]): void {
   const { kind, name, namespace = '', apiGroup = '' } = subject
   if (!name) errors.push(fieldError.required(`${path}.name`))
   if (kind === 'ServiceAccount') {
     if (name) for (const words of dns1123Subdomain(name)) errors.push(fieldError.invalid(`${path}.name`, name, words))
     if (apiGroup !== '') errors.push(fieldError.notSupported(`${path}.apiGroup`, apiGroup, ['']))
-    if (namespace === '') errors.push(fieldError.required(`${path}.namespace`))
+    if (namespace === '' && !namespaced) errors.push(fieldError.required(`${path}.namespace`))
   } else if (kind === 'User' || kind === 'Group') {
     if (apiGroup !== rbacGroup) errors.push(fieldError.notSupported(`${path}.apiGroup`, apiGroup, [rbacGroup]))
-  } else errors.push(fieldError.notSupported(`${path}.kind`, kind ?? '', ['Group', 'ServiceAccount', 'User']))
+  } else errors.push(fieldError.notSupported(`${path}.kind`, kind ?? '', ['ServiceAccount', 'User', 'Group']))
 }
 
 /** A binding that names another role is another binding. */

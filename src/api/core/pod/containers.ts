@@ -17,7 +17,7 @@ export interface PodScope {
 
 const protocols = ['SCTP', 'TCP', 'UDP']
 const pullPolicies = ['Always', 'IfNotPresent', 'Never']
-const messagePolicies = ['FallbackToLogsOnError', 'File']
+const messagePolicies = ['File', 'FallbackToLogsOnError']
 
 export function validateContainers(scope: PodScope, path: string, errors: FieldError[]): void {
   const { containers = [], initContainers = [], ephemeralContainers = [] } = scope.spec
@@ -90,9 +90,6 @@ function validateContainer(
   }
   const image = container.image ?? ''
   if (image === '') errors.push(fieldError.required(`${at}.image`))
-  else if (image !== image.trim()) {
-    errors.push(fieldError.invalid(`${at}.image`, image, 'must not have leading or trailing whitespace'))
-  }
   validateChoice(container.terminationMessagePolicy, messagePolicies, `${at}.terminationMessagePolicy`, errors)
   validateChoice(container.imagePullPolicy, pullPolicies, `${at}.imagePullPolicy`, errors)
   if (container.ports) validatePorts(container.ports, `${at}.ports`, errors)
@@ -103,7 +100,8 @@ function validateContainer(
     validateMounts(container.volumeMounts, scope.volumes, isPrivileged, `${at}.volumeMounts`, errors)
   }
   validateRequirements(container.resources, `${at}.resources`, scope.claims, errors)
-  if (container.securityContext) validateSecurity(container.securityContext, `${at}.securityContext`, errors)
+  if (container.securityContext)
+    validateSecurity(container.securityContext, scope.spec.hostUsers !== false, `${at}.securityContext`, errors)
 }
 
 /** Required, and one of a list. */
@@ -154,9 +152,9 @@ function validateHostPorts(
     if (scope.spec.hostNetwork && port.hostPort !== port.containerPort) {
       errors.push(
         fieldError.invalid(
-          `${at}.containerPort`,
-          port.containerPort,
-          'must match `hostPort` when `hostNetwork` is true',
+          `${at}.hostPort`,
+          port.hostPort ?? 0,
+          'must match `containerPort` when `hostNetwork` is true',
         ),
       )
     }

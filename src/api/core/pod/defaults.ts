@@ -86,7 +86,7 @@ function defaultRequests(resources: ResourceRequirements | undefined): void {
 
 /** Without a tag, or with `latest`, what is on the node may be old. */
 export function pullPolicyOf(image: string): 'Always' | 'IfNotPresent' {
-  if (image.includes('@')) return 'IfNotPresent'
+  if (image === '' || image.includes('@')) return 'IfNotPresent'
   const tag = image.slice(image.lastIndexOf('/') + 1).split(':')[1]
   return tag === undefined || tag === '' || tag === 'latest' ? 'Always' : 'IfNotPresent'
 }
@@ -129,6 +129,7 @@ function defaultVolume(volume: Volume): void {
     }
   } else if (volume.hostPath) volume.hostPath.type ??= ''
   else if (volume.ephemeral?.volumeClaimTemplate) volume.ephemeral.volumeClaimTemplate.spec.volumeMode ??= 'Filesystem'
+  else if (volume.image) volume.image.pullPolicy ||= pullPolicyOf(volume.image.reference ?? '')
   else if (hasNoSource(volume)) volume.emptyDir = {}
 }
 

@@ -115,11 +115,17 @@ export function validateFieldRef(
   if (match) {
     const [, field = '', key = ''] = match
     if (!subscripted.has(field)) {
-      errors.push(fieldError.invalid(at, field, 'does not support subscript'))
+      errors.push(
+        fieldError.invalid(
+          at,
+          expression,
+          `error converting fieldPath: field label does not support subscript: ${expression}`,
+        ),
+      )
       return
     }
     const words = qualifiedName(field === 'metadata.annotations' ? key.toLowerCase() : key)
-    for (const text of words) errors.push(fieldError.invalid(at, key, text))
+    for (const text of words) errors.push(fieldError.invalid(path, key, text))
     return
   }
   if (allowed.includes(expression)) return
@@ -175,7 +181,7 @@ export function validateResourceFieldRef(
   errors.push(
     fieldError.invalid(
       `${path}.divisor`,
-      resource.slice(resource.indexOf('.') + 1),
+      resource,
       kind === 'cpu'
         ? "only divisor's values 1m and 1 are supported with the cpu resource"
         : `only divisor's values ${memoryDivisors.join(', ')} are supported with the ${kind} resource`,
@@ -195,9 +201,12 @@ export function validateEnvFrom(sources: readonly EnvFromSource[], path: string,
       if (reference === undefined) continue
       count++
       const name = reference.name ?? ''
-      for (const words of dns1123Subdomain(name)) errors.push(fieldError.invalid(`${at}.${field}.name`, name, words))
+      if (name === '') errors.push(fieldError.required(`${at}.${field}.name`))
+      else {
+        for (const words of dns1123Subdomain(name)) errors.push(fieldError.invalid(`${at}.${field}.name`, name, words))
+      }
     }
-    if (count === 0) errors.push(fieldError.invalid(at, '', 'must specify one of: `configMapRef` or `secretRef`'))
-    if (count > 1) errors.push(fieldError.invalid(at, '', 'may not have more than one field specified at a time'))
+    if (count === 0) errors.push(fieldError.invalid(path, '', 'must specify one of: `configMapRef` or `secretRef`'))
+    if (count > 1) errors.push(fieldError.invalid(path, '', 'may not have more than one field specified at a time'))
   }
 }

@@ -106,6 +106,9 @@ function validateExpression(requirement: NodeSelectorRequirement, path: string, 
       errors.push(fieldError.invalid(`${path}.operator`, operator ?? '', 'not a valid selector operator'))
   }
   for (const words of qualifiedName(key)) errors.push(fieldError.invalid(`${path}.key`, key, words))
+  for (const [i, value] of values.entries()) {
+    for (const words of labelValue(value)) errors.push(fieldError.invalid(`${path}.values[${i}]`, value, words))
+  }
 }
 
 function validateWeighted(term: WeightedPodAffinityTerm, path: string, errors: FieldError[]): void {
@@ -121,15 +124,15 @@ function validatePodTerm(term: PodAffinityTerm, path: string, errors: FieldError
       errors.push(fieldError.invalid(`${path}.namespace`, namespace, words))
     }
   }
-  if (!term.topologyKey) errors.push(fieldError.required(`${path}.topologyKey`, 'can not be empty'))
-  else {
-    for (const words of qualifiedName(term.topologyKey)) {
-      errors.push(fieldError.invalid(`${path}.topologyKey`, term.topologyKey, words))
-    }
-  }
+  const key = term.topologyKey ?? ''
+  if (key === '') errors.push(fieldError.required(`${path}.topologyKey`, 'can not be empty'))
+  for (const words of qualifiedName(key)) errors.push(fieldError.invalid(`${path}.topologyKey`, key, words))
 }
 
 const effects = ['NoSchedule', 'PreferNoSchedule', 'NoExecute']
+/** Comparing by number is known, but its gate is off: whoever asks for it is told of it. */
+const operators = ['Equal', 'Exists']
+const gatedOperators = ['Lt', 'Gt']
 
 export function validateTolerations(tolerations: readonly Toleration[], path: string, errors: FieldError[]): void {
   for (const [i, toleration] of tolerations.entries()) {
@@ -154,9 +157,12 @@ export function validateTolerations(tolerations: readonly Toleration[], path: st
       for (const words of labelValue(value)) errors.push(fieldError.invalid(`${at}.operator`, value, words))
     } else if (operator === 'Exists') {
       if (value !== '') {
-        errors.push(fieldError.invalid(`${at}.operator`, toleration, "value must be empty when `operator` is 'Exists'"))
+        errors.push(fieldError.invalid(`${at}.operator`, value, "value must be empty when `operator` is 'Exists'"))
       }
-    } else errors.push(fieldError.notSupported(`${at}.operator`, operator, ['Equal', 'Exists']))
+    } else {
+      const known = gatedOperators.includes(operator) ? [...operators, ...gatedOperators] : operators
+      errors.push(fieldError.notSupported(`${at}.operator`, operator, known))
+    }
     if (effect !== undefined && !effects.includes(effect)) {
       errors.push(fieldError.notSupported(`${at}.effect`, effect, effects))
     }
@@ -170,7 +176,7 @@ export function validateSpread(
   path: string,
   errors: FieldError[],
 ): void {
-  const seen = new Set<string>()
+  const seen = new Map<string, number>()
   for (const [i, constraint] of constraints.entries()) {
     const at = `${path}[${i}]`
     if (constraint.maxSkew <= 0) {
@@ -188,8 +194,14 @@ export function validateSpread(
       )
     }
     const pair = `{${constraint.topologyKey}, ${constraint.whenUnsatisfiable}}`
-    if (seen.has(pair)) errors.push(fieldError.duplicate(`${at}.{topologyKey, whenUnsatisfiable}`, pair))
-    seen.add(pair)
+    // Upstream reports the first of the two.
+    const first = seen.get(pair)
+    if (first !== undefined) {
+      errors.push(fieldError.duplicate(`${path}[${first}].{topologyKey, whenUnsatisfiable}`, pair))
+    } else seen.set(pair, i)
+    if ((constraint.matchLabelKeys ?? []).length > 0 && constraint.labelSelector === undefined) {
+      errors.push(fieldError.forbidden(`${at}.matchLabelKeys`, 'must not be specified when labelSelector is not set'))
+    }
     if (constraint.minDomains !== undefined) {
       if (constraint.minDomains <= 0) {
         errors.push(fieldError.invalid(`${at}.minDomains`, constraint.minDomains, 'must be greater than zero'))

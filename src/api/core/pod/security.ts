@@ -1,4 +1,11 @@
-import type { PodSecurityContext, PodSpec, SeccompProfile, SecurityContext } from '../../gen/core-v1.ts'
+import type {
+  AppArmorProfile,
+  PodSecurityContext,
+  PodSpec,
+  SeccompProfile,
+  SecurityContext,
+} from '../../gen/core-v1.ts'
+import { goForm } from '../../meta/go-form.ts'
 import { inclusiveRangeError } from '../../meta/names.ts'
 import { type FieldError, fieldError } from '../../meta/status.ts'
 
@@ -7,7 +14,7 @@ import { type FieldError, fieldError } from '../../meta/status.ts'
 const idMax = 2 ** 31 - 1
 const sysctl = /^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$/
 const sysctlWords =
-  'must have at most 253 characters and match regex ([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?'
+  'must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$'
 
 function validateId(id: number | undefined, path: string, errors: FieldError[]): void {
   if (id !== undefined && (id < 0 || id > idMax))
@@ -20,8 +27,14 @@ function validateSeccomp(profile: SeccompProfile | undefined, path: string, erro
   if (type === 'Localhost') {
     if (!localhostProfile) {
       errors.push(fieldError.required(`${path}.localhostProfile`, 'must be set when seccomp type is Localhost'))
-    } else if (localhostProfile.startsWith('/') || localhostProfile.split('/').includes('..')) {
-      errors.push(fieldError.invalid(`${path}.localhostProfile`, localhostProfile, 'must be a relative path'))
+    } else {
+      const at = `${path}.localhostProfile`
+      if (localhostProfile.startsWith('/')) {
+        errors.push(fieldError.invalid(at, localhostProfile, 'must be a relative path'))
+      }
+      if (localhostProfile.split('/').includes('..')) {
+        errors.push(fieldError.invalid(at, localhostProfile, "must not contain '..'"))
+      }
     }
     return
   }
@@ -29,7 +42,7 @@ function validateSeccomp(profile: SeccompProfile | undefined, path: string, erro
     errors.push(
       fieldError.invalid(
         `${path}.localhostProfile`,
-        localhostProfile,
+        goForm(profile, 'core/v1.SeccompProfile'),
         'can only be set when seccomp type is Localhost',
       ),
     )
@@ -56,7 +69,7 @@ export function validatePodSecurity(
   if (spec.shareProcessNamespace && spec.hostPID) {
     errors.push(
       fieldError.invalid(
-        `${path}.shareProcessNamespace`,
+        `${at}.shareProcessNamespace`,
         true,
         'ShareProcessNamespace and HostPID cannot both be enabled',
       ),
@@ -74,7 +87,12 @@ export function validatePodSecurity(
   if (policy !== undefined && policy !== 'Always' && policy !== 'OnRootMismatch') {
     errors.push(fieldError.notSupported(`${at}.fsGroupChangePolicy`, policy, ['Always', 'OnRootMismatch']))
   }
+  const groups = context.supplementalGroupsPolicy
+  if (groups !== undefined && groups !== 'Merge' && groups !== 'Strict') {
+    errors.push(fieldError.notSupported(`${at}.supplementalGroupsPolicy`, groups, ['Merge', 'Strict']))
+  }
   validateSeccomp(context.seccompProfile, `${at}.seccompProfile`, errors)
+  validateAppArmor(context.appArmorProfile, `${at}.appArmorProfile`, errors)
   if (spec.hostUsers === false) {
     for (const field of ['hostPID', 'hostIPC'] as const) {
       if (spec[field]) {
@@ -84,7 +102,38 @@ export function validatePodSecurity(
   }
 }
 
-export function validateSecurity(context: SecurityContext, path: string, errors: FieldError[]): void {
+function validateAppArmor(profile: AppArmorProfile | undefined, path: string, errors: FieldError[]): void {
+  if (profile === undefined) return
+  const { type, localhostProfile } = profile
+  if (type === 'Localhost') {
+    if (localhostProfile === undefined) {
+      errors.push(fieldError.required(`${path}.localhostProfile`, 'must be set when AppArmor type is Localhost'))
+    } else if (localhostProfile.trim() === '') {
+      errors.push(fieldError.required(`${path}.localhostProfile`, 'must be set when AppArmor type is Localhost'))
+    }
+    return
+  }
+  if (localhostProfile !== undefined) {
+    errors.push(
+      fieldError.invalid(
+        `${path}.localhostProfile`,
+        localhostProfile,
+        'can only be set when AppArmor type is Localhost',
+      ),
+    )
+  }
+  if (!type) errors.push(fieldError.required(`${path}.type`, 'type is required when appArmorProfile is set'))
+  else if (type !== 'RuntimeDefault' && type !== 'Unconfined') {
+    errors.push(fieldError.notSupported(`${path}.type`, type, ['Localhost', 'RuntimeDefault', 'Unconfined']))
+  }
+}
+
+export function validateSecurity(
+  context: SecurityContext,
+  hostUsers: boolean,
+  path: string,
+  errors: FieldError[],
+): void {
   validateId(context.runAsUser, `${path}.runAsUser`, errors)
   validateId(context.runAsGroup, `${path}.runAsGroup`, errors)
   validateSeccomp(context.seccompProfile, `${path}.seccompProfile`, errors)
@@ -92,17 +141,25 @@ export function validateSecurity(context: SecurityContext, path: string, errors:
   if (mount !== undefined && mount !== 'Default' && mount !== 'Unmasked') {
     errors.push(fieldError.notSupported(`${path}.procMount`, mount, ['Default', 'Unmasked']))
   }
+  if (mount === 'Unmasked' && hostUsers) {
+    errors.push(fieldError.invalid(`${path}.procMount`, mount, '`hostUsers` must be false to use `Unmasked`'))
+  }
+  validateAppArmor(context.appArmorProfile, `${path}.appArmorProfile`, errors)
   if (context.allowPrivilegeEscalation !== false) return
   if (context.privileged) {
     errors.push(
-      fieldError.invalid(path, context, 'cannot set `allowPrivilegeEscalation` to false and `privileged` to true'),
+      fieldError.invalid(
+        path,
+        goForm(context, 'core/v1.SecurityContext'),
+        'cannot set `allowPrivilegeEscalation` to false and `privileged` to true',
+      ),
     )
   }
   if (context.capabilities?.add?.some((capability) => capability === 'CAP_SYS_ADMIN')) {
     errors.push(
       fieldError.invalid(
         path,
-        context,
+        goForm(context, 'core/v1.SecurityContext'),
         'cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN',
       ),
     )

@@ -1,6 +1,7 @@
 import type { Container, Pod, PodSpec, Toleration } from '../../gen/core-v1.ts'
 import { sameJson } from '../../meta/patch/json.ts'
 import { type FieldError, fieldError } from '../../meta/status.ts'
+import { validatePodOnly, validatePodSpec } from './validate.ts'
 
 /** A pod is made once: images, deadline, gates and a few additions are all that may change. */
 
@@ -10,6 +11,8 @@ const words =
 export function validatePodUpdate(next: Pod, old: Pod): FieldError[] {
   if (sameJson(next.spec, old.spec)) return []
   const errors: FieldError[] = []
+  validatePodSpec(next.spec, 'spec', errors)
+  validatePodOnly(next.spec, errors)
   for (const list of ['containers', 'initContainers'] as const) {
     if ((next.spec[list] ?? []).length !== (old.spec[list] ?? []).length) {
       const noun = list === 'containers' ? 'containers' : 'initContainers'
@@ -22,9 +25,6 @@ export function validatePodUpdate(next: Pod, old: Pod): FieldError[] {
         ),
       )
       return errors
-    }
-    for (const [i, container] of (next.spec[list] ?? []).entries()) {
-      if (!container.image) errors.push(fieldError.required(`spec.${list}[${i}].image`))
     }
   }
   validateDeadline(next.spec, old.spec, errors)

@@ -1,7 +1,13 @@
 import type { PodSpec, PodTemplateSpec } from '../../gen/core-v1.ts'
 import { validateAddress } from '../../meta/ip.ts'
 import { validateLabels } from '../../meta/labels.ts'
-import { dns1123Label, dns1123Subdomain, inclusiveRangeError, qualifiedName } from '../../meta/names.ts'
+import {
+  dns1123Label,
+  dns1123Subdomain,
+  dns1123SubdomainWithUnderscore,
+  inclusiveRangeError,
+  qualifiedName,
+} from '../../meta/names.ts'
 import { validateAnnotations } from '../../meta/object-meta.ts'
 import { validateRequirements, validateResourceList } from '../../meta/resources.ts'
 import { type FieldError, fieldError } from '../../meta/status.ts'
@@ -49,23 +55,23 @@ export function validatePodSpec(spec: PodSpec, path: string, errors: FieldError[
     errors.push(fieldError.invalid(`${path}.activeDeadlineSeconds`, deadline, inclusiveRangeError(1, int32Max)))
   }
   if (spec.tolerations) validateTolerations(spec.tolerations, `${path}.tolerations`, errors)
-  for (const alias of spec.hostAliases ?? []) {
-    errors.push(...validateAddress(alias.ip, `${path}.hostAliases.ip`))
-    for (const name of alias.hostnames ?? []) {
+  for (const [i, alias] of (spec.hostAliases ?? []).entries()) {
+    errors.push(...validateAddress(alias.ip, `${path}.hostAliases[${i}].ip`))
+    for (const [j, name] of (alias.hostnames ?? []).entries()) {
       for (const words of dns1123Subdomain(name)) {
-        errors.push(fieldError.invalid(`${path}.hostAliases.hostnames`, name, words))
+        errors.push(fieldError.invalid(`${path}.hostAliases[${i}].hostnames[${j}]`, name, words))
       }
     }
   }
   const preemption = spec.preemptionPolicy
   if (preemption !== undefined && preemption !== 'PreemptLowerPriority' && preemption !== 'Never') {
-    errors.push(fieldError.notSupported(`${path}.preemptionPolicy`, preemption, ['Never', 'PreemptLowerPriority']))
+    errors.push(fieldError.notSupported(`${path}.preemptionPolicy`, preemption, ['PreemptLowerPriority', 'Never']))
   }
-  if (spec.overhead) validateResourceList(spec.overhead, `${path}.overhead`, errors, { container: true })
+  if (spec.overhead) validateResourceList(spec.overhead, `${path}.overhead.limits`, errors, { container: true })
   if (spec.os !== undefined && spec.os.name !== 'linux' && spec.os.name !== 'windows') {
     errors.push(
       spec.os.name
-        ? fieldError.notSupported(`${path}.os.name`, spec.os.name, ['linux', 'windows'])
+        ? fieldError.notSupported(`${path}.os`, spec.os.name, ['linux', 'windows'])
         : fieldError.required(`${path}.os.name`, 'cannot be empty'),
     )
   }
@@ -125,8 +131,7 @@ function validateDnsConfig(spec: PodSpec, path: string, errors: FieldError[]): v
   }
   for (const [i, search] of searches.entries()) {
     if (search === '.') continue
-    // Search paths may hold underscores and end in a dot.
-    for (const words of dns1123Subdomain(search.replace(/\.$/, '').replaceAll('_', 'a'))) {
+    for (const words of dns1123SubdomainWithUnderscore(search.replace(/\.$/, ''))) {
       errors.push(fieldError.invalid(`${at}.searches[${i}]`, search, words))
     }
   }
@@ -145,5 +150,30 @@ export function validateTemplate(template: PodTemplateSpec, path: string, errors
     errors.push(
       fieldError.forbidden(`${path}.spec.ephemeralContainers`, 'ephemeral containers not allowed in pod template'),
     )
+  }
+}
+
+/** What a pod may not, and a template may: templates were never checked for it. */
+export function validatePodOnly(spec: PodSpec, errors: FieldError[]): void {
+  for (const list of ['containers', 'initContainers'] as const) {
+    for (const [i, { image = '' }] of (spec[list] ?? []).entries()) {
+      if (image !== image.trim()) {
+        errors.push(
+          fieldError.invalid(`spec.${list}[${i}].image`, image, 'must not have leading or trailing whitespace'),
+        )
+      }
+    }
+  }
+  if (spec.serviceAccountName) return
+  for (const [i, { projected }] of (spec.volumes ?? []).entries()) {
+    for (const [j, { serviceAccountToken }] of (projected?.sources ?? []).entries()) {
+      if (serviceAccountToken === undefined) continue
+      errors.push(
+        fieldError.forbidden(
+          `spec.volumes[${i}].projected.sources[${j}].serviceAccountToken`,
+          'must not be specified when serviceAccountName is not set',
+        ),
+      )
+    }
   }
 }

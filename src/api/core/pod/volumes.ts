@@ -23,13 +23,13 @@ const downwardFields = [
 ]
 const hostPathTypes = [
   '',
-  'DirectoryOrCreate',
-  'Directory',
-  'FileOrCreate',
-  'File',
-  'Socket',
-  'CharDevice',
   'BlockDevice',
+  'CharDevice',
+  'Directory',
+  'DirectoryOrCreate',
+  'File',
+  'FileOrCreate',
+  'Socket',
 ]
 
 /** Names of the volumes, for the mounts to refer to. */
@@ -96,13 +96,13 @@ function validateOneSource(volume: Volume, path: string, errors: FieldError[]): 
   if (nfs) {
     if (!nfs.server) errors.push(fieldError.required(`${path}.nfs.server`))
     if (!nfs.path) errors.push(fieldError.required(`${path}.nfs.path`))
-    else if (!nfs.path.startsWith('/')) {
-      errors.push(fieldError.invalid(`${path}.nfs.path`, nfs.path, 'must be an absolute path'))
+    if (!nfs.path?.startsWith('/')) {
+      errors.push(fieldError.invalid(`${path}.nfs.path`, nfs.path ?? '', 'must be an absolute path'))
     }
   }
-  if (volume.gitRepo) {
-    // Gone in 1.36: what cannot be mounted is refused at once.
-    errors.push(fieldError.forbidden(`${path}.gitRepo`, 'gitRepo volumes are no longer supported'))
+  if (volume.csi && !volume.csi.driver) errors.push(fieldError.required(`${path}.csi.driver`))
+  if (volume.ephemeral && volume.ephemeral.volumeClaimTemplate === undefined) {
+    errors.push(fieldError.required(`${path}.ephemeral.volumeClaimTemplate`))
   }
 }
 
@@ -146,7 +146,6 @@ function validateProjected(projected: ProjectedVolumeSource, path: string, error
     const at = `${path}.sources[${i}]`
     const { secret, configMap, downwardAPI, serviceAccountToken } = source
     const types = Object.values(source).filter((value) => value !== undefined).length
-    if (types === 0) errors.push(fieldError.required(at, 'must specify a volume source'))
     if (types > 1) errors.push(fieldError.forbidden(at, 'may not specify more than 1 volume type per source'))
     if (secret) {
       if (!secret.name) errors.push(fieldError.required(`${at}.secret.name`))
@@ -171,8 +170,7 @@ function validateProjected(projected: ProjectedVolumeSource, path: string, error
       if (seconds > 2 ** 32) {
         errors.push(fieldError.invalid(field, seconds, 'may not specify a duration larger than 2^32 seconds'))
       }
-      if (!serviceAccountToken.path) errors.push(fieldError.required(`${at}.serviceAccountToken.path`))
-      claim(serviceAccountToken.path, serviceAccountToken.path)
+      validateLocalPath(serviceAccountToken.path, `${path}.path`, errors)
     }
   }
 }
@@ -196,7 +194,8 @@ function validateDescending(value: string, path: string, errors: FieldError[]): 
   if (goesUp(value)) errors.push(fieldError.invalid(path, value, "must not contain '..'"))
 }
 
-const propagations = ['None', 'HostToContainer', 'Bidirectional']
+const propagations = ['Bidirectional', 'HostToContainer', 'None']
+const recursions = ['Disabled', 'Enabled', 'IfPossible']
 
 export function validateMounts(
   mounts: readonly VolumeMount[],
@@ -209,29 +208,32 @@ export function validateMounts(
   for (const [i, mount] of mounts.entries()) {
     const at = `${path}[${i}]`
     if (!mount.name) errors.push(fieldError.required(`${at}.name`))
-    else if (!volumes.has(mount.name)) errors.push(fieldError.notFound(`${at}.name`, mount.name))
+    if (!volumes.has(mount.name)) errors.push(fieldError.notFound(`${at}.name`, mount.name))
     if (!mount.mountPath) errors.push(fieldError.required(`${at}.mountPath`))
     if (places.has(mount.mountPath)) {
       errors.push(fieldError.invalid(`${at}.mountPath`, mount.mountPath, 'must be unique'))
     }
     places.add(mount.mountPath)
-    if (mount.subPath) validateDescending(mount.subPath, `${at}.subPath`, errors)
+    if (mount.subPath) validateDescending(mount.subPath, `${path}.subPath`, errors)
     if (mount.subPathExpr) {
       if (mount.subPath) {
         errors.push(
           fieldError.invalid(`${at}.subPathExpr`, mount.subPathExpr, 'subPathExpr and subPath are mutually exclusive'),
         )
       }
-      validateDescending(mount.subPathExpr, `${at}.subPathExpr`, errors)
+      validateDescending(mount.subPathExpr, `${path}.subPathExpr`, errors)
+    }
+    if (mount.recursiveReadOnly !== undefined && !recursions.includes(mount.recursiveReadOnly)) {
+      errors.push(fieldError.notSupported(`${path}.recursiveReadOnly`, mount.recursiveReadOnly, recursions))
     }
     const propagation = mount.mountPropagation
     if (propagation === undefined) continue
     if (!propagations.includes(propagation)) {
-      errors.push(fieldError.notSupported(`${at}.mountPropagation`, propagation, propagations))
+      errors.push(fieldError.notSupported(`${path}.mountPropagation`, propagation, propagations))
     } else if (propagation === 'Bidirectional' && !isPrivileged) {
       errors.push(
         fieldError.forbidden(
-          `${at}.mountPropagation`,
+          `${path}.mountPropagation`,
           'Bidirectional mount propagation is available only to privileged containers',
         ),
       )
@@ -242,8 +244,8 @@ export function validateMounts(
 /** Names of secrets to pull images with. */
 export function validatePullSecrets(spec: PodSpec, path: string, errors: FieldError[]): void {
   for (const [i, { name = '' }] of (spec.imagePullSecrets ?? []).entries()) {
-    if (name === '') errors.push(fieldError.required(`${path}.imagePullSecrets[${i}].name`))
-    else {
+    // A list entry without a name is taken and never used, as upstream has it.
+    if (name !== '') {
       for (const words of dns1123Subdomain(name)) {
         errors.push(fieldError.invalid(`${path}.imagePullSecrets[${i}].name`, name, words))
       }

@@ -13,6 +13,7 @@ const types = ['ClusterIP', 'ExternalName', 'LoadBalancer', 'NodePort']
 const protocols = ['SCTP', 'TCP', 'UDP']
 const affinities = ['ClientIP', 'None']
 const policies = ['Cluster', 'Local']
+const distributions = ['PreferClose', 'PreferSameZone', 'PreferSameNode']
 const familyPolicies = ['PreferDualStack', 'RequireDualStack', 'SingleStack']
 const affinitySecondsMax = 86400
 
@@ -67,7 +68,7 @@ function validateByType(spec: ServiceSpec, errors: FieldError[]): void {
   if (spec.clusterIP || (spec.clusterIPs ?? []).length > 0) {
     errors.push(fieldError.forbidden('spec.clusterIPs', 'may not be set for ExternalName services'))
   }
-  const name = (spec.externalName ?? '').toLowerCase().replace(/\.$/, '')
+  const name = (spec.externalName ?? '').replace(/\.$/, '')
   if (name === '') errors.push(fieldError.required('spec.externalName'))
   else for (const words of dns1123Subdomain(name)) errors.push(fieldError.invalid('spec.externalName', name, words))
 }
@@ -162,9 +163,12 @@ function validateAddresses(spec: ServiceSpec, errors: FieldError[]): void {
     if (clusterIPs.length > 2) {
       errors.push(fieldError.invalid(at, clusterIPs, 'may only hold up to 2 values'))
     }
-    // Before they are spread over the list there may be only the singular.
-    const addresses = clusterIPs.length > 0 ? clusterIPs : clusterIP === '' ? [] : [clusterIP]
-    const path = (i: number): string => (clusterIPs.length > 0 ? `${at}[${i}]` : 'spec.clusterIP')
+    const addresses = clusterIPs
+    const path = (i: number): string => `${at}[${i}]`
+    const families = new Set(clusterIPs.map((address) => addressFamily(address) ?? address))
+    if (families.size < clusterIPs.length) {
+      errors.push(fieldError.invalid(at, clusterIPs, 'may specify no more than one IP for each IP family'))
+    }
     for (const [i, address] of addresses.entries()) {
       if (address === 'None') {
         if (addresses.length > 1) {
@@ -220,6 +224,20 @@ function validatePolicies(spec: ServiceSpec, isPublished: boolean, errors: Field
     if (externalTrafficPolicy !== undefined && !policies.includes(externalTrafficPolicy)) {
       errors.push(fieldError.notSupported('spec.externalTrafficPolicy', externalTrafficPolicy, policies))
     }
+  }
+  const needsHealthCheck = spec.type === 'LoadBalancer' && externalTrafficPolicy === 'Local'
+  const { healthCheckNodePort = 0, trafficDistribution } = spec
+  if (!needsHealthCheck && healthCheckNodePort !== 0) {
+    errors.push(
+      fieldError.invalid(
+        'spec.healthCheckNodePort',
+        healthCheckNodePort,
+        "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+      ),
+    )
+  }
+  if (trafficDistribution !== undefined && !distributions.includes(trafficDistribution)) {
+    errors.push(fieldError.notSupported('spec.trafficDistribution', trafficDistribution, distributions))
   }
   if (internalTrafficPolicy !== undefined && !policies.includes(internalTrafficPolicy)) {
     errors.push(fieldError.notSupported('spec.internalTrafficPolicy', internalTrafficPolicy, policies))
