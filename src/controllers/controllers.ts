@@ -1,5 +1,6 @@
 import type { LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
+import type { ControllerAccount } from './accounts.ts'
 import { certificateController } from './certificate/certificate.ts'
 import type { SigningKey } from './certificate/sign.ts'
 import { daemonSetController } from './daemon-set/daemon-set.ts'
@@ -19,7 +20,7 @@ import { serviceAccountController } from './service-account/service-account.ts'
 
 export interface ControllersOptions {
   /** The context of a controller: its client is that of the service account of this name in kube-system. */
-  readonly contextOf: (account: string) => LoopContext
+  readonly contextOf: (account: ControllerAccount) => LoopContext
   /** The cluster's certificate authority, PEM: signs nodes' certificates, and is what pods trust. */
   readonly authority: SigningKey
   /** The pod networks, one a family: `10.244.0.0/16`, `fd00:10:244::/56`. */
@@ -33,7 +34,7 @@ interface Entry {
   /** In logs, health and events. */
   readonly name: string
   /** Whose rights it has: several parts may share an account, as upstream's do. */
-  readonly account: string
+  readonly account: ControllerAccount
   create(context: LoopContext, options: ControllersOptions): Part
 }
 
@@ -78,9 +79,6 @@ const entries: readonly Entry[] = [
   },
   { name: 'generic-garbage-collector', account: 'generic-garbage-collector', create: garbageCollector },
 ]
-
-/** The service accounts in kube-system under which the controllers run, each once. */
-export const controllerNames: readonly string[] = [...new Set(entries.map(({ account }) => account))]
 
 /** The controllers as parts for a Manager, in start order. Throws for networks that are none. */
 export function createControllers(options: ControllersOptions): Part[] {

@@ -3,7 +3,7 @@ import type { ApiHandler } from '#api/wire.ts'
 import type { CertificateAndKey } from '#apiserver/pki/certificate.ts'
 import type { LogLevel } from '#base/log/log.ts'
 import { servePort } from '#client/port.ts'
-import { controllerNames } from '#controllers/controllers.ts'
+import { controllerAccounts } from '#controllers/accounts.ts'
 import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from './identities.ts'
 
 export interface PartsOptions {
@@ -31,7 +31,7 @@ export interface Parts {
 export const identitiesOfParts = (): string[] => [
   schedulerIdentity,
   controllerManagerIdentity,
-  ...controllerNames.map(controllerIdentity),
+  ...controllerAccounts.map(controllerIdentity),
 ]
 
 /** Controllers and scheduler in a thread of their own: a slow one never holds up a request. */
