@@ -93,6 +93,15 @@ export class FakeRegistry implements Registry {
     this.#listeners.set(keyOf(resource), listeners)
   }
 
+  onTouch(resource: Resource, namespace: string, name: string | undefined, listener: () => void): void {
+    this.onChange(resource, (next, old) => {
+      const object = next ?? old
+      if (object === undefined) return
+      if (name === undefined || (object.metadata.name === name && namespaceOf(resource, object) === namespace))
+        listener()
+    })
+  }
+
   #commit(resource: Resource, namespace: string, name: string, next: KubeObject | undefined): KubeObject | undefined {
     const objects = this.#objects.get(keyOf(resource)) ?? new Map<string, KubeObject>()
     this.#objects.set(keyOf(resource), objects)

@@ -107,6 +107,11 @@ export interface Registry {
     resource: Resource<K>,
     listener: (next: K | undefined, old: K | undefined) => void,
   ): void
+  /**
+   * The same for one object (its namespace empty if it has none), or with no name for all, without saying how it changed:
+   * nothing is parsed for it, so it may watch over a resource that others write much.
+   */
+  onTouch(resource: Resource, namespace: string, name: string | undefined, listener: () => void): void
 }
 
 /** A subresource or virtual kind that is not plain reading and writing of its parent. */

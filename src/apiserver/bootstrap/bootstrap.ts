@@ -42,24 +42,26 @@ export async function bootstrap(options: BootstrapOptions): Promise<void> {
     for (const priorityClass of systemPriorityClasses) await ensure(registry, resources.priorityClasses, priorityClass)
   }
   await ensurePolicy(registry)
+  const own = { namespace: 'default', name: 'kubernetes' }
   const keep = [
     keeper(options, () => ownService(options), [
-      { resource: resources.services, key: 'default/kubernetes' },
-      { resource: resources.endpoints, key: 'default/kubernetes' },
-      { resource: resources.endpointSlices, key: 'default/kubernetes' },
+      { resource: resources.services, ...own },
+      { resource: resources.endpoints, ...own },
+      { resource: resources.endpointSlices, ...own },
     ]),
     keeper(options, () => clientAuthority(options), [
-      { resource: resources.configMaps, key: 'kube-system/extension-apiserver-authentication' },
+      { resource: resources.configMaps, namespace: 'kube-system', name: 'extension-apiserver-authentication' },
     ]),
-    keeper(options, () => aggregateRules(options), [{ resource: resources.clusterRoles, key: undefined }]),
+    keeper(options, () => aggregateRules(options), [{ resource: resources.clusterRoles }]),
   ]
   for (const { first } of keep) await first()
 }
 
-/** What to look at: one object by `namespace/name`, or all of a resource. */
+/** What to look at: one object, or without a name all of a resource. */
 interface Watched {
   readonly resource: Resource
-  readonly key: string | undefined
+  readonly namespace?: string
+  readonly name?: string
 }
 
 /** Runs `right` first, and again after every change of what it watches over; one run at a time. */
@@ -94,12 +96,7 @@ function keeper({ registry, log, clock }: BootstrapOptions, right: () => Promise
   }
   const first = async (): Promise<void> => {
     await right()
-    for (const { resource, key } of watched) {
-      registry.onChange(resource, (next, old) => {
-        const { namespace = '', name } = (next ?? old)?.metadata ?? { name: '' }
-        if (key === undefined || key === `${namespace}/${name}`) run()
-      })
-    }
+    for (const { resource, namespace = '', name } of watched) registry.onTouch(resource, namespace, name, run)
   }
   return { first }
 }

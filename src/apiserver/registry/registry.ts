@@ -181,6 +181,13 @@ export class Registry implements Steps {
     served.collection.onChange((next, old) => listener(form(next), form(old)))
   }
 
+  onTouch(resource: Resource, namespace: string, name: string | undefined, listener: () => void): void {
+    this.#need(resource).collection.follow(({ next, old }) => {
+      const item = next ?? old
+      if (name === undefined || (item?.name === name && item.namespace === namespace)) listener()
+    })
+  }
+
   close(): void {
     this.#unsubscribe()
     this.#cancelForget()
