@@ -84,7 +84,7 @@ if (client === undefined || near === undefined || far === undefined) {
   ] as const) {
     for (const { ip } of pod.status.podIPs) {
       await check(`pod to pod, ${where}, ${ip.includes(':') ? 'IPv6' : 'IPv4'}`, () =>
-        answered(inPod(client, `wget -T 5 -qO- '${url(ip, 8080)}'`), (a) => a.pod === pod.metadata.name),
+        answered(inPod(client, `get '${url(ip, 8080)}'`), (a) => a.pod === pod.metadata.name),
       )
     }
   }
@@ -97,7 +97,7 @@ if (client === undefined || near === undefined || far === undefined) {
       const seen = new Set<string>()
       for (const line of inPod(
         client,
-        `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do wget -T 5 -qO- '${url(ip, 80)}' || exit 1; done`,
+        `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do get '${url(ip, 80)}' || exit 1; done`,
       ).split('\n'))
         seen.add((JSON.parse(line) as { pod: string }).pod)
       if (seen.size !== 2) throw new Error(`12 requests reached ${[...seen].join(', ')}: both replicas should answer`)

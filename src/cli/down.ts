@@ -1,5 +1,4 @@
 import type { Command } from 'commander'
-import { exists, takeDown } from './cluster/down.ts'
 import { layoutCluster, nodesMax } from './cluster/layout.ts'
 
 export function addDown(program: Command): void {
@@ -9,6 +8,7 @@ export function addDown(program: Command): void {
     .option('--name <name>', 'the cluster', 'weft')
     .action(async ({ name }: { name: string }) => {
       // As many nodes as there could be: what an earlier, larger cluster left goes too.
+      const { exists, takeDown } = await import('./cluster/down.ts')
       const layout = layoutCluster(name, nodesMax)
       if (!exists(layout)) {
         process.stdout.write(`there is no cluster ${JSON.stringify(name)}\n`)

@@ -1,5 +1,4 @@
 import type { Command } from 'commander'
-import { applyUp } from './cluster/apply.ts'
 import { layoutCluster } from './cluster/layout.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
@@ -21,6 +20,7 @@ export function addUp(program: Command): void {
     .action(async (flags: UpFlags) => {
       const layout = layoutCluster(flags.name, Number(flags.nodes))
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
+      const { applyUp } = await import('./cluster/apply.ts')
       checkMachine()
       const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort })
       process.stdout.write(`${summary}\n`)

@@ -21,7 +21,7 @@ const pods = (selector: string): Pod[] =>
 const literal = (ip: string): string => (ip.includes(':') ? `[${ip}]` : ip)
 const inPod = (pod: Pod, script: string): string => cluster.kubectl('exec', pod.name, '--', 'sh', '-c', script)
 const get = (pod: Pod, ip: string, port: number): { pod: string; from: string } =>
-  JSON.parse(inPod(pod, `wget -T 5 -qO- 'http://${literal(ip)}:${port}/'`)) as { pod: string; from: string }
+  JSON.parse(inPod(pod, `get 'http://${literal(ip)}:${port}/'`)) as { pod: string; from: string }
 
 test.before(() => {
   cluster = TestCluster.up('t-net')
@@ -118,10 +118,7 @@ test.serial('a node reaches the pods of every node, and pods reach every node', 
 test.serial('a ClusterIP spreads over both backends, from pods and from nodes', (t) => {
   for (const client of [...pods('app=client'), ...pods('app=onhost')]) {
     for (const ip of clusterIps('echo')) {
-      const lines = inPod(
-        client,
-        `for i in $(seq 16); do wget -T 5 -qO- 'http://${literal(ip)}/' || exit 1; done`,
-      ).split('\n')
+      const lines = inPod(client, `for i in $(seq 16); do get 'http://${literal(ip)}/' || exit 1; done`).split('\n')
       t.is(new Set(lines.map((line) => (JSON.parse(line) as { pod: string }).pod)).size, 2, `${client.name} to ${ip}`)
     }
   }
@@ -152,10 +149,7 @@ spec: { ipFamilyPolicy: RequireDualStack, selector: { app: alone }, ports: [{ po
 `)
   cluster.kubectl('wait', '--for=condition=Ready', 'pod/alone', '--timeout=30s')
   for (const ip of clusterIps('alone')) {
-    t.regex(
-      cluster.kubectl('exec', 'alone', '-c', 'client', '--', 'wget', '-T', '5', '-qO-', `http://${literal(ip)}/`),
-      /"pod":"alone"/,
-    )
+    t.regex(cluster.kubectl('exec', 'alone', '-c', 'client', '--', 'get', `http://${literal(ip)}/`), /"pod":"alone"/)
   }
 })
 
@@ -164,7 +158,7 @@ test.serial('a Service without endpoints refuses at once instead of timing out',
   if (client === undefined) throw new Error('no client pod')
   for (const ip of clusterIps('empty')) {
     const start = performance.now()
-    const { code } = cluster.try(['exec', client.name, '--', 'wget', '-T', '20', '-qO-', `http://${literal(ip)}/`])
+    const { code } = cluster.try(['exec', client.name, '--', 'get', '-t', '20', `http://${literal(ip)}/`])
     t.not(code, 0)
     t.true(performance.now() - start < 5_000, 'refused within five seconds')
   }

@@ -17,6 +17,7 @@ import {
   installDir,
   serverSpec,
 } from './commands.ts'
+import { externalUrl, portFile } from './endpoint.ts'
 import { connectNode, createFabric } from './fabric.ts'
 import type { ClusterLayout, NodeLayout } from './layout.ts'
 import { connectedMarker, pidFile } from './observe.ts'
@@ -118,14 +119,6 @@ function requireAlive(layout: ClusterLayout, name: string): void {
   if (findProcess(name, pidFile(layout, name)) !== undefined) return
   const log = join(layout.runDir, 'logs', `${name.replace('/', '.')}.log`)
   throw new Error(`${name} ended while starting; its last words (${log}):\n${logTail(log)}`)
-}
-
-const portFile = (layout: ClusterLayout): string => join(layout.stateDir, 'api-port')
-
-/** The API server's URL from the machine. The port is kept, so that kubeconfigs stay good. */
-export function externalUrl(layout: ClusterLayout): string {
-  const file = portFile(layout)
-  return existsSync(file) ? `https://127.0.0.1:${readFileSync(file, 'utf8').trim()}` : '(not yet)'
 }
 
 async function startServer(layout: ClusterLayout, { apiPort }: ApplyOptions): Promise<void> {

@@ -25,11 +25,17 @@ const base: readonly TarEntry[] = [
   { path: 'tmp/', type: 'directory', mode: 0o1777 },
 ]
 
+export interface Programs {
+  readonly pause: Uint8Array
+  readonly echo: Uint8Array
+  readonly busybox: Uint8Array
+  readonly get: Uint8Array
+  /** What `get` is linked to: path without the leading slash, and bytes. */
+  readonly libraries: readonly { readonly path: string; readonly data: Uint8Array }[]
+}
+
 /** Pure: the three images from the bytes of their programs. */
-export function demoImages(
-  programs: { readonly pause: Uint8Array; readonly echo: Uint8Array; readonly busybox: Uint8Array },
-  applets: readonly string[],
-): ImageSpec[] {
+export function demoImages(programs: Programs, applets: readonly string[]): ImageSpec[] {
   const program = (path: string, data: Uint8Array): TarEntry => ({ path, type: 'file', mode: 0o755, data })
   return [
     { reference: pauseImage, files: [program('pause', programs.pause)], entrypoint: ['/pause'] },
@@ -46,6 +52,8 @@ export function demoImages(
         { path: 'root/', type: 'directory', mode: 0o700 },
         { path: 'bin/', type: 'directory', mode: 0o755 },
         program('bin/busybox', programs.busybox),
+        program('bin/get', programs.get),
+        ...programs.libraries.map(({ path, data }) => program(path, data)),
         ...applets
           .filter((a) => a !== 'busybox')
           .map((a): TarEntry => ({ path: `bin/${a}`, type: 'symlink', target: 'busybox' })),
@@ -70,6 +78,8 @@ export function buildDemoArchive(root: string, cacheDir: string): string {
     pause: readFileSync(join(out, 'pause')),
     echo: readFileSync(join(out, 'echo')),
     busybox: readFileSync(busyboxPath),
+    get: readFileSync(join(out, 'get')),
+    libraries: librariesOf(join(out, 'get')),
   }
   const archive = ociArchive(demoImages(programs, applets))
   const path = join(out, `demo-${createHash('sha256').update(archive).digest('hex').slice(0, 16)}.tar`)
@@ -78,4 +88,11 @@ export function buildDemoArchive(root: string, cacheDir: string): string {
     renameSync(`${path}.new`, path)
   }
   return path
+}
+
+/** The loader and the libraries that a program needs, at the paths where it looks for them (ldd(1)). */
+function librariesOf(program: string): { path: string; data: Uint8Array }[] {
+  const text = execFileSync('ldd', [program], { encoding: 'utf8' })
+  const paths = [...text.matchAll(/(\/\S+) \(0x/g)].flatMap((m) => m[1] ?? [])
+  return paths.map((path) => ({ path: path.slice(1), data: readFileSync(path) }))
 }

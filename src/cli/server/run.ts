@@ -1,0 +1,62 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { kinds } from '#api/scheme.ts'
+import { createApiServer } from '#apiserver/apiserver.ts'
+import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
+import { createLog } from '#base/log/log.ts'
+import { openLmdbStore } from '#store/lmdb/lmdb.ts'
+import { firstAddress } from '../addresses.ts'
+import type { ServerFlags } from '../server.ts'
+import { untilTold } from '../signals.ts'
+import { issueTokens } from './identities.ts'
+import { writeKubeconfigs } from './kubeconfigs.ts'
+import { identitiesOfParts, startParts } from './parts.ts'
+
+/** The control plane, in start order. What stands lower uses what stands higher; it ends in reverse. */
+export async function runServer(flags: ServerFlags): Promise<void> {
+  const log = createLog('server', flags.logLevel)
+  const { dataDir, advertiseAddress, bindAddress } = flags
+  const port = Number(flags.port)
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+
+  const pki = await loadOrCreatePki({
+    directory: join(dataDir, 'pki'),
+    names: [advertiseAddress, ...bindAddress],
+    serviceAddresses: flags.serviceCidr.map(firstAddress),
+  })
+  const servers = [{ address: advertiseAddress, port }]
+  const serverUrl = `https://${advertiseAddress}:${port}`
+  writeKubeconfigs({ dataDir, cluster: flags.cluster, pki, externalUrl: flags.externalUrl ?? serverUrl, serverUrl })
+  log.info({}, 'The keys and certificates are there')
+
+  await using store = openLmdbStore(join(dataDir, 'store'))
+  log.info({ revision: store.revision }, 'The store is open')
+
+  const tokens = issueTokens(identitiesOfParts())
+  const api = await createApiServer({
+    store,
+    kinds,
+    pki,
+    serviceCidrs: flags.serviceCidr,
+    servers,
+    staticTokens: tokens.users,
+    log,
+  })
+  if (flags.listenFd !== undefined) await api.listen({ fd: Number(flags.listenFd) })
+  for (const host of bindAddress) await api.listen({ host, port })
+  log.info({ addresses: bindAddress, port }, 'The API server listens')
+
+  const parts = startParts({
+    handler: api.handler,
+    tokenOf: tokens.tokenOf,
+    authority: pki.authority,
+    clusterCidrs: flags.clusterCidr,
+    logLevel: flags.logLevel,
+  })
+  log.info({}, 'Controllers and scheduler are starting')
+
+  const why = await Promise.race([untilTold(), parts.failed])
+  log.info({ why }, 'Stopping')
+  await parts.stop()
+  await api.close()
+}
