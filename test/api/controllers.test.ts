@@ -32,8 +32,8 @@ test.after.always(async () => {
   for (const api of Object.values(apis)) await api[Symbol.asyncDispose]()
 })
 
+// One after the other: each has the cluster to itself, as its controllers look at all of it.
 for (const way of ['direct', 'http'] as const)
-  // One after the other: each has the cluster to itself, as its controllers look at all of it.
   for (const { name, run } of scenarios)
     test.serial(`${way}: ${name}`, async (t) => {
       await t.notThrowsAsync(run(async (user) => apis[way][way](user)))
