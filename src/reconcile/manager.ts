@@ -25,7 +25,7 @@ export interface ManagerOptions {
   readonly parts: readonly Part[]
   readonly clock?: Clock
   readonly log?: Log
-  /** Pause before a part that failed is started again: doubles from the first to the last. Default 1 s to 5 min. */
+  /** Pause before a part that failed is started again: doubles from the first to the last. Default 1 s to 30 s. */
   readonly restartFirstMs?: number
   readonly restartMaxMs?: number
 }
@@ -70,7 +70,7 @@ export class Manager {
   }
 
   async #keep(part: Part, signal: AbortSignal): Promise<void> {
-    const { restartFirstMs = 1_000, restartMaxMs = 300_000 } = this.#options
+    const { restartFirstMs = 1_000, restartMaxMs = 30_000 } = this.#options
     const backoff = new Backoff({ firstMs: restartFirstMs, maxMs: restartMaxMs, jitter: 0.2 })
     const log = this.#log.child({ part: part.name })
     while (!signal.aborted) {
