@@ -119,6 +119,10 @@ function planRun(facts: PodFacts): Plan {
     return planSandbox(facts, actions, deadline)
   }
   actions.push(...leftovers(facts, sandbox))
+  // A run that lives beside a newer one of its name (an agent died between two steps), or that the spec has no name for.
+  const newest = new Set([...views.init, ...views.apps].map((v) => v.record?.id))
+  const stray = facts.containers.filter((c) => isLive(c) && !newest.has(c.id))
+  actions.push(...stopAll(stray, facts, graceOf(pod.spec), 'Stopping container'))
   const waits: (number | undefined)[] = [deadline]
   if (memory.volumes === 'none') waits.push(memory.volumesRetryAt > now ? memory.volumesRetryAt : undefined)
 
@@ -138,6 +142,7 @@ function planRun(facts: PodFacts): Plan {
   }
 
   for (const view of wants) {
+    if (stray.some((c) => c.name === view.spec.name)) continue
     const ready = startableAt(view, facts)
     if (ready > now) {
       const renamed = memory.hindrances.get(view.spec.name)?.later?.at ?? 0
