@@ -180,7 +180,7 @@ test('a pod whose account does not exist is refused; for a fresh namespace’s o
   const all = setUp()
   t.is(
     verdict(all, request(resources.pods, pod({ serviceAccountName: 'ghost' }))),
-    'pods "p" is forbidden: error looking up service account default/ghost: serviceaccounts "ghost" not found',
+    'pods "p" is forbidden: error looking up service account default/ghost: serviceaccount "ghost" not found',
   )
   t.is(all.admission.prepare?.(request(resources.pods, pod())), undefined, 'it is there: nothing to wait for')
   await all.registry.delete(resources.serviceAccounts, 'default', 'default')
@@ -192,7 +192,7 @@ test('a pod whose account does not exist is refused; for a fresh namespace’s o
   const never = all.admission.prepare?.(request(resources.pods, pod()))
   all.clock.advance(2500)
   await never
-  t.regex(verdict(all, request(resources.pods, pod())), /serviceaccounts "default" not found/)
+  t.regex(verdict(all, request(resources.pods, pod())), /serviceaccount "default" not found/)
 })
 
 test('priority classes: the system’s two are known, others must exist, a number of one’s own is refused', (t) => {

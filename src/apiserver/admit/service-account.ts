@@ -40,7 +40,7 @@ export function serviceAccount(registry: Registry, clock: Clock): AdmissionStep 
         const name = spec.serviceAccountName
         throw refusal(
           request,
-          `error looking up service account ${namespace}/${name}: serviceaccounts "${name}" not found`,
+          `error looking up service account ${namespace}/${name}: serviceaccount "${name}" not found`,
         )
       }
       if (wantsToken(pod, account)) mountToken(pod)

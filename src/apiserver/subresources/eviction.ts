@@ -28,7 +28,7 @@ export function evictionHandler(clock: Clock): SubresourceHandler {
     const options: Partial<DeleteOptions> = eviction?.deleteOptions ?? {}
     const pod = podNamed(registry, namespace, name)
     if (!outsideBudgets(pod)) await spendBudget(call, pod, clock)
-    if (!call.dryRun && !options.dryRun?.includes('All')) await remove(call, pod, options)
+    if (!call.dryRun && !options.dryRun?.includes('All')) await remove(call, pod, options, clock)
     return { status: 201, object: success }
   }
 }
@@ -39,15 +39,36 @@ const outsideBudgets = ({ metadata, status }: Pod): boolean =>
 
 const isReady = ({ status }: Pod): boolean => isConditionTrue(status?.conditions, 'Ready')
 
+/** Marks the pod as disturbed on purpose, for whoever counts failures, and deletes it. */
 async function remove(
   { registry, attributes }: SubresourceCall,
   pod: Pod,
   options: Partial<DeleteOptions>,
+  clock: Clock,
 ): Promise<void> {
   const { namespace, name, user } = attributes
+  // A caller that names a version means the pod as it was: the mark would make it another.
+  if (options.preconditions?.resourceVersion === undefined) {
+    await registry.change(pods, namespace, name, serverItself, (copy) => disturbed(copy, pod.metadata.uid, clock.now()))
+  }
   // The decision was about this pod, not about another that takes its name meanwhile.
   const preconditions = { uid: pod.metadata.uid, ...options.preconditions }
   await registry.remove(pods, namespace, name, user, { ...options, preconditions })
+}
+
+function disturbed(pod: Pod, uid: string, now: number): Pod | undefined {
+  const ended = ['Succeeded', 'Failed'].includes(pod.status?.phase ?? '')
+  if (pod.metadata.uid !== uid || pod.metadata.deletionTimestamp !== undefined || ended) return undefined
+  const mark = {
+    type: 'DisruptionTarget',
+    status: 'True',
+    reason: 'EvictionByEvictionAPI',
+    message: 'Eviction API: evicting',
+  }
+  return {
+    ...pod,
+    status: { ...pod.status, conditions: [...withCondition(pod.status?.conditions, mark, formatTime(now))] },
+  }
 }
 
 async function spendBudget({ registry, dryRun }: SubresourceCall, pod: Pod, clock: Clock): Promise<void> {

@@ -194,8 +194,13 @@ test('an eviction without a budget, or where the kind is not served, is a delete
   registry.unserved.add('policy/poddisruptionbudgets')
   t.deepEqual(await evict(registry, 'a', {}, true), success)
   t.truthy(registry.get(pods, 'default', 'a'), 'a dry run evicts nothing')
+  let last: Pod | undefined
+  registry.onChange(pods, (_next, old) => {
+    last = old
+  })
   t.deepEqual(await evict(registry), success)
   t.is(registry.get(pods, 'default', 'a'), undefined)
+  t.is(last?.status.conditions?.find((c) => c.type === 'DisruptionTarget')?.reason, 'EvictionByEvictionAPI')
   t.regex(String(await evict(registry, 'b', { deleteOptions: { preconditions: { uid: 'other' } } })), /^409 /)
   t.is(await evict(registry, 'ghost'), '404 pods "ghost" not found')
 })
