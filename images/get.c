@@ -1,7 +1,9 @@
 /*
- * get [-t SECONDS] URL: fetches http://HOST[:PORT][/PATH] and prints the body. The distribution's static busybox has a
- * wget, but it ends with a segmentation fault in getaddrinfo; this one is linked to the C library that is put beside it.
- * Ends with 0 for a 2xx answer, 1 when the server answered otherwise, 2 when there was no answer, and says why.
+ * get [-t SECONDS] URL: fetches http://HOST[:PORT][/PATH] and prints the body, or sends PATH as one datagram to
+ * udp://HOST:PORT/PATH and prints the answer. The distribution's static busybox has a wget, but it ends with a
+ * segmentation fault in getaddrinfo; this program is linked to the C library that is put beside it.
+ * Ends with 0 for a 2xx answer or a datagram, 1 when the server answered otherwise, 2 when there was no answer, and says
+ * why. A datagram counts only when it comes from the address that was asked.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -97,12 +99,37 @@ static int receive(int fd)
 	}
 }
 
+/* The socket is not connected, so nothing but this comparison says where the answer comes from. */
+static int ask(const char *url, const struct addrinfo *to, const char *text, int seconds)
+{
+	struct timeval limit = { .tv_sec = seconds };
+	struct sockaddr_storage from = { 0 };
+	socklen_t size = sizeof(from);
+	char answer[65536];
+	int fd = socket(to->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ssize_t got;
+
+	if (fd < 0)
+		return fail(url, strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	if (sendto(fd, text, strlen(text), 0, to->ai_addr, to->ai_addrlen) < 0)
+		return fail(url, strerror(errno));
+	got = recvfrom(fd, answer, sizeof(answer), 0, (struct sockaddr *)&from, &size);
+	if (got < 0)
+		return fail(url, strerror(errno == EAGAIN ? ETIMEDOUT : errno));
+	if (size != to->ai_addrlen || memcmp(&from, to->ai_addr, to->ai_family == AF_INET ? 8 : 24))
+		return fail(url, "the answer came from another address");
+	fwrite(answer, 1, got, stdout);
+	putchar('\n');
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found;
 	char host[256] = "", port[8] = "80", request[2048];
 	const char *url, *rest, *path;
-	int seconds = 5, fd = -1, option;
+	int seconds = 5, fd = -1, option, datagram;
 
 	while ((option = getopt(argc, argv, "t:")) != -1) {
 		if (option != 't')
@@ -110,17 +137,22 @@ int main(int argc, char **argv)
 		seconds = atoi(optarg);
 	}
 	url = argv[optind];
-	if (!url || strncmp(url, "http://", 7) || seconds < 1) {
-		fprintf(stderr, "usage: get [-t SECONDS] http://HOST[:PORT][/PATH]\n");
+	datagram = url && !strncmp(url, "udp://", 6);
+	if (!url || (!datagram && strncmp(url, "http://", 7)) || seconds < 1) {
+		fprintf(stderr, "usage: get [-t SECONDS] http://HOST[:PORT][/PATH] | udp://HOST:PORT/TEXT\n");
 		return 2;
 	}
-	rest = url + 7;
+	rest = url + (datagram ? 6 : 7);
+	if (datagram)
+		hints.ai_socktype = SOCK_DGRAM;
 	path = strchr(rest, '/');
 	if (rest[0] == '[' ? sscanf(rest, "[%255[^]]]:%7[0-9]", host, port) < 1 : sscanf(rest, "%255[^:/]:%7[0-9]", host, port) < 1)
 		return fail(url, "no host");
 	option = getaddrinfo(host, port, &hints, &found);
 	if (option)
 		return fail(url, gai_strerror(option));
+	if (datagram)
+		return ask(url, found, path ? path + 1 : "", seconds);
 	for (struct addrinfo *each = found; each && fd < 0; each = each->ai_next)
 		fd = connect_within(each, seconds);
 	if (fd < 0)

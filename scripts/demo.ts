@@ -104,8 +104,8 @@ if (client === undefined || near === undefined || far === undefined) {
       return 'both replicas answered'
     })
     await check(`ClusterIP over UDP, ${family}`, () => {
-      const echoed = inPod(client, `echo hello | timeout 3 nc -u -w 1 ${ip} 9000 || true`)
-      if (!echoed.includes('hello')) throw new Error(`no echo, got ${JSON.stringify(echoed)}`)
+      const echoed = inPod(client, `get 'udp://${ip.includes(':') ? `[${ip}]` : ip}:9000/hello'`)
+      if (echoed !== 'hello') throw new Error(`sent hello, got ${JSON.stringify(echoed)}`)
       return 'echoed'
     })
   }
