@@ -62,7 +62,7 @@ const cases: readonly Case[] = [
   },
   {
     binding: 'system:controller:endpointslice-controller',
-    part: /^endpointslice-controller$/,
+    part: /^endpoint-?slice-controller$/,
     provoke: (n) => apply(service(`e${n}`)),
   },
   {
