@@ -15,8 +15,9 @@ struct network {
 	struct address mask;
 };
 
+/* In words: copied with three moves instead of six. */
 struct mac {
-	__u8 byte[6];
+	__u16 word[3];
 };
 
 #endif

@@ -38,4 +38,14 @@ INLINE int network_contains(const volatile struct network *n, const struct addre
 	       (a->word[2] & n->mask.word[2]) == n->base.word[2] && (a->word[3] & n->mask.word[3]) == n->base.word[3];
 }
 
+/* `to` is six bytes at an even address: in a packet, whose frame begins at one, or in a map. */
+INLINE void copy_mac(void *to, const volatile struct mac *from)
+{
+	__u16 *word = to;
+
+	word[0] = from->word[0];
+	word[1] = from->word[1];
+	word[2] = from->word[2];
+}
+
 #endif

@@ -20,12 +20,18 @@ INLINE int use_hop(struct __sk_buff *skb, const struct packet *pkt)
 		ip->check = sum + (sum >= 0xffff);
 		ip->ttl--;
 	} else {
-		__u8 hops = pkt->hops - 1;
+		struct ipv6hdr *ip;
+		__u32 change;
 
-		/* No header checksum to balance it: a sum over the whole packet has to be told. */
-		if (bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + __builtin_offsetof(struct ipv6hdr, hop_limit), &hops,
-					sizeof(hops), BPF_F_RECOMPUTE_CSUM))
-			return drop(REASON_WRITE_FAILED);
+		if (!FIRST_HEADERS(skb, struct ipv6hdr, ip))
+			return drop(REASON_INVALID_PACKET);
+		/*
+		 * No header checksum balances it, so a sum that the device made over the whole packet has to be told: minus the
+		 * old word plus the new one is minus 0x0001. Without such a sum the helper does nothing.
+		 */
+		ip->hop_limit--;
+		change = (__u16)~bpf_htons(1);
+		bpf_csum_update(skb, change);
 	}
 	return CONTINUE;
 }
@@ -36,11 +42,8 @@ INLINE int set_macs(struct __sk_buff *skb, const struct mac *destination, const 
 
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return drop(REASON_INVALID_PACKET);
-#pragma unroll
-	for (int i = 0; i < 6; i++) {
-		eth->h_dest[i] = destination->byte[i];
-		eth->h_source[i] = source->byte[i];
-	}
+	copy_mac(eth->h_dest, destination);
+	copy_mac(eth->h_source, source);
 	return CONTINUE;
 }
 

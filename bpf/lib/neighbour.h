@@ -53,13 +53,6 @@ INLINE __be32 load_be32(const __u8 *p)
 /* True where we speak for the address. */
 typedef int (*speaks_for)(struct __sk_buff *skb, const struct address *target);
 
-INLINE void copy_mac(__u8 *to, const volatile struct mac *from)
-{
-#pragma unroll
-	for (int i = 0; i < 6; i++)
-		to[i] = from->byte[i];
-}
-
 INLINE int answer_arp(struct __sk_buff *skb, const volatile struct mac *mine, speaks_for speaks)
 {
 	struct address target;
@@ -147,7 +140,7 @@ INLINE int answer_solicitation(struct __sk_buff *skb, const volatile struct mac 
 	a.message.target = question->target;
 	a.option.type = 2;
 	a.option.length = 1;
-	copy_mac(a.option.mac.byte, mine);
+	copy_mac(&a.option.mac, mine);
 	a.message.icmp.icmp6_cksum = fold(bpf_csum_diff(0, 0, (__be32 *)&a, sizeof(a), 0));
 
 	/* The question may carry other options or none: the answer has its own length. */

@@ -69,6 +69,16 @@ export class TestNode {
     return [`10.244.${this.index}.0/24`, `fd00:10:244:${this.index}::/64`]
   }
 
+  /** Routes by the kernel alone, without any program: what the datapath is compared with. */
+  async routePlainly(others: readonly TestNode[]): Promise<void> {
+    for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding']) this.namespace.setSysctl(path, 1)
+    const deviceIndex = this.namespace.ifindex('eth0')
+    for (const { podCidrs, addresses } of others) {
+      for (const [i, destination] of podCidrs.entries())
+        await this.netlink.setRoute({ destination, gateway: addresses[i] ?? '', deviceIndex })
+    }
+  }
+
   /** Starts the datapath; again after `closeDatapath`, as an agent that comes back would. */
   async openDatapath(objects = this.#topology.objects): Promise<KernelDatapath> {
     this.#datapath = await KernelDatapath.open({
@@ -101,7 +111,7 @@ export class TestNode {
       netlink: this.netlink,
       nodeNamespace: this.namespace,
       sandbox: namespace,
-      beforeUp: (index) => this.datapath.upsertEndpoint({ ...known, ifindex: index }),
+      beforeUp: (index) => this.#datapath?.upsertEndpoint({ ...known, ifindex: index }),
     })
     const pod = { name, namespace, node: this, endpoint: { ...known, ifindex }, v4, v6 }
     this.#topology.pods.push(pod)
@@ -113,6 +123,13 @@ export class TestNode {
     this.netlink[Symbol.dispose]()
     this.namespace[Symbol.dispose]()
   }
+}
+
+export interface TopologyOptions {
+  /** Part of every name, so that topologies of several test files can be there at once. */
+  readonly label?: string
+  /** Nodes on one cable instead of a fabric; `plain`: nothing of ours in the kernel. */
+  readonly direct?: 'programs' | 'plain'
 }
 
 /** A fabric and two nodes, all in namespaces of their own, taken away whatever happens in between. */
@@ -133,11 +150,12 @@ export class Topology implements AsyncDisposable {
     return `${this.prefix}-${part}`
   }
 
-  static async create(options: { readonly label?: string; readonly nodes?: number } = {}): Promise<Topology> {
+  static async create(options: TopologyOptions = {}): Promise<Topology> {
     const objects = await compile({ cacheDir: '/var/cache/weft/bpf' })
     const topology = new Topology(objects, options.label ?? '')
     try {
-      await topology.#build(options.nodes ?? 2)
+      if (options.direct === undefined) await topology.#build()
+      else await topology.#buildDirect(options.direct)
       return topology
     } catch (error) {
       await topology[Symbol.asyncDispose]()
@@ -145,7 +163,27 @@ export class Topology implements AsyncDisposable {
     }
   }
 
-  async #build(count: number): Promise<void> {
+  /** Two nodes on one cable, as in the measured baselines: no bridge in between. */
+  async #buildDirect(routing: 'programs' | 'plain'): Promise<void> {
+    for (const index of [1, 2]) {
+      createNamespace(this.name(`node${index}`))
+      this.nodes.push(new TestNode(this, index))
+    }
+    const [one, two] = [this.node(1), this.node(2)]
+    await one.netlink.addVeth({ name: 'eth0' }, { name: 'eth0', namespace: two.namespace })
+    for (const node of this.nodes) {
+      const uplink = node.namespace.ifindex('eth0')
+      await Promise.all([
+        node.netlink.setLinkUp(uplink),
+        ...node.addresses.map((a) => node.netlink.addAddress(uplink, `${a}/${a.includes(':') ? 64 : 24}`)),
+      ])
+      if (routing === 'plain') await node.routePlainly(this.nodes.filter((other) => other !== node))
+      else await this.#prepareNode(node)
+    }
+    if (routing === 'programs') await this.#routeNodes()
+  }
+
+  async #build(): Promise<void> {
     const fabric = this.name('fabric')
     createNamespace(fabric)
     using namespace = Namespace.open(fabric)
@@ -158,7 +196,11 @@ export class Topology implements AsyncDisposable {
       netlink.addAddress(bridge, 'fd00:172:30::1/64'),
       ...podCidrs.map((destination) => netlink.setRoute({ destination, deviceIndex: bridge, scope: 'link' })),
     ])
-    for (let index = 1; index <= count; index++) await this.#addNode(index, namespace, netlink, bridge)
+    for (const index of [1, 2]) await this.#addNode(index, namespace, netlink, bridge)
+    await this.#routeNodes()
+  }
+
+  async #routeNodes(): Promise<void> {
     for (const node of this.nodes) {
       await node.datapath.setNodes(
         this.nodes.map((other) => ({
@@ -191,13 +233,16 @@ export class Topology implements AsyncDisposable {
         }),
       ),
     ])
+    await this.#prepareNode(node)
+  }
+
+  async #prepareNode(node: TestNode): Promise<void> {
     ensureCgroup(findCgroups(), node.cgroup)
     mkdirSync(node.pinDir, { recursive: true })
     mountBpf(node.pinDir)
     await node.openDatapath()
   }
 
-  /** Two nodes and their first pods. */
   node(index: number): TestNode {
     const node = this.nodes[index - 1]
     if (node === undefined) throw new RangeError(`there is no node ${index}`)
