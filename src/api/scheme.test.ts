@@ -146,13 +146,13 @@ const refused: readonly [string, Manifest, string[]][] = [
     'RoleBinding',
     { roleRef: { kind: 'Node', name: '' } },
     [
-      'roleRef.kind: Unsupported value: "Node": supported values: "ClusterRole", "Role"',
+      'roleRef.kind: Unsupported value: "Node": supported values: "Role", "ClusterRole"',
       'roleRef.name: Required value',
     ],
   ],
   [
-    'RoleBinding',
-    { roleRef: { kind: 'Role', name: 'r' }, subjects: [{ kind: 'ServiceAccount', name: 's' }] },
+    'ClusterRoleBinding',
+    { roleRef: { kind: 'ClusterRole', name: 'r' }, subjects: [{ kind: 'ServiceAccount', name: 's' }] },
     ['subjects[0].namespace: Required value'],
   ],
   [
@@ -172,7 +172,7 @@ const refused: readonly [string, Manifest, string[]][] = [
     'EndpointSlice',
     { addressType: 'IPv4', endpoints: [{ addresses: ['fd00::1'] }, { addresses: ['127.0.0.1'] }] },
     [
-      'endpoints[0].addresses[0]: Invalid value: "fd00::1": must be an IPv4 address',
+      'endpoints[0].addresses: Invalid value: "fd00::1": must be an IPv4 address',
       'endpoints[1].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)',
     ],
   ],
@@ -195,7 +195,7 @@ const refused: readonly [string, Manifest, string[]][] = [
     },
     [
       'spec.ingress[0].ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive',
-      'spec.ingress[0].ports[1].endPort: Invalid value: 2: must be greater than or equal to `port`',
+      'spec.ingress[0].ports[1].endPort: Invalid value: 5: must be greater than or equal to `port`',
       'spec.ingress[0].from[0]: Required value: must specify a peer',
       'spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: "11.0.0.0/16": must be a strict subset of `cidr`',
     ],

@@ -3,7 +3,7 @@ import type { CertificateSigningRequest } from '../gen/certificates-v1.ts'
 import { certificateSigningRequests } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
-import { dns1123Subdomain, nameIsDnsSubdomain, qualifiedName } from '../meta/names.ts'
+import { dns1123Label, dns1123Subdomain, nameIsDnsSubdomain } from '../meta/names.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { humanDuration } from '../meta/time.ts'
@@ -79,16 +79,23 @@ function validateSigner(name: string, errors: FieldError[]): void {
     )
     return
   }
-  for (const words of dns1123Subdomain(domain)) {
-    errors.push(fieldError.invalid('spec.signerName', domain, `validating label "${domain}": ${words}`))
-  }
+  validateLabelsOf(domain, dns1123Label, errors)
   if (!domain.includes('.')) {
     errors.push(
       fieldError.invalid('spec.signerName', domain, 'should be a domain with at least two segments separated by dots'),
     )
   }
-  for (const words of path.includes('.') ? dns1123Subdomain(path) : qualifiedName(path)) {
-    errors.push(fieldError.invalid('spec.signerName', path, words))
+  validateLabelsOf(path, dns1123Subdomain, errors)
+}
+
+/** The first part between dots that is wrong; more would only be the same words again. */
+function validateLabelsOf(segment: string, check: (label: string) => readonly string[], errors: FieldError[]): void {
+  for (const label of segment.split('.')) {
+    const found = check(label)
+    for (const words of found) {
+      errors.push(fieldError.invalid('spec.signerName', segment, `validating label ${JSON.stringify(label)}: ${words}`))
+    }
+    if (found.length > 0) return
   }
 }
 
