@@ -68,7 +68,14 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'patch,update pods/status',
     'read replicasets.apps',
   ],
-  'system:kube-controller-manager': ['list,watch *.*'],
+  'system:kube-controller-manager': [
+    ...['endpoints', 'namespaces', 'nodes', 'pods', 'serviceaccounts', 'services'].map((r) => `list,watch ${r}`),
+    'list,watch configmaps [kube-root-ca.crt]',
+    ...['controllerrevisions', 'daemonsets', 'deployments', 'replicasets'].map((r) => `list,watch ${r}.apps`),
+    'list,watch endpointslices.discovery.k8s.io',
+    'list,watch certificatesigningrequests.certificates.k8s.io',
+    'list,watch customresourcedefinitions.apiextensions.k8s.io',
+  ],
   'system:node-proxier': [
     'list,watch services',
     'list,watch endpoints',

@@ -69,9 +69,16 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
     rule(['patch', 'update'], [''], ['pods/status']),
     rule(read, ['apps'], ['replicasets']),
   ],
-  // Reads the copies that all controllers share. What is in them includes every kind there is: the garbage collector
-  // follows owners through all. It writes nothing: each controller writes as itself.
-  'system:kube-controller-manager': [rule(['list', 'watch'], ['*'], ['*'])],
+  // Reads the copies that controllers and scheduler share, and nothing else: no secret is among them. Each of them writes,
+  // and the garbage collector follows every kind there is, under its own account.
+  'system:kube-controller-manager': [
+    rule(['list', 'watch'], [''], ['endpoints', 'namespaces', 'nodes', 'pods', 'serviceaccounts', 'services']),
+    { ...rule(['list', 'watch'], [''], ['configmaps']), resourceNames: ['kube-root-ca.crt'] },
+    rule(['list', 'watch'], ['apps'], ['controllerrevisions', 'daemonsets', 'deployments', 'replicasets']),
+    rule(['list', 'watch'], ['discovery.k8s.io'], ['endpointslices']),
+    rule(['list', 'watch'], ['certificates.k8s.io'], ['certificatesigningrequests']),
+    rule(['list', 'watch'], ['apiextensions.k8s.io'], ['customresourcedefinitions']),
+  ],
   'system:aggregate-to-admin': [
     rule(['create'], ['authorization.k8s.io'], ['localsubjectaccessreviews']),
     rule([...read, ...write], ['rbac.authorization.k8s.io'], ['roles', 'rolebindings']),
@@ -294,7 +301,8 @@ export function bootstrapPolicy(): Policy {
         kind: 'RoleBinding' as const,
         metadata: inNamespace('kube-node-lease', 'system:controller:node-controller'),
         roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'system:controller:node-controller' },
-        subjects: [account('node-controller')],
+        // Who watches the nodes' leases, and who reads them for all controllers.
+        subjects: [account('node-controller'), user('system:kube-controller-manager')],
       },
     ],
   }
