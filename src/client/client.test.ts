@@ -402,10 +402,11 @@ test('a port keeps no more under way than its window, and ends the stream of a r
   await eventually(() => sent === 5)
   let read = 0
   for await (const chunk of body as AsyncIterable<Uint8Array>) {
-    t.is(chunk.length, 256 * 1024)
-    if (++read === 10) break
+    read += chunk.length
+    if (read >= 10 * 256 * 1024) break
   }
-  t.true(sent <= 10 + 6, `${sent}`)
+  // What was read, the window, and the chunk that found it full.
+  t.true(sent * 256 * 1024 <= read + 1024 * 1024 + 2 * 256 * 1024, `${sent}`)
   await eventually(() => ended)
 })
 

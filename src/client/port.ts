@@ -28,10 +28,32 @@ type ToClient =
 /** A few hundred events: enough to keep the other thread busy, little enough to bound a stalled one. */
 const windowBytes = 1024 * 1024
 
+/**
+ * A copy in a buffer of its own, to be handed over: what is posted otherwise takes the whole pool or page along that its
+ * bytes happen to lie in.
+ */
+const handedOver = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)
+
+function handedOverAll(chunks: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const [only] = chunks
+  if (chunks.length === 1 && only !== undefined) return handedOver(only)
+  const all = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
+  let at = 0
+  for (const chunk of chunks) {
+    all.set(chunk, at)
+    at += chunk.length
+  }
+  return all
+}
+
 /** The server's side: answers what comes through the port until the port closes. Returns a function that stops. */
 export function servePort(port: MessagePort, handler: ApiHandler): () => void {
   const calls = new Map<number, { readonly abort: AbortController; consumed(bytes: number): void }>()
-  const post = (message: ToClient) => port.postMessage(message)
+  const post = (message: ToClient, ...transfer: Uint8Array<ArrayBuffer>[]) =>
+    port.postMessage(
+      message,
+      transfer.map((bytes) => bytes.buffer),
+    )
   const stop = () => {
     for (const { abort } of calls.values()) abort.abort(new DOMException('the port is closed', 'AbortError'))
     port.off('message', onMessage)
@@ -42,6 +64,14 @@ export function servePort(port: MessagePort, handler: ApiHandler): () => void {
     const abort = new AbortController()
     let underWay = 0
     let wake = () => {}
+    // Events that come in one turn of the loop go in one message: under load that is many.
+    let waiting: Uint8Array[] = []
+    const flush = () => {
+      if (waiting.length === 0) return
+      const chunk = handedOverAll(waiting)
+      waiting = []
+      post({ type: 'chunk', id, chunk }, chunk)
+    }
     const consumed = (bytes: number) => {
       underWay -= bytes
       wake()
@@ -51,12 +81,14 @@ export function servePort(port: MessagePort, handler: ApiHandler): () => void {
     try {
       const { status, headers, body } = await handler({ ...rest, signal: abort.signal })
       if (body instanceof Uint8Array) {
-        post({ type: 'answer', id, status, headers, body })
+        const whole = handedOver(body)
+        post({ type: 'answer', id, status, headers, body: whole }, whole)
         return
       }
       post({ type: 'answer', id, status, headers, body: undefined })
       for await (const chunk of body) {
-        post({ type: 'chunk', id, chunk })
+        if (waiting.length === 0) setImmediate(flush)
+        waiting.push(chunk)
         underWay += chunk.length
         while (underWay > windowBytes && !abort.signal.aborted) {
           await new Promise<void>((resolve) => {
@@ -65,8 +97,10 @@ export function servePort(port: MessagePort, handler: ApiHandler): () => void {
         }
         if (abort.signal.aborted) break
       }
+      flush()
       post({ type: 'end', id })
     } catch (error) {
+      flush()
       post({ type: 'error', id, message: error instanceof Error ? error.message : String(error) })
     } finally {
       calls.delete(id)
@@ -181,7 +215,8 @@ export function createPortHandler(port: MessagePort): ApiHandler {
         stream: undefined,
       }
       pending.set(id, call)
-      post({ type: 'request', id, ...request })
+      const body = request.body === undefined ? undefined : handedOver(request.body)
+      port.postMessage({ type: 'request', id, ...request, body }, body === undefined ? [] : [body.buffer])
     })
 }
 
