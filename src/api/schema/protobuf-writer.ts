@@ -1,15 +1,20 @@
 import { Buffer } from 'node:buffer'
 
-/** Writes protobuf's wire format into pieces that are joined at the end. */
+/** Writes protobuf's wire format into one buffer that grows. Lengths are not known beforehand: messages are made inside out. */
 export class Writer {
-  private readonly pieces: Uint8Array[] = []
+  private buffer = Buffer.allocUnsafe(64)
+  private end = 0
 
   string(number: number, value: string): void {
-    this.bytes(number, Buffer.from(value, 'utf8'))
+    const length = Buffer.byteLength(value)
+    this.head(number, 2, length)
+    this.end += this.buffer.write(value, this.end)
   }
 
   bytes(number: number, value: Uint8Array): void {
-    this.pieces.push(varint(BigInt(number) * 8n + 2n), varint(BigInt(value.length)), value)
+    this.head(number, 2, value.length)
+    this.buffer.set(value, this.end)
+    this.end += value.length
   }
 
   message(number: number, write: (inner: Writer) => void): void {
@@ -18,28 +23,53 @@ export class Writer {
     this.bytes(number, inner.finish())
   }
 
+  /** A whole number; as upstream, negative ones take ten bytes. */
   int64(number: number, value: number): void {
-    this.pieces.push(varint(BigInt(number) * 8n), varint(BigInt.asUintN(64, BigInt(value))))
+    this.room(20)
+    this.varint(number * 8)
+    if (value >= 0 && value <= Number.MAX_SAFE_INTEGER) this.varint(value)
+    else this.bigVarint(BigInt.asUintN(64, BigInt(value)))
   }
 
   double(number: number, value: number): void {
-    const raw = Buffer.alloc(8)
-    raw.writeDoubleLE(value)
-    this.pieces.push(varint(BigInt(number) * 8n + 1n), raw)
+    this.room(18)
+    this.varint(number * 8 + 1)
+    this.end = this.buffer.writeDoubleLE(value, this.end)
   }
 
+  /** The bytes so far; not to be written to afterwards. */
   finish(): Uint8Array {
-    return Buffer.concat(this.pieces)
+    return this.buffer.subarray(0, this.end)
   }
-}
 
-function varint(value: bigint): Uint8Array {
-  const out: number[] = []
-  let rest = value
-  while (rest >= 0x80n) {
-    out.push(Number(rest & 0x7fn) | 0x80)
-    rest >>= 7n
+  private head(number: number, wire: number, length: number): void {
+    this.room(20 + length)
+    this.varint(number * 8 + wire)
+    this.varint(length)
   }
-  out.push(Number(rest))
-  return Uint8Array.from(out)
+
+  private room(size: number): void {
+    if (this.end + size <= this.buffer.length) return
+    const larger = Buffer.allocUnsafe(Math.max(this.buffer.length * 2, this.end + size))
+    this.buffer.copy(larger, 0, 0, this.end)
+    this.buffer = larger
+  }
+
+  private varint(value: number): void {
+    let rest = value
+    while (rest >= 0x80) {
+      this.buffer[this.end++] = (rest % 0x80) | 0x80
+      rest = Math.floor(rest / 0x80)
+    }
+    this.buffer[this.end++] = rest
+  }
+
+  private bigVarint(value: bigint): void {
+    let rest = value
+    while (rest >= 0x80n) {
+      this.buffer[this.end++] = Number(rest & 0x7fn) | 0x80
+      rest >>= 7n
+    }
+    this.buffer[this.end++] = Number(rest)
+  }
 }
