@@ -18,4 +18,4 @@ const numbers = Object.fromEntries(
 )
 const folder = new URL('../../src/apiserver/openapi/gen/', import.meta.url)
 mkdirSync(folder, { recursive: true })
-writeFileSync(new URL('numbers.json', folder), `${JSON.stringify(numbers, null, 1)}\n`)
+writeFileSync(new URL('numbers.json', folder), `${JSON.stringify(numbers, null, 2)}\n`)
