@@ -26,6 +26,8 @@ export interface PodWork {
   readonly facts: PodFacts
   readonly memory: Memory
   readonly log: Log
+  /** Aborts when the pod is to end: a pull is not worth waiting for then. */
+  readonly ending: AbortSignal
   /** Called when the pod has left the API, or this node. */
   readonly vanished: (what: 'object' | 'everything') => void
 }
@@ -154,10 +156,12 @@ async function startContainer(
 
   let image: ImageRecord
   try {
-    image = await ensureImage(context, pod, container, memory.pullFailures.get(container.image ?? '') ?? 0, signal)
+    const bound = AbortSignal.any([signal, work.ending])
+    image = await ensureImage(context, pod, container, memory.pullFailures.get(container.image ?? '') ?? 0, bound)
     memory.pullFailures.delete(container.image ?? '')
+    if (work.ending.aborted) return
   } catch (error) {
-    if (signal.aborted) return
+    if (signal.aborted || work.ending.aborted) return
     if (!(error instanceof ImageError)) return hinder('ImageInspectError', error)
     if (error.hindrance.reason === 'ErrImagePull')
       memory.pullFailures.set(container.image ?? '', (memory.pullFailures.get(container.image ?? '') ?? 0) + 1)

@@ -47,6 +47,7 @@ export class PodWorker {
   #publishing = false
   #statusRetryAt = 0
   #adopted = false
+  readonly #ending = new AbortController()
   #refreshWanted = false
   #timerAt: number | undefined
 
@@ -112,6 +113,7 @@ export class PodWorker {
       this.#wakeAt(this.#context.clock.now() + failedActionMs)
       return
     }
+    if (isEnding(facts)) this.#ending.abort()
     this.#probe(facts)
     const verdicts = this.#context.probes.verdicts(this.uid)
     this.#memory.verdicts = verdicts
@@ -239,6 +241,7 @@ export class PodWorker {
       facts,
       memory,
       log: this.#log,
+      ending: this.#ending.signal,
       vanished: (what: 'object' | 'everything') => this.#vanished(what),
     }
     this.#log.debug({ action }, 'pod action')
