@@ -110,12 +110,13 @@ test('upgradeHead() passes the upgrade on and keeps the credentials', (t) => {
     connection: 'Upgrade',
     'x-stream-protocol-version': 'v4.channel.k8s.io, v3.channel.k8s.io',
     'sec-websocket-key': 'k',
+    'sec-websocket-protocol': 'v5.channel.k8s.io,base64url.bearer.authorization.k8s.io.c2VjcmV0, v4.channel.k8s.io',
   }
   t.is(
     upgradeHead('POST', '/exec/a', '10.0.0.1:10250', headers),
     'POST /exec/a HTTP/1.1\r\nHost: 10.0.0.1:10250\r\nConnection: Upgrade\r\nupgrade: SPDY/3.1\r\n' +
       'x-stream-protocol-version: v4.channel.k8s.io\r\nx-stream-protocol-version: v3.channel.k8s.io\r\n' +
-      'sec-websocket-key: k\r\nContent-Length: 0\r\n\r\n',
+      'sec-websocket-key: k\r\nsec-websocket-protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\nContent-Length: 0\r\n\r\n',
   )
 })
 

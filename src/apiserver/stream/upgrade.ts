@@ -17,6 +17,9 @@ const streamNames = [
 const isPassed = (name: string): boolean =>
   name === 'upgrade' || name.startsWith('sec-websocket-') || name === 'x-stream-protocol-version' || name === 'origin'
 
+/** Browsers put a bearer token among the protocols of a WebSocket. */
+const bearerProtocol = 'base64url.bearer.authorization.k8s.io.'
+
 /** The path at the kubelet that serves what was asked for here. */
 export function kubeletPath({ attributes, query, registry }: SubresourceCall): string {
   const pod = podNamed(registry, attributes.namespace, attributes.name)
@@ -54,8 +57,9 @@ export function upgradeHead(
   for (const [name, value] of Object.entries(headers)) {
     if (!isPassed(name)) continue
     // Several lines of one name arrive joined; older servers look at one line at a time.
-    const values = name === 'x-stream-protocol-version' ? value.split(',').map((v) => v.trim()) : [value]
-    for (const each of values) lines.push(`${name}: ${each}`)
+    const values = value.split(',').map((v) => v.trim())
+    if (name === 'x-stream-protocol-version') for (const each of values) lines.push(`${name}: ${each}`)
+    else lines.push(`${name}: ${values.filter((v) => !v.startsWith(bearerProtocol)).join(', ')}`)
   }
   if (method !== 'GET') lines.push('Content-Length: 0')
   return `${lines.join('\r\n')}\r\n\r\n`
