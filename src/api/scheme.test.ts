@@ -264,7 +264,7 @@ const changes: readonly [string, Manifest, Manifest, string[]][] = [
     minimal.RoleBinding ?? {},
     { roleRef: { kind: 'Role', name: 'other' } },
     [
-      'roleRef: Invalid value: {"kind":"Role","name":"other","apiGroup":"rbac.authorization.k8s.io"}: cannot change roleRef',
+      'roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"Role","Name":"other"}: cannot change roleRef',
     ],
   ],
   [

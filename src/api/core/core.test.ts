@@ -234,7 +234,7 @@ test('a pod may change its image and little else', (t) => {
   ])
   t.deepEqual(
     updateProblems(pod, podOf({}, { schedulingGates: [] }), podOf({}, { schedulingGates: [{ name: 'x' }] })),
-    ["spec.schedulingGates[0]: Forbidden: only deletion is allowed, but found new scheduling gate 'x'"],
+    ["spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'x'"],
   )
 })
 

@@ -55,6 +55,9 @@ function validateNodeUpdate(next: Node, old: Node): FieldError[] {
   if (before.length > 0 && !sameJson(before, next.spec.podCIDRs ?? [])) {
     errors.push(fieldError.forbidden('spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid'))
   }
+  if ((next.spec.externalID ?? '') !== (old.spec.externalID ?? '')) {
+    errors.push(fieldError.forbidden('spec.externalID', 'may not be updated'))
+  }
   if (old.spec.providerID && old.spec.providerID !== next.spec.providerID) {
     errors.push(
       fieldError.forbidden('spec.providerID', 'node updates may not change providerID except from "" to valid'),

@@ -66,16 +66,27 @@ export function parseTerms(text: string): FieldRequirement[] {
     const match = /^(.*?)(!=|==|=)(.*)$/s.exec(term)
     if (!match) throw badRequest(`invalid selector: '${text}'; can't understand '${term}'`)
     const [, field = '', operator, value = ''] = match
-    requirements.push({ field, operator: operator === '!=' ? '!=' : '=', value: unescapeValue(value) })
+    const wanted = unescapeValue(value)
+    // A term about nothing says nothing.
+    if (field !== '' || wanted !== '')
+      requirements.push({ field, operator: operator === '!=' ? '!=' : '=', value: wanted })
   }
   return requirements
 }
 
 /** At commas that no backslash protects. */
 function splitTerms(text: string): string[] {
-  return text === ''
-    ? []
-    : (text.match(/(?:^|,)(?:\\.|[^,\\])*\\?/gs) ?? []).map((t) => (t.startsWith(',') ? t.slice(1) : t))
+  const terms: string[] = []
+  let start = 0
+  for (let i = 0; i < text.length; i++) {
+    if (text[i] === '\\') i++
+    else if (text[i] === ',') {
+      terms.push(text.slice(start, i))
+      start = i + 1
+    }
+  }
+  terms.push(text.slice(start))
+  return terms
 }
 
 function unescapeValue(text: string): string {

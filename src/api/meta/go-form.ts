@@ -27,4 +27,4 @@ export function goForm(value: unknown, message: string): unknown {
 }
 
 /** Where Go's name is not just the JSON name with a capital. */
-const acronyms: Readonly<Record<string, string>> = { seLinuxOptions: 'SELinuxOptions' }
+const acronyms: Readonly<Record<string, string>> = { seLinuxOptions: 'SELinuxOptions', apiGroup: 'APIGroup' }

@@ -218,8 +218,9 @@ export function parseSelector(text: string): Selector {
     const key = token.text
     const keyWords = qualifiedName(key)
     if (keyWords.length > 0) throw new SelectorError(quoted('<nil>', key, keyWords))
+    if (absent) return requirement(key, '!', [])
     const after = peek()
-    if (after.type === 'end' || after.type === ',') return requirement(key, absent ? '!' : 'exists', [])
+    if (after.type === 'end' || after.type === ',') return requirement(key, 'exists', [])
     const operator = next()
     switch (operator.type) {
       case 'in':

@@ -1,4 +1,5 @@
 import type { PolicyRule, RoleRef, Subject } from '../gen/rbac-v1.ts'
+import { goForm } from '../meta/go-form.ts'
 import { dns1123Subdomain, pathSegment } from '../meta/names.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
@@ -85,5 +86,5 @@ function validateSubject(subject: Subject, namespaced: boolean, path: string, er
 /** A binding that names another role is another binding. */
 export function roleRefUnchanged(next: RoleRef, old: RoleRef): FieldError[] {
   const isSame = next.apiGroup === old.apiGroup && next.kind === old.kind && next.name === old.name
-  return isSame ? [] : [fieldError.invalid('roleRef', next, 'cannot change roleRef')]
+  return isSame ? [] : [fieldError.invalid('roleRef', goForm(next, 'rbac/v1.RoleRef'), 'cannot change roleRef')]
 }

@@ -15,21 +15,14 @@ export function validatePodUpdate(next: Pod, old: Pod): FieldError[] {
   validatePodOnly(next.spec, errors)
   for (const list of ['containers', 'initContainers'] as const) {
     if ((next.spec[list] ?? []).length !== (old.spec[list] ?? []).length) {
-      const noun = list === 'containers' ? 'containers' : 'initContainers'
-      errors.push(
-        fieldError.forbidden(
-          `spec.${list}`,
-          list === 'containers'
-            ? 'pod updates may not add or remove containers'
-            : `pod updates may not add or remove ${noun}`,
-        ),
-      )
+      errors.push(fieldError.forbidden(`spec.${list}`, 'pod updates may not add or remove containers'))
       return errors
     }
   }
   validateDeadline(next.spec, old.spec, errors)
   validateTolerationsKept(next.spec.tolerations ?? [], old.spec.tolerations ?? [], errors)
   validateGatesOnlyRemoved(next.spec, old.spec, errors)
+  validateNarrowed(next.spec, old.spec, errors)
   if (errors.length > 0) return errors
   const changed = changedFields(munged(next.spec, old), old.spec)
   if (changed.length > 0) errors.push(fieldError.forbidden('spec', `${words}\n${changed.join('\n')}\n`))
@@ -75,11 +68,26 @@ function validateGatesOnlyRemoved(next: PodSpec, old: PodSpec, errors: FieldErro
     if (!known.has(name)) {
       errors.push(
         fieldError.forbidden(
-          `spec.schedulingGates[${i}]`,
+          `spec.schedulingGates[${i}].name`,
           `only deletion is allowed, but found new scheduling gate '${name}'`,
         ),
       )
     }
+  }
+}
+
+/** A pod that is still held by gates may be narrowed down further, and only that. */
+function validateNarrowed(next: PodSpec, old: PodSpec, errors: FieldError[]): void {
+  if ((old.schedulingGates ?? []).length === 0) return
+  const kept = Object.entries(old.nodeSelector ?? {}).every(([key, value]) => next.nodeSelector?.[key] === value)
+  if (!kept) {
+    errors.push(
+      fieldError.invalid(
+        'spec.nodeSelector',
+        next.nodeSelector ?? null,
+        'only additions to spec.nodeSelector are allowed (no mutations or deletions)',
+      ),
+    )
   }
 }
 
@@ -99,11 +107,8 @@ function munged(next: PodSpec, { spec: old }: Pod): PodSpec {
   if ((old.terminationGracePeriodSeconds ?? 0) < 0 && next.terminationGracePeriodSeconds === 1) {
     copy.terminationGracePeriodSeconds = old.terminationGracePeriodSeconds
   }
-  // A pod that is still held by gates may be narrowed down further.
   if ((old.schedulingGates ?? []).length > 0) {
-    const before = old.nodeSelector ?? {}
-    const kept = Object.entries(before).every(([key, value]) => next.nodeSelector?.[key] === value)
-    if (kept) copy.nodeSelector = old.nodeSelector
+    copy.nodeSelector = old.nodeSelector
     if (old.affinity?.nodeAffinity === undefined) copy.affinity = withoutNodeAffinity(next, old)
   }
   return copy as unknown as PodSpec
