@@ -77,10 +77,10 @@ export class TestCluster {
     return (await run(this.#kubectl, args, { env: this.env, timeout: 60_000, maxBuffer: 64 << 20 })).stdout.trimEnd()
   }
 
-  /** Runs kubectl on a terminal of its own (script(1)) and returns what that showed. */
-  script(args: readonly string[]): string {
+  /** Runs kubectl on a terminal of its own and of that size (script(1)) and returns what that showed. */
+  script(args: readonly string[], { rows, columns }: { readonly rows: number; readonly columns: number }): string {
     const command = [this.#kubectl, ...args].map((a) => `'${a.replaceAll("'", "'\\''")}'`).join(' ')
-    return execFileSync('script', ['-qec', command, '/dev/null'], {
+    return execFileSync('script', ['-qec', `stty rows ${rows} cols ${columns}; ${command}`, '/dev/null'], {
       encoding: 'utf8',
       env: this.env,
       timeout: 60_000,

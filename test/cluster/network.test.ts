@@ -1,5 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
 import test from 'ava'
+import { addressOf } from '#cli/cluster/layout.ts'
 import { TestCluster } from './cluster.ts'
 
 /** Pods, Services and nodes talk through our programs, both families, TCP and UDP; nothing of netfilter is there. */
@@ -61,7 +63,9 @@ spec:
     spec:
       hostNetwork: true
       terminationGracePeriodSeconds: 1
-      containers: [{ name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }]
+      containers:
+        - { name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }
+        - { name: echo, image: "weft.local/echo:1", args: [--http, "8088"] }
 ---
 apiVersion: v1
 kind: Service
@@ -110,7 +114,8 @@ test.serial('a node reaches the pods of every node, and pods reach every node', 
     for (const echo of pods('app=echo')) for (const ip of echo.ips) t.is(get(host, ip, 8080).pod, echo.name)
   for (const client of pods('app=client')) {
     for (const node of cluster.layout.nodes) {
-      t.regex(inPod(client, `echo | nc -w 3 ${node.addresses[0]?.split('/')[0]} 10250 && echo reached`), /reached/)
+      for (const address of node.addresses)
+        t.is(get(client, addressOf(address), 8088).pod, hostname(), `${client.node} to ${address}`)
     }
   }
 })
