@@ -168,6 +168,34 @@ test('an update keeps what the client left out; a change of type gives the rest 
   t.notThrows(() => all.reserve(service('b', { type: 'NodePort', ports: [{ port: 1, nodePort: 30086 }] }), undefined))
 })
 
+test('a change of type leaves behind what only the old one had, unless the client says otherwise', (t) => {
+  const all = allocator()
+  const old = service('a', {
+    type: 'LoadBalancer',
+    externalTrafficPolicy: 'Local',
+    allocateLoadBalancerNodePorts: true,
+    loadBalancerClass: 'x/y',
+  })
+  all.reserve(old, undefined)
+  t.truthy(old.spec.healthCheckNodePort)
+  const next = { ...service('a'), spec: { ...structuredClone(old.spec), type: 'ClusterIP' as const } }
+  all.reserve(next, old)
+  const { externalTrafficPolicy, allocateLoadBalancerNodePorts, loadBalancerClass, healthCheckNodePort } = next.spec
+  t.deepEqual(
+    [externalTrafficPolicy, allocateLoadBalancerNodePorts, loadBalancerClass, healthCheckNodePort],
+    [undefined, undefined, undefined, undefined],
+  )
+  const said = {
+    ...next,
+    spec: { ...structuredClone(old.spec), type: 'ClusterIP' as const, loadBalancerClass: 'mine' },
+  }
+  all.reserve(said, old)
+  t.is(said.spec.loadBalancerClass, 'mine', 'validation will refuse it')
+  const named = { ...service('a'), spec: { ...structuredClone(old.spec), type: 'ExternalName' as const } }
+  all.reserve(named, old)
+  t.deepEqual([named.spec.clusterIP, named.spec.clusterIPs, named.spec.ipFamilies], [undefined, undefined, undefined])
+})
+
 test('node ports out of range or taken are refused in upstream’s words', (t) => {
   const all = allocator()
   const at = (name: string, nodePort: number) => service(name, { type: 'NodePort', ports: [{ port: 80, nodePort }] })

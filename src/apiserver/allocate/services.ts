@@ -200,6 +200,10 @@ const takesPorts = (spec: ServiceSpec): boolean =>
 const needsHealthPort = (spec: ServiceSpec): boolean =>
   spec.type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local'
 
+/** Reached from outside the cluster. */
+const isExposed = ({ type, externalIPs }: ServiceSpec): boolean =>
+  type === 'NodePort' || type === 'LoadBalancer' || (type === 'ClusterIP' && (externalIPs?.length ?? 0) > 0)
+
 /** A change of type leaves behind what the old type had and the client did not touch. */
 function dropWhatTheTypeHasNot(spec: ServiceSpec, old: ServiceSpec): void {
   const same = (field: keyof ServiceSpec): boolean => JSON.stringify(spec[field]) === JSON.stringify(old[field])
@@ -212,6 +216,11 @@ function dropWhatTheTypeHasNot(spec: ServiceSpec, old: ServiceSpec): void {
     for (const port of spec.ports ?? []) if (before.has(port.nodePort)) delete port.nodePort
   }
   if (needsHealthPort(old) && !needsHealthPort(spec) && same('healthCheckNodePort')) delete spec.healthCheckNodePort
+  if (isExposed(old) && !isExposed(spec) && same('externalTrafficPolicy')) delete spec.externalTrafficPolicy
+  if (old.type === 'LoadBalancer' && spec.type !== 'LoadBalancer') {
+    for (const field of ['allocateLoadBalancerNodePorts', 'loadBalancerClass'] as const)
+      if (same(field)) delete spec[field]
+  }
 }
 
 /** On update a port that the client left open keeps its node port. */
