@@ -106,9 +106,27 @@ export function decideNames(definition: CustomResourceDefinition, taken: TakenNa
       reason: 'NotAccepted',
       message: 'not all names are accepted',
     })
+  const approval = approvalOf(definition)
+  if (approval !== undefined) conditions.push(approval)
   const structure = structureOf(definition)
   if (structure !== undefined) conditions.push(structure)
   return { accepted, conditions, established }
+}
+
+const approvalKey = 'api-approved.kubernetes.io'
+
+/** Kubernetes' own groups say where their API was reviewed, or that it was not. */
+function approvalOf({ metadata, spec }: CustomResourceDefinition): Condition | undefined {
+  if (!/(^|\.)(k8s|kubernetes)\.io$/.test(spec.group)) return undefined
+  const value = metadata.annotations?.[approvalKey]
+  const type = 'KubernetesAPIApprovalPolicyConformant'
+  if (!value) {
+    const message = `protected groups must have approval annotation "${approvalKey}", see https://github.com/kubernetes/enhancements/pull/1111`
+    return { type, status: 'False', reason: 'MissingAnnotation', message }
+  }
+  if (value.startsWith('unapproved'))
+    return { type, status: 'False', reason: 'UnapprovedAnnotation', message: `not approved: ${JSON.stringify(value)}` }
+  return { type, status: 'True', reason: 'ApprovedAnnotation', message: `approved in ${value}` }
 }
 
 /** NonStructuralSchema, for definitions that were stored before their schema was judged. */
