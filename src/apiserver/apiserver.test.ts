@@ -3,6 +3,8 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp
 import { request as request1 } from 'node:https'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import test, { type ExecutionContext } from 'ava'
+import { FakeClock } from '#base/clock.ts'
+import { Deadlines } from './deadlines.ts'
 import { adminToken, configMap, requestOf, startTrial, type Trial } from './trial.ts'
 
 const maps = '/api/v1/namespaces/default/configmaps'
@@ -281,4 +283,21 @@ test('in process the journey is the same: no token, no answer', async (t) => {
   const { authorization: _, ...rest } = requestOf('GET', maps).headers
   t.is((await trial.api.handler({ ...requestOf('GET', maps), headers: rest })).status, 401)
   t.is((await trial.api.handler(requestOf('GET', maps))).status, 200)
+})
+
+test('Deadlines calls what is late, in order, and not what was done before', (t) => {
+  const clock = new FakeClock()
+  const deadlines = new Deadlines(1000, clock)
+  const late: string[] = []
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => deadlines.start(() => late.push(name)))
+  b?.()
+  clock.advance(900)
+  deadlines.start(() => late.push('d'))
+  t.deepEqual(late, [])
+  clock.advance(350)
+  t.deepEqual(late, ['a', 'c'])
+  a?.()
+  c?.()
+  clock.advance(1250)
+  t.deepEqual(late, ['a', 'c', 'd'])
 })

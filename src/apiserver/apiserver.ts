@@ -35,6 +35,8 @@ export interface ApiServerOptions {
   readonly issuer?: string
   /** Bearer tokens of the parts that run beside the server. Read at each request, so it may be filled later. */
   readonly staticTokens: ReadonlyMap<string, User>
+  /** Metrics of what runs beside the server, in the text format; `/metrics` shows them below its own. */
+  readonly otherMetrics?: () => Promise<string>
   readonly clock?: Clock
   readonly log?: Log
   /** A request's body must arrive within this. */
@@ -74,7 +76,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
       { name: 'bootstrap', readyOnly: true, check: () => (ready ? undefined : 'the cluster is being set up') },
       { name: 'shutdown', readyOnly: true, check: () => (closing ? 'the server is shutting down' : undefined) },
     ],
-    metrics,
+    metrics: async () => `${await metrics.text()}${(await options.otherMetrics?.()) ?? ''}`,
     address: first ? `${first.address}:${first.port}` : 'localhost:6443',
     fixed: access.documents,
   })

@@ -2,14 +2,14 @@ import type { KindDefinition } from '#api/kind.ts'
 import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 import { buildDiscovery, type Discovery } from './discovery/discovery.ts'
 import { type Check, health } from './health.ts'
-import type { Metrics } from './metrics.ts'
 import { buildOpenApi, type OpenApi } from './openapi/openapi.ts'
 import { bytesResponse, jsonResponse } from './respond.ts'
 import { gitVersion, versionInfo } from './version.ts'
 
 export interface DocumentParts {
   readonly checks: readonly Check[]
-  readonly metrics: Metrics
+  /** The text of `/metrics`. */
+  readonly metrics: () => Promise<string>
   /** Where clients reach the server: `172.30.0.1:6443`. */
   readonly address: string
   /** JSON at paths of its own: the issuer's keys. */
@@ -50,7 +50,7 @@ export class Documents {
         return jsonResponse(200, versionInfo)
       case 'metrics':
         if (path !== '/metrics') return undefined
-        return bytesResponse(200, Buffer.from(await metrics.text()), 'text/plain; version=0.0.4; charset=utf-8')
+        return bytesResponse(200, Buffer.from(await metrics()), 'text/plain; version=0.0.4; charset=utf-8')
       case 'openapi':
         // The issuer's keys lie below /openapi/v1.
         if (fixed.has(path)) return jsonResponse(200, fixed.get(path))

@@ -12,6 +12,7 @@ import { createServer as createTls, type TLSSocket } from 'node:tls'
 import { StatusError, tooLarge } from '#api/meta/status.ts'
 import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 import type { Log } from '#base/log/log.ts'
+import { Deadlines } from './deadlines.ts'
 import { Pieces, statusResponse, WatchBody } from './respond.ts'
 import type { Watch } from './watch/watch.ts'
 
@@ -44,6 +45,7 @@ const closeGraceMs = 2_000
 /** TLS, and on it HTTP/2 or HTTP/1.1 as the client chooses. A session's certificate is looked at once. */
 export class Listener {
   readonly #options: ListenOptions
+  readonly #deadlines: Deadlines
   readonly #tls
   readonly #http1
   readonly #sessions = new Set<ServerHttp2Session>()
@@ -53,6 +55,7 @@ export class Listener {
 
   constructor(options: ListenOptions) {
     this.#options = options
+    this.#deadlines = new Deadlines(this.#bodyTimeoutMs)
     // HTTP/2 gets its own door: a shared `request` listener would build HTTP/1 objects for each of its streams.
     this.#http1 = createHttp1(
       {
@@ -173,8 +176,7 @@ export class Listener {
     const request = new WireRequest(headers[':method'] as string, headers[':path'] as string, headers, stream)
     let response: ApiResponse
     try {
-      if (hasBody) request.body = await readBody(stream, headers['content-length'], this.#bodyTimeoutMs)
-      else stream.resume()
+      if (hasBody) request.body = await readBody(stream, headers['content-length'], this.#deadlines)
       response = await this.#options.serve(request, certificate)
     } catch (error) {
       response = this.#refusal(error)
@@ -195,7 +197,7 @@ export class Listener {
     try {
       const hasBody =
         message.headers['content-length'] !== undefined || message.headers['transfer-encoding'] !== undefined
-      if (hasBody) request.body = await readBody(message, message.headers['content-length'], this.#bodyTimeoutMs)
+      if (hasBody) request.body = await readBody(message, message.headers['content-length'], this.#deadlines)
       answer = await this.#options.serve(request, certificate)
     } catch (error) {
       answer = this.#refusal(error)
@@ -324,26 +326,16 @@ class WireRequest implements ApiRequest {
 function readBody(
   stream: ServerHttp2Stream | IncomingMessage,
   announced: string | undefined,
-  timeoutMs: number,
+  deadlines: Deadlines,
 ): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     if (announced !== undefined && Number(announced) > bodyBytesMax) {
       reject(tooLarge(`Request entity too large: limit is ${bodyBytesMax}`))
       return
     }
-    const pieces: Buffer[] = []
+    let only: Buffer | undefined
+    let pieces: Buffer[] | undefined
     let length = 0
-    const timer = setTimeout(() => {
-      stream.removeListener('data', take)
-      reject(
-        new StatusError({
-          status: 'Failure',
-          code: 408,
-          reason: 'Timeout',
-          message: `the request's body did not arrive within ${timeoutMs / 1000} s`,
-        }),
-      )
-    }, timeoutMs)
     const take = (piece: Buffer): void => {
       length += piece.length
       if (length > bodyBytesMax) {
@@ -351,21 +343,32 @@ function readBody(
         reject(tooLarge(`Request entity too large: limit is ${bodyBytesMax}`))
         return
       }
-      pieces.push(piece)
+      if (only === undefined) only = piece
+      else {
+        pieces ??= [only]
+        pieces.push(piece)
+      }
     }
     const stop = (): void => {
-      clearTimeout(timer)
+      cancel()
       stream.removeListener('data', take)
+      stream.removeListener('close', gone)
     }
+    const gone = (): void => {
+      stop()
+      reject(new Error('the client went away in the middle of its request'))
+    }
+    const cancel = deadlines.start(() => {
+      stream.removeListener('data', take)
+      const message = 'the body of the request did not arrive in time'
+      reject(new StatusError({ status: 'Failure', code: 408, reason: 'Timeout', message }))
+    })
     stream.on('data', take)
     stream.once('end', () => {
       stop()
-      resolve(pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces))
+      resolve(pieces ? Buffer.concat(pieces) : (only ?? Buffer.alloc(0)))
     })
-    stream.once('close', () => {
-      stop()
-      reject(new Error('the client went away in the middle of its request'))
-    })
+    stream.on('close', gone)
   })
 }
 

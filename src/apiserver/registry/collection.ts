@@ -93,7 +93,7 @@ export class Collection {
   /** Takes in what the store had at start. */
   load(key: string, value: Uint8Array, revision: number): void {
     const [namespace, name] = this.parseKey(key)
-    this.#put(Item.stored(namespace, name, revision, value))
+    this.#put(key, Item.stored(namespace, name, revision, value))
   }
 
   /** The events up to this revision are not known here. */
@@ -103,11 +103,11 @@ export class Collection {
   }
 
   /** Takes in a committed change and tells everybody. */
-  apply({ key, value, revision }: Change): void {
+  apply({ key, value, revision, previousRevision }: Change): void {
     const [namespace, name] = this.parseKey(key)
-    const old = this.#items.get(key)
+    const old = previousRevision === 0 ? undefined : this.#items.get(key)
     const next = value && Item.stored(namespace, name, revision, value)
-    if (next) this.#put(next)
+    if (next) this.#put(key, next)
     else this.#remove(key, namespace, name)
     if (next === undefined && old === undefined) return
     this.#changedAt = revision
@@ -139,8 +139,8 @@ export class Collection {
     this.#listeners.push(listener)
   }
 
-  #put(item: Item): void {
-    this.#items.set(this.keyOf(item.namespace, item.name), item)
+  #put(key: string, item: Item): void {
+    this.#items.set(key, item)
     let shelf = this.#shelves.get(item.namespace)
     if (shelf === undefined) {
       shelf = new Shelf()
