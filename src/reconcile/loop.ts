@@ -47,37 +47,43 @@ const syncMs = 60_000
 
 /** A control loop as a part: checks rights, waits for copies, watches, reconciles, writes events; all of it ends together. */
 export function createLoop(context: LoopContext, options: LoopOptions): Part {
-  const { name, client, informers, clock, log } = context
+  const { name, client, informers, clock } = context
   return {
     name,
     async run(signal, started) {
       const copies: Copy[] = [...options.reads.map((resource) => informers.of(resource)), ...(options.copies ?? [])]
       for (const { resource, query } of copies) await client.list(resource, { ...query, limit: 1, signal })
       for (const copy of copies) await syncedWithin(copy, syncMs, signal, clock)
-      await using scope = new Scope(signal)
-      const events = new EventRecorder({ client, component: name, clock, log: log.child({ controller: name }) })
-      let reconcile: Reconcile | undefined
-      const controller = new Controller({
-        name,
-        clock,
-        log,
-        ...(context.metrics === undefined ? {} : { metrics: context.metrics.queue(name) }),
-        ...(options.workers === undefined ? {} : { workers: options.workers }),
-        reconcile: (key, given) => {
-          if (reconcile === undefined) throw new Error(`${name} was given a key before it began`)
-          return reconcile(key, given)
-        },
-      })
-      reconcile = options.begin({
-        controller,
-        events,
-        signal: scope.signal,
-        start: (task) => scope.start(task),
-      })
-      scope.start((inner) => events.run(inner))
-      scope.start((inner) => controller.run(inner))
+      const scope = new Scope(signal)
+      try {
+        begin(context, options, scope)
+      } catch (error) {
+        scope.start(() => Promise.reject(error))
+      }
       started()
+      // Throws what stopped it: itself, not wrapped, because the manager looks at what it is.
       await scope.done()
     },
   }
+}
+
+/** Everything that runs as long as the loop does, in `scope`. */
+function begin(context: LoopContext, options: LoopOptions, scope: Scope): void {
+  const { name, client, clock, log } = context
+  const events = new EventRecorder({ client, component: name, clock, log: log.child({ controller: name }) })
+  let reconcile: Reconcile | undefined
+  const controller = new Controller({
+    name,
+    clock,
+    log,
+    ...(context.metrics === undefined ? {} : { metrics: context.metrics.queue(name) }),
+    ...(options.workers === undefined ? {} : { workers: options.workers }),
+    reconcile: (key, given) => {
+      if (reconcile === undefined) throw new Error(`${name} was given a key before it began`)
+      return reconcile(key, given)
+    },
+  })
+  reconcile = options.begin({ controller, events, signal: scope.signal, start: (task) => scope.start(task) })
+  scope.start((signal) => events.run(signal))
+  scope.start((signal) => controller.run(signal))
 }

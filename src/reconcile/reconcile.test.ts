@@ -210,6 +210,28 @@ test('a Manager stops in reverse, and one part without rights takes no other wit
   t.is(manager.health().a?.state, 'stopped')
 })
 
+test('createLoop() ends with the very refusal that stopped it', async (t) => {
+  const admin = new FakeClient()
+  await using informers = new Informers({ client: admin })
+  const refused = forbidden({ group: '', resource: 'pods' }, 'p', 'User "u" cannot create resource "pods"')
+  const loop = createLoop(
+    { name: 'test-controller', client: admin, informers, clock: new FakeClock(), log: silentLog },
+    {
+      reads: [configMaps],
+      begin({ controller }) {
+        controller.enqueue('a')
+        return async () => {
+          throw refused
+        }
+      },
+    },
+  )
+  await t.throwsAsync(
+    loop.run(new AbortController().signal, () => {}),
+    { is: refused },
+  )
+})
+
 test('createLoop() asks for its own rights, then reconciles what is there and what changes', async (t) => {
   const clock = new FakeClock()
   const admin = new FakeClient({ clock })
