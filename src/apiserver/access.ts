@@ -141,6 +141,7 @@ function withAdmission(admission: Admission, handler: SubresourceHandler): Subre
     const request = { attributes, operation, object: body, old: undefined, dryRun, warn() {} } as const
     let outcome: 'written' | 'failed' = 'failed'
     try {
+      await admission.prepare?.(request)
       admission.mutate(request)
       admission.validate(request)
       const answer = await handler(call)

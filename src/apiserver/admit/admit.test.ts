@@ -427,7 +427,9 @@ test('certificates: who asks is written by the server, and nobody asks to be mas
   const all = setUp()
   const jane: User = { name: 'jane', groups: ['devs'], extra: { k: ['v'] } }
   const wanted = await csr('devs', 'kubernetes.io/kube-apiserver-client')
-  t.is(verdict(all, request(resources.certificateSigningRequests, wanted, { user: jane })), 'admitted')
+  const asked = request(resources.certificateSigningRequests, wanted, { user: jane })
+  await all.admission.prepare?.(asked)
+  t.is(verdict(all, asked), 'admitted')
   t.deepEqual([wanted.spec.username, wanted.spec.groups, wanted.spec.extra], ['jane', ['devs'], { k: ['v'] }])
   t.regex(
     verdict(

@@ -38,7 +38,7 @@ export function admissionSteps(registry: Registry, options: AdmissionOptions): r
     ownerReferences(registry, authorizer),
     certificateApproval(registry, authorizer),
     certificateSigning(authorizer),
-    certificateSubjectRestriction,
+    certificateSubjectRestriction(),
     escalation(authorizer),
     certificateRequester,
     podAddresses(registry, pods),

@@ -1,6 +1,5 @@
 import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
 import { certificateSigningRequests } from '#api/gen/resources.ts'
-import { Pkcs10CertificateRequest } from '#base/x509/x509.ts'
 import type { Authorizer } from '../authorize/authorize.ts'
 import type { AdmissionRequest, Registry } from '../step.ts'
 import { type AdmissionStep, isAbout, objectOf, oldOf, refusal } from './step.ts'
@@ -75,21 +74,38 @@ export function certificateSigning(authorizer: Pick<Authorizer, 'authorize'>): A
   }
 }
 
+const clientSigner = 'kubernetes.io/kube-apiserver-client'
+
 /** Nobody becomes master of the cluster by a certificate that a person merely forgot to read. */
-export const certificateSubjectRestriction: AdmissionStep = {
-  name: 'CertificateSubjectRestriction',
-  validate(request) {
-    if (request.operation !== 'CREATE' || !isAbout(request, certificateSigningRequests)) return
+export function certificateSubjectRestriction(): AdmissionStep {
+  // A big library for a rare request: loaded when the first one comes.
+  let reader: typeof import('#base/x509/x509.ts') | undefined
+  const requestTo = (request: AdmissionRequest): CertificateSigningRequest | undefined => {
+    if (request.operation !== 'CREATE' || !isAbout(request, certificateSigningRequests)) return undefined
     const csr = objectOf(request, certificateSigningRequests)
-    if (csr?.spec.signerName !== 'kubernetes.io/kube-apiserver-client') return
-    let organizations: string[]
-    try {
-      const pem = Buffer.from(csr.spec.request, 'base64').toString('utf8')
-      organizations = new Pkcs10CertificateRequest(pem).subjectName.getField('O')
-    } catch (error) {
-      throw refusal(request, `unable to parse csr: ${error instanceof Error ? error.message : error}`)
-    }
-    if (!organizations.includes('system:masters')) return
-    throw refusal(request, `use of ${csr.spec.signerName} signer with system:masters group is not allowed`)
-  },
+    return csr?.spec?.signerName === clientSigner ? csr : undefined
+  }
+  return {
+    name: 'CertificateSubjectRestriction',
+    prepare(request) {
+      if (reader !== undefined || requestTo(request) === undefined) return undefined
+      return import('#base/x509/x509.ts').then((loaded) => {
+        reader = loaded
+      })
+    },
+    validate(request) {
+      const csr = requestTo(request)
+      if (csr === undefined) return
+      if (reader === undefined) throw new Error('admission was not prepared for a certificate request')
+      let organizations: string[]
+      try {
+        const pem = Buffer.from(csr.spec.request, 'base64').toString('utf8')
+        organizations = new reader.Pkcs10CertificateRequest(pem).subjectName.getField('O')
+      } catch (error) {
+        throw refusal(request, `unable to parse csr: ${error instanceof Error ? error.message : error}`)
+      }
+      if (!organizations.includes('system:masters')) return
+      throw refusal(request, `use of ${clientSigner} signer with system:masters group is not allowed`)
+    },
+  }
 }

@@ -36,10 +36,8 @@ export interface LeafOptions {
 const dayMs = 86_400_000
 /** A machine whose clock is a little behind must still take a fresh certificate. */
 const backdateMs = 5 * 60_000
-export const caDays = 3650
-export const leafDays = 365
-/** A leaf with less left than this is made anew at start. */
-export const renewDays = 60
+const caDays = 3650
+const leafDays = 365
 
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256' } as const
 const signing = { name: 'ECDSA', hash: 'SHA-256' } as const

@@ -10,7 +10,7 @@ import {
 import { mkdirSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { type Clock, systemClock } from '#base/clock.ts'
-import { type CertificateAndKey, createAuthority, createLeaf, type LeafOptions, renewDays } from './certificate.ts'
+import type { CertificateAndKey, LeafOptions } from './certificate.ts'
 import { readIfPresent, writeSecret } from './files.ts'
 
 export interface PkiOptions {
@@ -30,6 +30,12 @@ export interface ServiceAccountKey {
   readonly privateKey: KeyObject
   readonly publicKey: KeyObject
 }
+
+/** A leaf with less left than this is made anew at start. */
+const renewDays = 60
+
+/** Making certificates needs 20 MB of library and 70 ms to load it; most starts find everything made. */
+const maker = () => import('./certificate.ts')
 
 /** Everything that proves who is who in one cluster. */
 export interface Pki {
@@ -64,11 +70,12 @@ export async function loadOrCreatePki(options: PkiOptions): Promise<Pki> {
   const { directory, clock = systemClock } = options
   mkdirSync(directory, { recursive: true, mode: 0o700 })
   const now = clock.now()
-  const authority = loadPair(directory, 'ca') ?? storePair(directory, 'ca', await createAuthority('kubernetes-ca', now))
+  const authority =
+    loadPair(directory, 'ca') ?? storePair(directory, 'ca', await (await maker()).createAuthority('kubernetes-ca', now))
   const leaf = async (name: string, wanted: LeafOptions): Promise<CertificateAndKey> => {
     const present = loadPair(directory, name)
     if (present && stillGood(present, authority, wanted)) return present
-    return storePair(directory, name, await createLeaf(authority, wanted))
+    return storePair(directory, name, await (await maker()).createLeaf(authority, wanted))
   }
   return {
     authority,
