@@ -79,8 +79,7 @@ export class Attachments {
 
   /** The programs of a device that is gone, or that shall go on without them. */
   detachDevice(place: 'endpoint' | 'uplink', id: string): void {
-    for (const spec of programs.filter((p) => p.place === place))
-      rmSync(join(this.#dir, pinName(spec, id)), { force: true })
+    for (const spec of programs.filter((p) => p.place === place)) this.#remove(pinName(spec, id))
   }
 
   /** Takes away pins of endpoints that nobody knows, and of programs that there are no more. Returns their names. */
@@ -91,7 +90,7 @@ export class Attachments {
       ),
     )
     const stale = existsSync(this.#dir) ? readdirSync(this.#dir).filter((name) => !wanted.has(name)) : []
-    for (const name of stale) rmSync(join(this.#dir, name), { force: true })
+    for (const name of stale) this.#remove(name)
     return stale
   }
 
@@ -99,6 +98,13 @@ export class Attachments {
     const program = this.#programs.get(spec.name)
     if (program === undefined) throw new Error(`program ${spec.name} is not loaded`)
     return program
+  }
+
+  #remove(name: string): void {
+    const path = join(this.#dir, name)
+    using link = Link.openPin(path)
+    link?.detach()
+    rmSync(path, { force: true })
   }
 
   /** The link under that name runs `program` on the device. True where it had to be made or changed. */
@@ -118,7 +124,7 @@ export class Attachments {
           if (!hasCode(error, 'ENOLINK')) throw error
         }
       }
-      rmSync(path, { force: true })
+      this.#remove(name)
     }
     using link = attach()
     link.pin(path)

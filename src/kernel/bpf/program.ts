@@ -106,6 +106,15 @@ export class Link extends Fd {
     checkResult(ffi.linkUpdate(this.number, program.number), 'exchange the program behind a link')
   }
 
+  /** At once; closing or unpinning the last reference only gets round to it. A device that is gone is fine. */
+  detach(): void {
+    try {
+      checkResult(ffi.linkDetach(this.number), 'detach a BPF link')
+    } catch (error) {
+      if (!hasCode(error, 'ENOLINK')) throw error
+    }
+  }
+
   get info(): { readonly programId: number; readonly ifindex: number; readonly attachType: number } {
     const out = {} as ffi.LinkInfoOut
     checkResult(ffi.linkInfoOf(this.number, out), 'read about a BPF link')

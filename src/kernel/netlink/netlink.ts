@@ -138,10 +138,6 @@ export class Netlink implements Disposable {
     await this.#newLink(`create bridge ${end.name}`, end, 'bridge', [])
   }
 
-  async addDummy(end: LinkEnd): Promise<void> {
-    await this.#newLink(`create device ${end.name}`, end, 'dummy', [])
-  }
-
   async #newLink(
     action: string,
     { name, mac, mtu, namespace }: LinkEnd,

@@ -1,0 +1,137 @@
+import type { ExecutionContext, TestFn } from 'ava'
+import { type Datapath, type Endpoint, frontendName, type Service } from './datapath.ts'
+
+/** One datapath and what it stands on. */
+export interface DatapathUnderTest {
+  readonly datapath: Datapath
+  /** Devices that exist: attaching to another fails. */
+  readonly devices: readonly number[]
+  /** The agent ends and another comes: a new datapath on what the old one left. */
+  reopen(): Promise<Datapath>
+}
+
+const service = (address: string, port: number, ...backends: readonly string[]): Service => ({
+  frontend: { address, port, protocol: 'TCP' },
+  backends: backends.map((backend) => ({ address: backend, port: 8080, protocol: 'TCP' })),
+})
+
+const names = (services: readonly Service[]): string[] =>
+  services
+    .map(({ frontend, backends }) => `${frontendName(frontend)} -> ${backends.map(frontendName).join(' ')}`)
+    .toSorted()
+
+/** What every datapath promises. Tests run one after the other on one datapath; each leaves it as it found it. */
+export function testDatapath(
+  test: TestFn,
+  name: string,
+  create: (t: ExecutionContext) => Promise<DatapathUnderTest>,
+): void {
+  const check = (title: string, body: (t: ExecutionContext, under: DatapathUnderTest) => Promise<void>): void => {
+    test.serial(`${name}: ${title}`, async (t) => body(t, await create(t)))
+  }
+  const endpoint = (under: DatapathUnderTest, i: number, id: string, ...addresses: readonly string[]): Endpoint => ({
+    id,
+    addresses,
+    ifindex: under.devices[i] ?? 0,
+    mac: `02:00:00:00:00:0${i + 1}`,
+  })
+
+  check('an endpoint has its addresses until it is removed', async (t, under) => {
+    const { datapath } = under
+    const one = endpoint(under, 0, 'one', '10.0.0.1', 'fd00::1')
+    datapath.upsertEndpoint(one)
+    datapath.upsertEndpoint(one)
+    t.deepEqual([...datapath.addresses()].toSorted(), [
+      ['10.0.0.1', one.ifindex],
+      ['fd00::1', one.ifindex],
+    ])
+    datapath.removeEndpoint(one)
+    datapath.removeEndpoint(one)
+    t.is(datapath.addresses().size, 0)
+  })
+
+  check('an address that moved on to another sandbox survives the end of the first', async (t, under) => {
+    const { datapath } = under
+    const first = endpoint(under, 0, 'first', '10.0.0.2')
+    const second = endpoint(under, 1, 'second', '10.0.0.2')
+    datapath.upsertEndpoint(first)
+    datapath.upsertEndpoint(second)
+    datapath.removeEndpoint(first)
+    t.is(datapath.addresses().get('10.0.0.2'), second.ifindex)
+    datapath.removeEndpoint(second)
+    t.is(datapath.addresses().size, 0)
+  })
+
+  check('pruning takes away what belongs to no endpoint, and only that', async (t, under) => {
+    const { datapath } = under
+    const stays = endpoint(under, 0, 'stays', '10.0.0.3')
+    const goes = endpoint(under, 1, 'goes', '10.0.0.4')
+    datapath.upsertEndpoint(stays)
+    datapath.upsertEndpoint(goes)
+    t.true(datapath.pruneEndpoints([stays]).includes('10.0.0.4'))
+    t.deepEqual([...datapath.addresses().keys()], ['10.0.0.3'])
+    t.deepEqual(datapath.pruneEndpoints([stays]), [])
+    datapath.pruneEndpoints([])
+    t.is(datapath.addresses().size, 0)
+  })
+
+  check('Services are written, changed and removed together', async (t, under) => {
+    const { datapath } = under
+    const a = service('10.96.0.1', 80, '10.0.0.1', '10.0.0.2')
+    const b = service('fd00:10:96::1', 80, 'fd00::1')
+    const none = service('10.96.0.2', 80)
+    datapath.changeServices([a, b, none], [])
+    t.deepEqual(names(datapath.services()), names([a, b, none]))
+    const changed = service('10.96.0.1', 80, '10.0.0.2', '10.0.0.3', '10.0.0.4')
+    datapath.changeServices([changed], [b.frontend])
+    t.deepEqual(names(datapath.services()), names([changed, none]))
+    datapath.changeServices([], [changed.frontend, none.frontend, b.frontend])
+    t.deepEqual(datapath.services(), [])
+  })
+
+  check('what was set is there again after a restart', async (t, under) => {
+    const one = endpoint(under, 0, 'one', '10.0.0.1')
+    const a = service('10.96.0.1', 80, '10.0.0.1', '10.0.0.2')
+    const b = service('10.96.0.2', 443, '10.0.0.2', '10.0.0.3')
+    under.datapath.upsertEndpoint(one)
+    under.datapath.changeServices([a, b], [])
+    const datapath = await under.reopen()
+    t.deepEqual([...datapath.addresses()], [['10.0.0.1', one.ifindex]])
+    t.deepEqual(names(datapath.services()), names([a, b]))
+    const c = service('10.96.0.3', 80, '10.0.0.9')
+    datapath.changeServices([c], [a.frontend])
+    t.deepEqual(names(datapath.services()), names([b, c]))
+    datapath.changeServices([], [b.frontend, c.frontend])
+    datapath.removeEndpoint(one)
+  })
+
+  check('routes are those of the nodes that there are', async (t, { datapath }) => {
+    const self = { name: 'self', podCidrs: ['10.244.9.0/24', 'fd00:10:244:9::/64'], via: undefined }
+    const other = {
+      name: 'other',
+      podCidrs: ['10.244.8.0/24', 'fd00:10:244:8::/64'],
+      via: ['172.30.0.12', 'fd00:172:30::12'],
+    }
+    const v4Only = { name: 'v4', podCidrs: ['10.244.7.0/24', 'fd00:10:244:7::/64'], via: ['172.30.0.13'] }
+    await datapath.setNodes([self, other, v4Only])
+    const expected = new Map([
+      ['10.244.9.0/24', ''],
+      ['fd00:10:244:9::/64', ''],
+      ['10.244.8.0/24', '172.30.0.12'],
+      ['fd00:10:244:8::/64', 'fd00:172:30::12'],
+      ['10.244.7.0/24', '172.30.0.13'],
+    ])
+    t.deepEqual(new Map([...(await datapath.nodeRoutes())].toSorted()), new Map([...expected].toSorted()))
+    await datapath.setNodes([self, { ...other, via: ['172.30.0.14', 'fd00:172:30::14'] }])
+    t.is((await datapath.nodeRoutes()).get('10.244.8.0/24'), '172.30.0.14')
+    t.is((await datapath.nodeRoutes()).size, 4)
+    await datapath.setNodes([])
+    t.is((await datapath.nodeRoutes()).size, 0)
+  })
+
+  check('every reason has a counter for both directions', async (t, { datapath }) => {
+    const counters = datapath.counters()
+    t.is(new Set(counters.map((c) => `${c.direction} ${c.reason}`)).size, counters.length)
+    t.true(counters.some((c) => c.reason === 'Forwarded'))
+  })
+}

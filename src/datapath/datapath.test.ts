@@ -1,0 +1,212 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import fc from 'fast-check'
+import { bpfDir, type CompiledObject, compile } from './compile.ts'
+import { testDatapath } from './conformance.ts'
+import { FakeDatapath, FakeKernel } from './fake.ts'
+import { addressSize, decodeAddress, encodeAddress } from './maps/address.ts'
+import { directions, reasons } from './maps/counters.ts'
+import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
+import { decodePeer, encodePeer, peerSize } from './maps/services.ts'
+import { RunAllocator } from './maps/slots.ts'
+import { encodeConfig } from './object.ts'
+
+testDatapath(test, 'fake', async () => {
+  const kernel = new FakeKernel()
+  return { datapath: new FakeDatapath(kernel), devices: [5, 6], reopen: async () => new FakeDatapath(kernel) }
+})
+
+/** What clang made of the headers: struct name -> size and member offsets in bytes. */
+interface Layout {
+  readonly size: number
+  readonly members: ReadonlyMap<string, number>
+}
+let objects: readonly CompiledObject[] = []
+let layouts: ReadonlyMap<string, Layout> = new Map()
+let enums: ReadonlyMap<string, number> = new Map()
+
+test.before(async () => {
+  objects = await compile({ cacheDir: '/var/cache/weft/bpf' })
+  const dir = mkdtempSync(join(tmpdir(), 'weft-btf-'))
+  const structs = new Map<string, Layout>()
+  const values = new Map<string, number>()
+  try {
+    for (const { name, elf } of objects) {
+      const file = join(dir, `${name}.o`)
+      writeFileSync(file, elf)
+      const btf = JSON.parse(execFileSync('bpftool', ['-j', 'btf', 'dump', 'file', file], { encoding: 'utf8' })) as {
+        types: BtfType[]
+      }
+      for (const type of btf.types) {
+        if (type.kind === 'STRUCT')
+          structs.set(type.name, {
+            size: type.size ?? 0,
+            members: new Map((type.members ?? []).map((m) => [m.name, m.bits_offset / 8])),
+          })
+        if (type.kind === 'ENUM') for (const value of type.values ?? []) values.set(value.name, value.val)
+      }
+    }
+  } finally {
+    rmSync(dir, { recursive: true })
+  }
+  layouts = structs
+  enums = values
+})
+
+interface BtfType {
+  readonly kind: string
+  readonly name: string
+  readonly size?: number
+  readonly members?: readonly { readonly name: string; readonly bits_offset: number }[]
+  readonly values?: readonly { readonly name: string; readonly val: number }[]
+}
+
+function layout(name: string): Layout {
+  const found = layouts.get(name)
+  if (found === undefined) throw new Error(`no object has struct ${name}`)
+  return found
+}
+
+test('codecs write the structs that clang laid out', (t) => {
+  t.is(layout('address').size, addressSize)
+  t.is(layout('endpoint').size, encodeEndpoint({ ifindex: 1, mac: '02:00:00:00:00:01' }).length)
+  t.deepEqual([...layout('endpoint').members.keys()].slice(0, 2), ['ifindex', 'mac'])
+  t.is(layout('endpoint').members.get('mac'), 4)
+  for (const name of ['frontend_key', 'backend']) {
+    t.is(layout(name).size, peerSize)
+    t.is(layout(name).members.get('port'), 16)
+    t.is(layout(name).members.get('protocol'), 18)
+  }
+  t.is(layout('frontend').size, 8)
+  t.is(layout('frontend').members.get('count'), 4)
+  t.is(layout('counter').size, 16)
+  t.is(layout('counter').members.get('bytes'), 8)
+  const config = encodeConfig({
+    serviceCidrs: ['10.96.0.0/16'],
+    gatewayMac: '02:00:00:00:00:01',
+    uplinkMac: '02:00:00:00:00:02',
+  })
+  t.is(config.get('cfg_service_network4')?.length, layout('network').size)
+  t.is(config.get('cfg_gateway_mac')?.length, layout('mac').size)
+})
+
+test('reasons and directions have the words for the numbers that programs count', (t) => {
+  const header = readFileSync(join(bpfDir, 'abi/drop.h'), 'utf8')
+  const numbered = [...header.matchAll(/REASON_(\w+) = (\d+)/g)].filter(([, name]) => name !== 'MAX')
+  t.deepEqual(
+    numbered.map(([, , number]) => Number(number)),
+    reasons.map((_, i) => i),
+  )
+  t.is<number, number>(directions.length, Number(/DIRECTION_MAX = (\d+)/.exec(header)?.[1]))
+  t.is(enums.get('REASON_FORWARDED') ?? 0, 0)
+})
+
+test('encodeConfig() masks networks as the programs compare them', (t) => {
+  const network = encodeConfig({
+    serviceCidrs: ['fd00:10:96::/112', '10.96.0.0/16'],
+    gatewayMac: '02:00:00:00:00:01',
+    uplinkMac: '02:00:00:00:00:01',
+  })
+  t.is(network.get('cfg_service_network4')?.toString('hex'), `${'0'.repeat(20)}ffff0a600000${'f'.repeat(28)}0000`)
+  t.is(network.get('cfg_service_network6')?.toString('hex'), `fd00001000960000${'0'.repeat(16)}${'f'.repeat(28)}0000`)
+})
+
+const ip4 = fc.ipV4()
+const ip6 = fc.ipV6().filter((text) => !text.includes('.') && !/^(0*:)*:?ffff:/i.test(text) && !text.startsWith('::'))
+
+test('addresses, endpoints, frontends and backends come back as they were written', (t) => {
+  fc.assert(
+    fc.property(
+      fc.oneof(ip4, ip6),
+      fc.integer({ min: 1, max: 65535 }),
+      fc.constantFrom('TCP', 'UDP'),
+      (ip, port, protocol) => {
+        const address = decodeAddress(encodeAddress(ip))
+        t.is(decodeAddress(encodeAddress(address)), address)
+        t.deepEqual(decodePeer(encodePeer({ address, port, protocol: protocol as 'TCP' })), {
+          address,
+          port,
+          protocol,
+        } as never)
+      },
+    ),
+    { numRuns: 200 },
+  )
+  const endpoint = { ifindex: 70_000, mac: '02:aa:bb:cc:dd:ee' }
+  t.deepEqual(decodeEndpoint(encodeEndpoint(endpoint)), endpoint)
+})
+
+test('an IPv4-mapped address is refused: it would pass for IPv4', (t) => {
+  t.throws(() => encodeAddress('::ffff:10.0.0.1'), { instanceOf: RangeError, message: /write it as IPv4/ })
+  t.throws(() => encodeAddress('10.0.0'), { instanceOf: RangeError })
+})
+
+test('RunAllocator never hands out a run that is in use or resting, whatever the order', (t) => {
+  const command = fc.oneof(
+    fc.record({ take: fc.integer({ min: 1, max: 9 }) }),
+    fc.record({ give: fc.nat() }),
+    fc.record({ pass: fc.integer({ min: 1, max: 900 }) }),
+    fc.constant({ restart: true }),
+  )
+  fc.assert(
+    fc.property(fc.array(command, { maxLength: 60 }), (commands) => {
+      let now = 0
+      const restMs = 1_000
+      const create = (): RunAllocator => new RunAllocator({ limit: 128, restMs, now: () => now })
+      let allocator = create()
+      let used: { first: number; count: number }[] = []
+      let resting: { first: number; count: number; until: number }[] = []
+      for (const step of commands) {
+        if ('take' in step) {
+          const first = allocator.take(step.take)
+          if (first === undefined) continue
+          const end = first + step.take
+          const busy = [...used, ...resting.filter((r) => r.until > now)]
+          if (first < 0 || end > 128 || busy.some((r) => first < r.first + r.count && r.first < end))
+            throw new Error(`run ${first}+${step.take} overlaps`)
+          used.push({ first, count: step.take })
+        } else if ('give' in step && used.length > 0) {
+          const [run] = used.splice(step.give % used.length, 1)
+          if (run === undefined) continue
+          allocator.give(run.first, run.count)
+          resting.push({ ...run, until: now + restMs })
+        } else if ('pass' in step) {
+          now += step.pass
+        } else if ('restart' in step) {
+          // A new agent takes longer to start than anything rests.
+          allocator = create()
+          allocator.restore(used)
+          resting = []
+        }
+      }
+      used = []
+    }),
+    { numRuns: 500 },
+  )
+  t.pass()
+})
+
+test('RunAllocator says that it is full, and has room again after what was given back has rested', (t) => {
+  let now = 0
+  const allocator = new RunAllocator({ limit: 4, restMs: 1_000, now: () => now })
+  t.is(allocator.take(4), 0)
+  t.is(allocator.take(1), undefined)
+  allocator.give(0, 4)
+  t.is(allocator.take(1), undefined)
+  now = 1_000
+  t.is(allocator.take(1), 0)
+  t.is(allocator.take(2), 1)
+})
+
+test('compile() takes objects from the cache, also where there is no clang, and says what is missing', async (t) => {
+  t.deepEqual(
+    (await compile({ cacheDir: '/var/cache/weft/bpf', clang: 'clang-that-is-not-there' })).map((o) => o.hash),
+    objects.map((o) => o.hash),
+  )
+  await t.throwsAsync(compile({ cacheDir: '/nonexistent', clang: 'clang-that-is-not-there' }), {
+    message: /install clang/,
+  })
+})
