@@ -1,4 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads'
+import { Gauge, Registry } from 'prom-client'
 import { systemClock } from '#base/clock.ts'
 import { createLog } from '#base/log/log.ts'
 import { createDirectClient } from '#client/direct.ts'
@@ -6,15 +7,19 @@ import { Informers } from '#client/informer.ts'
 import { createPortHandler } from '#client/port.ts'
 import { createControllers } from '#controllers/controllers.ts'
 import { Manager } from '#reconcile/manager.ts'
+import { ReconcileMetrics } from '#reconcile/metrics.ts'
 import { scheduler } from '#scheduler/scheduler.ts'
 import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from './identities.ts'
-import type { PartsData } from './parts.ts'
+import type { PartsData, ToParts } from './parts.ts'
 
 /** The thread of controllers and scheduler: one connection to the API, one set of copies, an identity for each part. */
 const { port, tokenOf, authority, clusterCidrs, logLevel } = workerData as PartsData
 const handler = createPortHandler(port)
 const log = createLog('controllers', logLevel)
 const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
+
+const registry = new Registry()
+const metrics = new ReconcileMetrics(registry)
 
 await using informers = new Informers({ client: clientOf(controllerManagerIdentity), clock: systemClock, log })
 const contextOf = (name: string, identity: string) => ({
@@ -23,6 +28,7 @@ const contextOf = (name: string, identity: string) => ({
   informers,
   clock: systemClock,
   log: log.child({ part: name }),
+  metrics,
 })
 
 const manager = new Manager({
@@ -37,7 +43,21 @@ const manager = new Manager({
   clock: systemClock,
   log,
 })
+new Gauge({
+  name: 'weft_part_running',
+  help: 'Whether a controller or the scheduler runs: 0 while it has stopped, for want of a right or after a failure',
+  labelNames: ['part'],
+  registers: [registry],
+  collect() {
+    for (const [part, { state }] of Object.entries(manager.health())) this.set({ part }, state === 'running' ? 1 : 0)
+  },
+})
+
 const stop = new AbortController()
-parentPort?.once('message', () => stop.abort(new DOMException('the server is stopping', 'AbortError')))
+parentPort?.on('message', (message: ToParts) => {
+  if (message === 'stop') stop.abort(new DOMException('the server is stopping', 'AbortError'))
+  else void registry.metrics().then((text) => parentPort?.postMessage(text))
+})
 await manager.run(stop.signal)
 port.close()
+parentPort?.close()

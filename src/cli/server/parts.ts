@@ -21,9 +21,16 @@ export interface PartsData extends Omit<PartsOptions, 'handler'> {
   readonly port: import('node:worker_threads').MessagePort
 }
 
+/** What the thread is told. It answers `metrics` with their text. */
+export type ToParts = 'metrics' | 'stop'
+
+const metricsMs = 1_000
+
 export interface Parts {
   /** Rejects when the thread ends by itself: the process must not go on without its controllers. */
   readonly failed: Promise<never>
+  /** What the thread counts, in the text format; empty when it does not answer in time. */
+  metrics(): Promise<string>
   stop(): Promise<void>
 }
 
@@ -53,8 +60,19 @@ export function startParts({ handler, ...data }: PartsOptions): Parts {
   failed.catch(() => {})
   return {
     failed,
+    metrics() {
+      const { promise, resolve } = Promise.withResolvers<string>()
+      worker.once('message', resolve)
+      worker.postMessage('metrics' satisfies ToParts)
+      // A thread that is busy or gone must not hold up whoever scrapes the server.
+      const late = setTimeout(() => resolve(''), metricsMs)
+      return promise.finally(() => {
+        clearTimeout(late)
+        worker.off('message', resolve)
+      })
+    },
     async stop() {
-      worker.postMessage('stop')
+      worker.postMessage('stop' satisfies ToParts)
       await ended
       stopServing()
       port1.close()

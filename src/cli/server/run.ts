@@ -10,7 +10,7 @@ import type { ServerFlags } from '../server.ts'
 import { untilTold } from '../signals.ts'
 import { issueTokens } from './identities.ts'
 import { writeKubeconfigs } from './kubeconfigs.ts'
-import { identitiesOfParts, startParts } from './parts.ts'
+import { identitiesOfParts, type Parts, startParts } from './parts.ts'
 
 /** The control plane, in start order. What stands lower uses what stands higher; it ends in reverse. */
 export async function runServer(flags: ServerFlags): Promise<void> {
@@ -33,6 +33,7 @@ export async function runServer(flags: ServerFlags): Promise<void> {
   log.info({ revision: store.revision }, 'The store is open')
 
   const tokens = issueTokens(identitiesOfParts())
+  let parts: Parts | undefined
   const api = await createApiServer({
     store,
     kinds,
@@ -40,13 +41,14 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     serviceCidrs: flags.serviceCidr,
     servers,
     staticTokens: tokens.users,
+    otherMetrics: async () => parts?.metrics() ?? '',
     log,
   })
   if (flags.listenFd !== undefined) await api.listen({ fd: Number(flags.listenFd) })
   for (const host of bindAddress) await api.listen({ host, port })
   log.info({ addresses: bindAddress, port }, 'The API server listens')
 
-  const parts = startParts({
+  parts = startParts({
     handler: api.handler,
     tokenOf: tokens.tokenOf,
     authority: pki.authority,
