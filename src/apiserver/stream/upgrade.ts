@@ -97,7 +97,7 @@ async function join(a: Duplex, b: Duplex): Promise<void> {
 }
 
 function follow(gone: Duplex, other: Duplex): void {
-  gone.once('error', () => other.destroy())
+  gone.on('error', () => other.destroy())
   gone.once('close', () => {
     // Nobody reads what the other still says, but what was said to it must arrive.
     other.resume()
