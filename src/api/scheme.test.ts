@@ -246,7 +246,7 @@ const refused: readonly [string, Manifest, string[]][] = [
     [
       'metadata.name: Invalid value: "x": must be spec.names.plural+"."+spec.group',
       'spec.scope: Unsupported value: "Foo": supported values: "Cluster", "Namespaced"',
-      'spec.versions: Invalid value: ["v1"]: must have exactly one version marked as storage version',
+      'spec.versions: Invalid value: [{"Name":"v1","Served":true,"Storage":false,"Deprecated":false,"DeprecationWarning":null,"Schema":null,"Subresources":null,"AdditionalPrinterColumns":null,"SelectableFields":null}]: must have exactly one version marked as storage version',
     ],
   ],
 ]

@@ -2,10 +2,13 @@ import type {
   CustomResourceDefinition,
   CustomResourceDefinitionNames,
   CustomResourceDefinitionVersion,
+  JSONSchemaProps,
+  WebhookConversion,
 } from '../gen/apiextensions-v1.ts'
 import { customResourceDefinitions } from '../gen/resources.ts'
 import { createdAtColumn, nameColumn } from '../meta/columns.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
+import { goForm } from '../meta/go-form.ts'
 import { dns1035Label, dns1123Label, dns1123Subdomain } from '../meta/names.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { sameJson } from '../meta/patch/json.ts'
@@ -26,8 +29,9 @@ function validateDefinition({ metadata, spec }: CustomResourceDefinition): Field
   }
   if (!spec.group) errors.push(fieldError.required('spec.group'))
   else {
-    for (const words of dns1123Subdomain(spec.group)) errors.push(fieldError.invalid('spec.group', spec.group, words))
-    if (!spec.group.includes('.')) {
+    const words = dns1123Subdomain(spec.group)
+    if (words.length > 0) errors.push(fieldError.invalid('spec.group', spec.group, words.join(',')))
+    else if (!spec.group.includes('.')) {
       errors.push(fieldError.invalid('spec.group', spec.group, 'should be a domain with at least one dot'))
     }
     validateProtectedGroup(spec.group, metadata.annotations?.['api-approved.kubernetes.io'], errors)
@@ -51,16 +55,27 @@ function validateDefinition({ metadata, spec }: CustomResourceDefinition): Field
   if (conversion !== undefined && conversion.strategy !== 'None') {
     if (conversion.strategy !== 'Webhook') {
       errors.push(fieldError.notSupported('spec.conversion.strategy', conversion.strategy, ['None', 'Webhook']))
-    } else if (conversion.webhook?.clientConfig === undefined) {
-      errors.push(
-        fieldError.required('spec.conversion.webhookClientConfig', 'required when strategy is set to Webhook'),
-      )
-    } else if (spec.versions.length > 1) {
-      // Taking it and not calling it would hand out objects in the wrong shape.
-      errors.push(fieldError.forbidden('spec.conversion.strategy', 'this server cannot call conversion webhooks yet'))
+    } else {
+      validateWebhook(conversion.webhook, errors)
+      if ((spec.versions ?? []).length > 1) {
+        // Taking it and not calling it would hand out objects in the wrong shape.
+        errors.push(fieldError.forbidden('spec.conversion.strategy', 'this server cannot call conversion webhooks yet'))
+      }
     }
   }
   return errors
+}
+
+function validateWebhook(webhook: WebhookConversion | undefined, errors: FieldError[]): void {
+  const client = webhook?.clientConfig
+  const at = 'spec.conversion.webhookClientConfig'
+  if (client === undefined) errors.push(fieldError.required(at, 'required when strategy is set to Webhook'))
+  else if ((client.url === undefined) === (client.service === undefined)) {
+    errors.push(fieldError.required(at, 'exactly one of url or service is required'))
+  }
+  if ((webhook?.conversionReviewVersions ?? []).length === 0) {
+    errors.push(fieldError.required('spec.conversion.conversionReviewVersions'))
+  }
 }
 
 /** Kubernetes' own domains are for reviewed APIs. */
@@ -118,68 +133,77 @@ function validateNames(names: CustomResourceDefinitionNames, path: string, error
   }
 }
 
+/** What all versions have in common is reported where older clients wrote it: at the spec itself. */
+function placeOf(
+  versions: readonly CustomResourceDefinitionVersion[],
+  field: 'additionalPrinterColumns' | 'subresources' | 'selectableFields' | 'schema',
+  index: number,
+): string | undefined {
+  const isShared = versions.every((version) => sameJson(version[field] ?? null, versions[0]?.[field] ?? null))
+  const name = field === 'schema' ? 'validation' : field
+  if (isShared) return index === 0 ? `spec.${name}` : undefined
+  return `spec.versions[${index}].${field}`
+}
+
 function validateVersions(versions: readonly CustomResourceDefinitionVersion[], errors: FieldError[]): void {
   const names = new Set<string>()
+  let hasTwice = false
   for (const [i, version] of versions.entries()) {
     const at = `spec.versions[${i}]`
-    for (const words of dns1035Label(version.name ?? '')) {
-      errors.push(fieldError.invalid(`${at}.name`, version.name ?? '', words))
+    const name = version.name ?? ''
+    for (const words of dns1035Label(name)) {
+      errors.push(fieldError.invalid(`${at}.name`, name, words))
+      if (i === 0) errors.push(fieldError.invalid('spec.version', name, words))
     }
-    if (names.has(version.name)) {
-      errors.push(
-        fieldError.invalid(
-          'spec.versions',
-          versions.map(({ name }) => name),
-          'must contain unique version names',
-        ),
-      )
+    hasTwice ||= names.has(name)
+    names.add(name)
+    if (version.deprecationWarning !== undefined) {
+      const field = `${at}.deprecationWarning`
+      if (!version.deprecated) {
+        errors.push(fieldError.invalid(field, version.deprecationWarning, 'can only be set for deprecated versions'))
+      }
+      if (version.deprecationWarning === '') errors.push(fieldError.invalid(field, '', 'must not be an empty string'))
     }
-    names.add(version.name)
-    if (version.deprecationWarning !== undefined && !version.deprecated) {
-      errors.push(
-        fieldError.invalid(
-          `${at}.deprecationWarning`,
-          version.deprecationWarning,
-          'can only be set for deprecated versions',
-        ),
-      )
-    }
-    validateColumns(version, at, errors)
-    validateSubresources(version, at, errors)
+    const columns = placeOf(versions, 'additionalPrinterColumns', i)
+    if (columns !== undefined) validateColumns(version, columns, errors)
+    const fields = placeOf(versions, 'selectableFields', i)
+    if (fields !== undefined) validateSelectable(version, fields, errors)
+    const subresources = placeOf(versions, 'subresources', i)
+    if (subresources !== undefined) validateSubresources(version, subresources, errors)
   }
-  const stored = versions.filter(({ storage }) => storage).length
-  if (stored !== 1) {
+  if (hasTwice) {
+    errors.push(fieldError.invalid('spec.versions', shown(versions), 'must contain unique version names'))
+  }
+  if (versions.filter(({ storage }) => storage).length !== 1) {
     errors.push(
-      fieldError.invalid(
-        'spec.versions',
-        versions.map(({ name }) => name),
-        'must have exactly one version marked as storage version',
-      ),
+      fieldError.invalid('spec.versions', shown(versions), 'must have exactly one version marked as storage version'),
     )
   }
   validateSchemas(versions, errors)
 }
 
-/** A schema that all versions share is reported where older clients look for it. */
+/** Without the schemas: they would fill pages. */
+const shown = (versions: readonly CustomResourceDefinitionVersion[]): unknown =>
+  versions.map(({ schema: _, ...version }) => goForm(version, 'apiextensions/v1.CustomResourceDefinitionVersion'))
+
 function validateSchemas(versions: readonly CustomResourceDefinitionVersion[], errors: FieldError[]): void {
-  const [first] = versions
-  const isShared = versions.every(({ schema }) => sameJson(schema ?? null, first?.schema ?? null))
   for (const [i, { schema }] of versions.entries()) {
-    const path = isShared ? 'spec.validation' : `spec.versions[${i}].schema`
     if (schema?.openAPIV3Schema === undefined) {
-      errors.push(fieldError.required(`spec.versions[${i}].schema.openAPIV3Schema`, 'schemas are required'))
-    } else if (!isShared || i === 0) {
-      const root = schema.openAPIV3Schema as unknown as JsonSchema
-      const structural = structuralErrors(root, `${path}.openAPIV3Schema`)
-      errors.push(...structural)
-      if (structural.length === 0) errors.push(...defaultErrors(root, `${path}.openAPIV3Schema`))
+      errors.push(fieldError.required(`spec.versions[${i}].schema.openAPIV3Schema`))
+      continue
     }
+    const place = placeOf(versions, 'schema', i)
+    if (place === undefined) continue
+    const root = schema.openAPIV3Schema as unknown as JsonSchema
+    const structural = structuralErrors(root, `${place}.openAPIV3Schema`)
+    errors.push(...structural)
+    if (structural.length === 0) errors.push(...defaultErrors(root, `${place}.openAPIV3Schema`))
   }
 }
 
 function validateColumns(version: CustomResourceDefinitionVersion, path: string, errors: FieldError[]): void {
   for (const [i, column] of (version.additionalPrinterColumns ?? []).entries()) {
-    const at = `${path}.additionalPrinterColumns[${i}]`
+    const at = `${path}[${i}]`
     if (!column.name) errors.push(fieldError.required(`${at}.name`))
     if (!column.type) {
       errors.push(fieldError.required(`${at}.type`, `must be one of ${columnTypes.join(',')}`))
@@ -191,22 +215,45 @@ function validateColumns(version: CustomResourceDefinitionVersion, path: string,
         fieldError.invalid(`${at}.format`, column.format, `must be one of ${columnFormats.toSorted().join(',')}`),
       )
     }
-    validatePath(column.jsonPath, `${at}.jsonPath`, errors)
+    validatePath(column.jsonPath, `${at}.JSONPath`, errors)
   }
+}
+
+function validateSelectable(version: CustomResourceDefinitionVersion, path: string, errors: FieldError[]): void {
   const fields = version.selectableFields ?? []
   if (fields.length > selectableFieldsMax) {
-    errors.push(fieldError.tooMany(`${path}.selectableFields`, fields.length, selectableFieldsMax))
+    errors.push(fieldError.tooMany(path, fields.length, selectableFieldsMax))
   }
   const seen = new Set<string>()
   for (const [i, { jsonPath }] of fields.entries()) {
-    const at = `${path}.selectableFields[${i}].jsonPath`
+    const at = `${path}[${i}].jsonPath`
     validatePath(jsonPath, at, errors)
-    if (/^\.?metadata(\.|$)/.test(jsonPath ?? '')) {
-      errors.push(fieldError.invalid(at, jsonPath, 'must not point to fields in metadata'))
+    const type = typeAt(version.schema?.openAPIV3Schema, jsonPath ?? '')
+    if (jsonPath && type === undefined) {
+      errors.push(fieldError.invalid(at, jsonPath, 'is an invalid path: does not refer to a valid field'))
+    } else if (jsonPath && !selectableTypes.includes(type ?? '')) {
+      errors.push(
+        fieldError.invalid(
+          at,
+          jsonPath,
+          'must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.',
+        ),
+      )
     }
     if (seen.has(jsonPath)) errors.push(fieldError.duplicate(at, jsonPath))
     seen.add(jsonPath)
   }
+}
+
+const selectableTypes = ['string', 'boolean', 'integer']
+
+/** The type of the field that a simple path leads to; metadata is not the definition's to select by. */
+function typeAt(schema: JSONSchemaProps | undefined, path: string): string | undefined {
+  const [root, ...keys] = path.split('.')
+  if (root !== '' || keys.length === 0 || keys[0] === 'metadata') return undefined
+  let at = schema
+  for (const key of keys) at = at?.properties?.[key]
+  return at === undefined ? undefined : (at.type ?? '')
 }
 
 function validatePath(path: string | undefined, at: string, errors: FieldError[]): void {
@@ -225,7 +272,7 @@ function validateSubresources(
 ): void {
   const scale = subresources?.scale
   if (scale === undefined) return
-  const at = `${path}.subresources.scale`
+  const at = `${path}.scale`
   for (const [field, prefix] of [
     ['specReplicasPath', '.spec.'],
     ['statusReplicasPath', '.status.'],
@@ -239,7 +286,7 @@ function validateSubresources(
   const selector = scale.labelSelectorPath
   if (selector && (!simplePath.test(selector) || !/^\.(status|spec)\./.test(selector))) {
     errors.push(
-      fieldError.invalid(`${at}.labelSelectorPath`, selector, 'should be a json path under either .status or .spec'),
+      fieldError.invalid(`${at}.labelSelectorPath`, selector, 'should be a json path under either .spec or .status'),
     )
   }
 }
@@ -256,10 +303,7 @@ function validateDefinitionUpdate(next: CustomResourceDefinition, old: CustomRes
         fieldError.invalid(
           `status.storedVersions[${i}]`,
           version,
-          'missing from spec.versions; v1 must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions'.replaceAll(
-            'v1',
-            version,
-          ),
+          `missing from spec.versions; ${version} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in ${version} and removes ${version} from status.storedVersions`,
         ),
       )
     }

@@ -3,36 +3,37 @@ import { events } from '../gen/resources.ts'
 import type { Column } from '../kind.ts'
 import { column, wideColumn } from '../meta/columns.ts'
 import { defineKind } from '../meta/define.ts'
-import { immutable } from '../meta/object-meta.ts'
+import { qualifiedName } from '../meta/names.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { age } from '../meta/time.ts'
 
-/** An event is about an object of its own namespace; about a cluster object it is in `default`. */
-export function validateEvent(event: Event): FieldError[] {
-  const at = event.involvedObject?.namespace ?? ''
-  const { namespace } = event.metadata
-  const fits = at === '' ? namespace === 'default' || namespace === 'kube-system' : at === namespace
-  return fits ? [] : [fieldError.invalid('involvedObject.namespace', at, 'does not match event.namespace')]
-}
+const lengths = { reportingInstance: 128, action: 128, reason: 128, message: 1024 } as const
 
-/** What the newer API asks for, of events that come with its time. */
-export function validateNewEvent(event: Event): FieldError[] {
+/**
+ * What every event must be. An event is about an object of its own namespace, or of the cluster; one that comes with
+ * `eventTime` says who reported it and why. `reporter` is the name of that field in the form that was sent.
+ */
+export function validateEvent(event: Event, reporter: 'reportingComponent' | 'reportingController'): FieldError[] {
   const errors: FieldError[] = []
-  if (event.eventTime === undefined) errors.push(fieldError.required('eventTime'))
-  if (!event.reportingComponent) errors.push(fieldError.required('reportingController'))
-  if (!event.reportingInstance) errors.push(fieldError.required('reportingInstance'))
-  else if (event.reportingInstance.length > 128) {
-    errors.push(fieldError.invalid('reportingInstance', '', 'can have at most 128 characters'))
+  const about = event.involvedObject?.namespace ?? ''
+  const { namespace } = event.metadata
+  const mismatch = fieldError.invalid('involvedObject.namespace', about, 'does not match event.namespace')
+  if (event.eventTime === undefined || event.eventTime === null) {
+    if (about === '' ? namespace !== 'default' : namespace !== about) errors.push(mismatch)
+    return errors
   }
-  if (!event.action) errors.push(fieldError.required('action'))
-  else if (event.action.length > 128) errors.push(fieldError.invalid('action', '', 'can have at most 128 characters'))
-  if (!event.reason) errors.push(fieldError.required('reason'))
-  else if (event.reason.length > 128) errors.push(fieldError.invalid('reason', '', 'can have at most 128 characters'))
-  if ((event.message ?? '').length > 1024) {
-    errors.push(fieldError.invalid('message', '', 'can have at most 1024 characters'))
+  if (about === '' && namespace !== 'default' && namespace !== 'kube-system') errors.push(mismatch)
+  const component = event.reportingComponent ?? ''
+  if (component === '') errors.push(fieldError.required(reporter))
+  for (const words of qualifiedName(component)) errors.push(fieldError.invalid(reporter, component, words))
+  for (const field of ['reportingInstance', 'action', 'reason'] as const) {
+    if (!event[field]) errors.push(fieldError.required(field))
   }
-  if (event.type !== 'Normal' && event.type !== 'Warning') {
-    errors.push(fieldError.invalid('type', '', 'has invalid value: '))
+  for (const field of ['reportingInstance', 'action', 'reason', 'message'] as const) {
+    const max = lengths[field]
+    if ((event[field] ?? '').length > max) {
+      errors.push(fieldError.invalid(field, '', `can have at most ${max} characters`))
+    }
   }
   return errors
 }
@@ -74,17 +75,7 @@ export const event = defineKind<Event>({
     object.involvedObject ??= {}
     object.source ??= {}
   },
-  validate: validateEvent,
-  validateUpdate(next, old) {
-    const errors = validateEvent(next)
-    // Events of the newer form only grow their series.
-    if (old.eventTime !== undefined) {
-      for (const field of ['involvedObject', 'reason', 'message', 'type', 'eventTime', 'action'] as const) {
-        errors.push(...immutable(next[field], old[field], field))
-      }
-    }
-    return errors
-  },
+  validate: (object) => validateEvent(object, 'reportingComponent'),
   columns: eventColumns,
   selectableFields: {
     'involvedObject.kind': ({ involvedObject }) => involvedObject.kind ?? '',

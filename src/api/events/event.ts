@@ -1,9 +1,12 @@
-import { eventColumns, validateEvent, validateNewEvent } from '../core/event.ts'
+import { eventColumns, validateEvent } from '../core/event.ts'
 import type { Event as CoreEvent } from '../gen/core-v1.ts'
 import type { Event } from '../gen/events-v1.ts'
 import { eventsEvents } from '../gen/resources.ts'
 import type { Column, KindDefinition } from '../kind.ts'
 import { defineKind } from '../meta/define.ts'
+import { immutable } from '../meta/object-meta.ts'
+import { sameJson } from '../meta/patch/json.ts'
+import { type FieldError, fieldError } from '../meta/status.ts'
 
 /** The newer form of events. Both forms are one object in the store, kept in the older. */
 
@@ -44,6 +47,46 @@ export function fromCoreEvent(event: CoreEvent): Event {
   }
 }
 
+/** Only the series of an event grows: all else is as it was. */
+const fixed = [
+  ['involvedObject', 'involvedObject'],
+  ['reason', 'reason'],
+  ['message', 'message'],
+  ['source', 'source'],
+  ['firstTimestamp', 'firstTimestamp'],
+  ['lastTimestamp', 'lastTimestamp'],
+  ['count', 'count'],
+  ['type', 'type'],
+  ['eventTime', 'eventTime'],
+  ['action', 'action'],
+  ['related', 'related'],
+  ['reportingComponent', 'reportingController'],
+  ['reportingInstance', 'reportingInstance'],
+] as const
+
+function validateSeries({ series }: CoreEvent): FieldError[] {
+  if (series === undefined) return []
+  const errors: FieldError[] = []
+  if ((series.count ?? 0) < 2) errors.push(fieldError.invalid('series.count', '', 'should be at least 2'))
+  if (!series.lastObservedTime) errors.push(fieldError.required('series.lastObservedTime'))
+  return errors
+}
+
+/** The older fields are for reading: what is made in this form leaves them unset. */
+function validateNew(event: CoreEvent): FieldError[] {
+  const errors = validateSeries(event)
+  if (!event.eventTime) errors.push(fieldError.required('eventTime'))
+  if (event.type !== 'Normal' && event.type !== 'Warning') {
+    errors.push(fieldError.invalid('type', '', `has invalid value: ${event.type ?? ''}`))
+  }
+  const unset = 'needs to be unset'
+  for (const field of ['firstTimestamp', 'lastTimestamp', 'count'] as const) {
+    if (event[field]) errors.push(fieldError.invalid(field, '', unset))
+  }
+  if (event.source.component || event.source.host) errors.push(fieldError.invalid('source', '', unset))
+  return errors
+}
+
 const columns: readonly Column<Event>[] = eventColumns.map((column) => ({
   ...column,
   cell: (event, now) => column.cell(toCoreEvent(event), now),
@@ -63,9 +106,15 @@ export const eventsEvent: KindDefinition<Event> = {
     },
     validate(object) {
       const stored = toCoreEvent(object)
-      return [...validateEvent(stored), ...validateNewEvent(stored)]
+      return [...validateEvent(stored, 'reportingController'), ...validateNew(stored)]
     },
-    validateUpdate: (next) => validateEvent(toCoreEvent(next)),
+    validateUpdate(next, old) {
+      const [after, before] = [toCoreEvent(next), toCoreEvent(old)]
+      const errors = validateEvent(after, 'reportingController')
+      if (!sameJson(after.series ?? null, before.series ?? null)) errors.push(...validateSeries(after))
+      for (const [field, name] of fixed) errors.push(...immutable(after[field], before[field], name))
+      return errors
+    },
     columns,
     selectableFields: {
       reason: ({ reason }) => reason ?? '',
