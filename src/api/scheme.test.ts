@@ -1,6 +1,10 @@
+import { readFileSync } from 'node:fs'
 import test from 'ava'
 import { type Manifest, problems, updateProblems } from '#test/api/trial.ts'
 import type { KindDefinition } from './kind.ts'
+import { applyStrategicPatch } from './meta/patch/strategic.ts'
+import type { KubeObject } from './meta/resource.ts'
+import { conform } from './schema/conform.ts'
 import { findMessage } from './schema/table.ts'
 import { bodyKinds, kinds } from './scheme.ts'
 
@@ -341,3 +345,60 @@ test('the two forms of an event are one object in the store', (t) => {
   t.deepEqual(kind.stored?.from(structuredClone(stored) as never), event)
   t.is(kind.storage, 'events')
 })
+
+/** Answers of upstream v1.36.3's own defaults, validation and strategic merge (README: "Against upstream"). */
+interface Answer {
+  readonly object?: Manifest & { apiVersion: string; kind: string }
+  readonly old?: Manifest
+  readonly said?: readonly string[]
+  readonly kind?: string
+  readonly original?: Manifest
+  readonly patch?: unknown
+  readonly patched?: Manifest
+}
+const answers = readFileSync(new URL('../../test/api/upstream.jsonl', import.meta.url), 'utf8')
+  .trim()
+  .split('\n')
+  .map((line) => JSON.parse(line) as Answer)
+
+test('what upstream says to hundreds of good and bad objects, and to changes of them, is what we say', (t) => {
+  const differing: string[] = []
+  let count = 0
+  for (const { object, old, said } of answers) {
+    if (object === undefined || said === undefined) continue
+    const kind = kindOf(object.kind, object.apiVersion.includes('/') ? object.apiVersion.split('/')[0] : '')
+    const errors =
+      old === undefined ? kind.validate(read(kind, object)) : kind.validateUpdate(read(kind, object), read(kind, old))
+    // What follows the first line is our own account of what changed.
+    const ours = firstLines(errors.map((e) => `${e.path}: ${e.message}`))
+    const theirs = firstLines(said)
+    if (JSON.stringify(ours) !== JSON.stringify(theirs))
+      differing.push(`${JSON.stringify(object)}\n${ours.join('\n')}\n-- upstream:\n${theirs.join('\n')}`)
+    count++
+  }
+  t.deepEqual(differing, [])
+  t.true(count > 500)
+})
+
+test('a strategic patch gives what upstream gives', (t) => {
+  let count = 0
+  for (const { kind, original, patch, patched } of answers) {
+    if (original === undefined || kind === undefined) continue
+    const message = kindOf(kind).message ?? ''
+    t.deepEqual(applyStrategicPatch(original, patch, message), patched, JSON.stringify({ original, patch }))
+    count++
+  }
+  t.true(count > 100)
+})
+
+/** Each once: upstream runs some checks twice. */
+const firstLines = (texts: readonly string[]): string[] =>
+  [...new Set(texts.map((text) => text.split('\n')[0] ?? ''))].sort()
+
+/** As a request's body is read, without what a create would set. */
+function read(kind: KindDefinition, manifest: Manifest): KubeObject {
+  const object = structuredClone(manifest) as unknown as KubeObject
+  conform(kind.message ?? '', object)
+  kind.defaults(object)
+  return object
+}

@@ -117,7 +117,7 @@ export interface FieldError {
 
 /** 422 with one cause per finding, as kubectl prints them. */
 export function invalid(group: string, kind: string, name: string, errors: readonly FieldError[]): StatusError {
-  const texts = errors.map((e) => `${e.path}: ${e.message}`)
+  const texts = [...new Set(errors.map((e) => `${e.path}: ${e.message}`))]
   const list = texts.length === 1 ? texts[0] : `[${texts.join(', ')}]`
   return failure(422, 'Invalid', `${group === '' ? kind : `${kind}.${group}`} "${name}" is invalid: ${list}`, {
     name,
