@@ -1,4 +1,5 @@
 import test from 'ava'
+import fc from 'fast-check'
 import type { Pod, Service, ServiceSpec } from '#api/gen/core-v1.ts'
 import { pods, services } from '#api/gen/resources.ts'
 import { StatusError } from '#api/meta/status.ts'
@@ -279,4 +280,37 @@ test('PodAllocator frees the addresses of pods that are gone or have ended, and 
   )
   await registry.delete(pods, 'default', 'x')
   t.notThrows(() => all.reserve(pod('y'), tiny))
+})
+
+test('whatever comes and goes, and in whatever order, no two live pods have one address', async (t) => {
+  const step = fc.record({ do: fc.constantFrom('bind', 'fail', 'end', 'delete'), pod: fc.integer({ min: 0, max: 7 }) })
+  await t.notThrowsAsync(() =>
+    fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+        const registry = new FakeRegistry()
+        const all = new PodAllocator(registry)
+        for (const { do: what, pod: n } of steps) {
+          const name = `p${n}`
+          const present = registry.get(pods, 'default', name)
+          if (what === 'delete' && present) await registry.delete(pods, 'default', name)
+          if (what === 'end' && present) {
+            await registry.change(pods, 'default', name, user, (p) => ({ ...p, status: { phase: 'Failed' as const } }))
+          }
+          if (present || (what !== 'bind' && what !== 'fail')) continue
+          try {
+            const reserved = all.reserve(pod(name), ['10.244.5.0/29'])
+            if (what === 'bind') registry.put(pods, pod(name, reserved.addresses.join(',')))
+            else reserved.release()
+          } catch (error) {
+            if (!(error instanceof PodAddressesFull)) throw error
+          }
+          const live = [...registry.list(pods)].filter((p) => p.status.phase !== 'Failed')
+          const taken = live.map((p) => p.metadata.annotations?.['weft.dev/pod-ips'])
+          if (new Set(taken).size !== taken.length) return false
+        }
+        return true
+      }),
+      { numRuns: 300 },
+    ),
+  )
 })

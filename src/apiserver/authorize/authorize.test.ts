@@ -1,4 +1,5 @@
 import test from 'ava'
+import fc from 'fast-check'
 import type { Pod, PodSpec } from '#api/gen/core-v1.ts'
 import type { ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject } from '#api/gen/rbac-v1.ts'
 import { clusterRoleBindings, clusterRoles, pods, roleBindings, roles } from '#api/gen/resources.ts'
@@ -6,7 +7,7 @@ import { FakeRegistry } from '../fake-registry.ts'
 import type { Attributes, User } from '../step.ts'
 import { createAuthorize } from './authorize.ts'
 import { forbiddenFor } from './forbidden.ts'
-import { beyond, formatRule } from './rules.ts'
+import { beyond, formatRule, ruleAllows } from './rules.ts'
 
 const meta = (name: string, more = {}) => ({ name, uid: '', resourceVersion: '', creationTimestamp: '', ...more })
 const rbac = { apiVersion: 'rbac.authorization.k8s.io/v1' } as const
@@ -249,6 +250,45 @@ test('beyond() finds what would be granted and is not held', (t) => {
   t.deepEqual(missing({ verbs: ['get'], nonResourceURLs: ['/debug/pprof', '/debug/*', '/*'] }), [
     '{NonResourceURLs:["/*"], Verbs:["get"]}',
   ])
+})
+
+const some = (...values: string[]) => fc.uniqueArray(fc.constantFrom(...values), { minLength: 1, maxLength: 2 })
+const anyRule: fc.Arbitrary<PolicyRule> = fc.oneof(
+  fc.record(
+    {
+      verbs: some('get', 'list', '*'),
+      apiGroups: some('', 'apps', '*'),
+      resources: some('pods', 'pods/log', '*/log', '*'),
+      resourceNames: some('a', 'b'),
+    },
+    { requiredKeys: ['verbs', 'apiGroups', 'resources'] },
+  ),
+  fc.record({ verbs: some('get', '*'), nonResourceURLs: some('/a', '/a/*', '*') }),
+)
+const anyQuestion = fc
+  .tuple(
+    fc.constantFrom('get', 'list', 'delete'),
+    fc.constantFrom('pods', 'pods/log', 'pods.apps', 'pods.apps/log', 'nodes/log', '/a', '/a/b', '/c'),
+    fc.constantFrom('', 'default/', 'default/a', 'default/c'),
+  )
+  .map((words) => ask(jane, words.join(' ')))
+
+test('what beyond() calls held is held: no question is answered yes by the new rules and no by the old', (t) => {
+  t.notThrows(() =>
+    fc.assert(
+      fc.property(
+        fc.array(anyRule, { maxLength: 4 }),
+        fc.array(anyRule, { maxLength: 3 }),
+        anyQuestion,
+        (held, wanted, asked) => {
+          fc.pre(beyond(held, wanted).length === 0)
+          const says = (rules: readonly PolicyRule[]) => rules.some((rule) => ruleAllows(rule, asked))
+          return !says(wanted) || says(held)
+        },
+      ),
+      { numRuns: 3000 },
+    ),
+  )
 })
 
 const node: User = { name: 'system:node:n1', groups: ['system:nodes', 'system:authenticated'] }

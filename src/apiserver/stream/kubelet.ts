@@ -87,7 +87,10 @@ export function kubeletOf(registry: Registry, pod: Pod): KubeletAddress {
   const node = registry.get(nodes, '', nodeName)
   if (node === undefined) throw notFound(nodes, nodeName)
   const address = preferredAddress(node)
-  if (address === undefined) throw internalError(`no preferred addresses found; known addresses: []`)
+  if (address === undefined) {
+    const known = (node.status?.addresses ?? []).map((a) => `${a.type}=${a.address}`)
+    throw internalError(`no preferred addresses found; known addresses: [${known.join(' ')}]`)
+  }
   return { host: address, port: portOf(node) }
 }
 
