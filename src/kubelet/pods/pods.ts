@@ -15,6 +15,8 @@ export interface PodsOptions {
 }
 
 const relistMsDefault = 5_000
+/** Before a loop that failed is begun anew. */
+const restartMs = 5_000
 
 /**
  * The pods of this node: a loop per pod, found by uid, fed by the API's events, by exits, by probes and by changes of
@@ -70,8 +72,17 @@ export class Pods {
   #begin(worker: PodWorker, scope: Scope): void {
     this.#workers.set(worker.uid, worker)
     scope.start(async (signal) => {
-      await worker.run(signal)
-      this.#workers.delete(worker.uid)
+      try {
+        await worker.run(signal)
+        this.#workers.delete(worker.uid)
+      } catch (error) {
+        if (signal.aborted) throw error
+        // One pod that we cannot deal with must not take the others along; it gets a fresh loop.
+        const { namespace, name } = worker.pod.metadata
+        this.#context.log.error({ err: error, pod: `${namespace}/${name}` }, "a pod's loop failed and is begun anew")
+        await delay(restartMs, signal, this.#context.clock)
+        this.#begin(worker.again(), scope)
+      }
     })
   }
 

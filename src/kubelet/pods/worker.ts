@@ -67,6 +67,11 @@ export class PodWorker {
     return this.#pod
   }
 
+  /** A worker for the same pod that remembers nothing. */
+  again(): PodWorker {
+    return new PodWorker(this.#context, this.#pod, this.#gone)
+  }
+
   /** The API has a newer version of the pod; undefined: it is gone. */
   update(pod: Pod | undefined): void {
     if (pod === undefined) this.#gone = true
