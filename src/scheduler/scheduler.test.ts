@@ -186,7 +186,7 @@ test('planPlacement() keeps the difference between domains small', (t) => {
   const context = cluster(present, [on('a', 'x', {}, web)])
   t.is(
     placeName(pod('p', spread(), web), context),
-    "0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label), 1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable.",
+    "0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) didn't match pod topology spread constraints (missing required label), 1 node(s) were unschedulable.",
   )
   t.is(placeName(pod('p', spread({ maxSkew: 2 }), web), context), 'a')
   t.is(placeName(pod('p', spread(), { app: 'other' }), context), 'a', 'a pod that is not counted adds nothing')
