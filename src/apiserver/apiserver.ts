@@ -123,6 +123,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
       tasks.stop()
       await Promise.all(listeners.map((listener) => listener.close()))
       await tasks.done()
+      server.close()
       access.close()
       registry.close()
     },

@@ -34,6 +34,12 @@ export class Deadlines {
     return () => this.#remove(waiter)
   }
 
+  /** Nothing will be late any more: a timer that is left would keep the process from ending. */
+  close(): void {
+    this.#cancel?.()
+    this.#cancel = () => {}
+  }
+
   #remove(waiter: Waiter): void {
     const { previous, next } = waiter
     if (previous) previous.next = next

@@ -133,6 +133,7 @@ export class Listener {
     this.#http1.closeIdleConnections()
     await closed
     clearTimeout(timer)
+    this.#deadlines.close()
   }
 
   get #bodyTimeoutMs(): number {

@@ -39,6 +39,11 @@ export class Server {
     this.#deadlines = new Deadlines(requestTimeoutMs, parts.clock)
   }
 
+  /** After the last request. */
+  close(): void {
+    this.#deadlines.close()
+  }
+
   /** Never rejects: every failure is a Status. `certificate`: the caller's, already verified. */
   async serve(request: ApiRequest, certificate: Uint8Array | undefined): Promise<ApiResponse> {
     const { metrics, clock, resources } = this.#parts
