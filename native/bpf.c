@@ -13,6 +13,12 @@
 
 #include "shim.h"
 
+/* src/kernel/kernel.test.ts holds the same numbers against koffi's. */
+_Static_assert(sizeof(struct weft_program_info) == 32, "weft_program_info");
+_Static_assert(sizeof(struct weft_link_info) == 20, "weft_link_info");
+_Static_assert(sizeof(struct weft_map_info) == 40, "weft_map_info");
+_Static_assert(sizeof(struct weft_test_run) == 56, "weft_test_run");
+
 static int bpf(enum bpf_cmd command, union bpf_attr *attributes)
 {
 	int result = syscall(__NR_bpf, command, attributes, sizeof(*attributes));
