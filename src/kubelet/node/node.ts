@@ -110,7 +110,10 @@ export class NodeReporter {
     const now = clock.now()
     if (words !== this.#written || now - this.#writtenAt >= reportMs) {
       // Only what is ours: addresses, taints and conditions of others belong to them.
-      this.#node = await client.patch(nodes, { name }, 'strategic', { status }, { subresource: 'status', signal })
+      // Addresses merge by `type`, and a node of two families has two InternalIPs: merged, the second would take the
+      // first one's place. Replacing the list is what upstream's kubelet does, too.
+      const patch = { status: { ...status, addresses: [{ $patch: 'replace' }, ...(status.addresses ?? [])] } }
+      this.#node = await client.patch(nodes, { name }, 'strategic', patch, { subresource: 'status', signal })
       this.#written = words
       this.#writtenAt = now
       this.#reported.resolve()
