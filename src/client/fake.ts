@@ -1,9 +1,6 @@
 import type { DeleteOptions } from '#api/gen/meta-v1.ts'
 import { namespaces } from '#api/gen/resources.ts'
 import { formatApiVersion } from '#api/meta/gvk.ts'
-import { applyJsonPatch } from '#api/meta/patch/json.ts'
-import { applyMergePatch, type JsonObject } from '#api/meta/patch/merge.ts'
-import { applyStrategicPatch } from '#api/meta/patch/strategic.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import {
   alreadyExists,
@@ -15,7 +12,6 @@ import {
   invalid,
   notFound,
   type StatusError,
-  unsupportedMediaType,
 } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
 import { findMessage } from '#api/schema/table.ts'
@@ -31,6 +27,7 @@ import type {
   WatchOptions,
   WriteOptions,
 } from './client.ts'
+import { messageOf, parseContinue, partial, patched, terminating } from './fake/answer.ts'
 import { discoveryDocument } from './fake/discovery.ts'
 import { selects } from './fake/select.ts'
 import { FakeStorage } from './fake/storage.ts'
@@ -371,46 +368,4 @@ export class FakeClient implements Client {
     if (!isHeld(next)) this.storage.remove(resource, next)
     else if (!sameJson(next, old)) this.storage.put(resource, next)
   }
-}
-
-/** The kind's name in the field table: `core/v1.Pod`, `apps/v1.Deployment`. */
-const messageOf = ({ group, version, kind }: Resource): string =>
-  `${group === '' ? 'core' : group.split('.')[0]}/${version}.${kind}`
-
-function patched(resource: Resource, old: KubeObject, type: PatchType, patch: unknown): unknown {
-  switch (type) {
-    case 'json':
-      return applyJsonPatch(old, patch)
-    case 'merge':
-      return applyMergePatch(old, patch)
-    case 'strategic':
-      return applyStrategicPatch(old as unknown as JsonObject, patch, messageOf(resource))
-    case 'apply':
-      throw unsupportedMediaType('the fake client has no server-side apply')
-    default:
-      return type satisfies never
-  }
-}
-
-function partial(object: KubeObject, { metadataOnly }: ListOptions): KubeObject {
-  if (metadataOnly !== true) return object
-  return { apiVersion: 'meta.k8s.io/v1', kind: 'PartialObjectMetadata', metadata: object.metadata }
-}
-
-function parseContinue(token: string | undefined): [number, string] | undefined {
-  if (token === undefined) return undefined
-  const colon = token.indexOf(':')
-  return [Number(token.slice(0, colon)), token.slice(colon + 1)]
-}
-
-function terminating(resource: Resource, name: string, namespace: string): StatusError {
-  const words = `unable to create new content in namespace ${namespace} because it is being terminated`
-  const error = forbidden(resource, name, words)
-  const cause = {
-    reason: 'NamespaceTerminating',
-    message: `namespace ${namespace} is being terminated`,
-    field: 'metadata.namespace',
-  }
-  Object.assign(error.status, { details: { ...error.status.details, causes: [cause] } })
-  return error
 }
