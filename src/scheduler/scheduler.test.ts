@@ -386,6 +386,18 @@ test('a binding that is refused frees what it held, and is tried again', async (
   })
 })
 
+test('without the right to bind it stops, and says which right it lacks', async (t) => {
+  const client = new FakeClient()
+  client.seed(nodes, node('n1'))
+  client.seed(pods, pod('p'))
+  client.deny('system:kube-scheduler', 'create', pods)
+  await using informers = new Informers({ client })
+  const own = client.as('system:kube-scheduler')
+  const part = scheduler({ name: 'scheduler', client: own, informers, clock: client.clock, log: silentLog })
+  const error = await t.throwsAsync(part.run(new AbortController().signal, () => {}))
+  t.regex(error?.message ?? '', /User "system:kube-scheduler" cannot create resource "pods"/)
+})
+
 test('more pods than there are places: as many as fit, by priority', async (t) => {
   const client = new FakeClient()
   client.seed(nodes, node('n1', { pods: '3' }))

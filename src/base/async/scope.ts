@@ -35,11 +35,13 @@ export class Scope implements AsyncDisposable {
     this.#controller.abort(reason)
   }
 
-  /** Resolves when every task has ended; throws the first failure. */
+  /** Resolves when every task has ended; throws the first failure, once: disposal after it must not hide it. */
   async done(): Promise<void> {
     while (this.#tasks.size > 0) await Promise.all(this.#tasks)
     this.#detach()
-    if (this.#failure) throw this.#failure.error
+    const failure = this.#failure
+    this.#failure = undefined
+    if (failure) throw failure.error
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

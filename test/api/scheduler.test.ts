@@ -1,16 +1,12 @@
 import { strict as assert } from 'node:assert'
 import test from 'ava'
 import { events, nodes, pods, replicaSets } from '#api/gen/resources.ts'
-import { daemonSetScenarios } from '#controllers/daemon-set/scenarios.ts'
-import { deploymentScenarios } from '#controllers/deployment/scenarios.ts'
-import { endpointScenarios } from '#controllers/endpoint-slice/scenarios.ts'
 import { replicaSetController } from '#controllers/replica-set/replica-set.ts'
-import { replicaSetScenarios } from '#controllers/replica-set/scenarios.ts'
 import { type Loop, scenario, template } from '#controllers/workload/scenario.ts'
 import { scheduler } from '#scheduler/scheduler.ts'
 import { startApi } from './server.ts'
 
-/** The workload controllers' scenarios, against the real API server, each loop under its own service account. */
+/** The scheduler against the real API server, under its own identity: binding, addresses, the words of a refusal. */
 const api = await startApi()
 test.after.always(() => api[Symbol.asyncDispose]())
 
@@ -84,15 +80,8 @@ const schedulerScenarios = [
     },
   ),
 ]
-const scenarios = [
-  ...replicaSetScenarios,
-  ...deploymentScenarios,
-  ...daemonSetScenarios,
-  ...endpointScenarios,
-  ...schedulerScenarios,
-]
 for (const [way, factory] of Object.entries(ways))
-  for (const { name, run } of scenarios)
+  for (const { name, run } of schedulerScenarios)
     test.serial(`${way}: ${name}`, async (t) => {
       await t.notThrowsAsync(run(factory))
     })
