@@ -14,9 +14,10 @@ import {
 import { eventually } from '#client/eventually.ts'
 import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
+import { sameAddress } from './address.ts'
 import { certificateController } from './certificate.ts'
 import { cleanAt, planApproval, planSigning, signers } from './plan.ts'
-import { type Asked, readRequest, sameAddress } from './request.ts'
+import { type Asked, readRequest } from './request.ts'
 import type { SigningKey } from './sign.ts'
 
 const now = Date.parse('2026-01-01T00:00:00Z')

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import type { SubjectAccessReview } from '#api/gen/authorization-v1.ts'
 import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
 import { certificateSigningRequests, nodes, subjectAccessReviews } from '#api/gen/resources.ts'
@@ -9,15 +10,15 @@ import { awaitChange, requeueAfter } from '#reconcile/controller.ts'
 import { createLoop, type LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import { cleanAt, nodeNameOf, planApproval, planSigning, stateOf } from './plan.ts'
-import { type Asked, readRequest } from './request.ts'
-import { certificateEnd, type SigningKey, sign } from './sign.ts'
+import type { Asked } from './request.ts'
+import type { SigningKey } from './sign.ts'
 
 /** Cleaning is not urgent: no request is looked at again for it sooner than this. */
 const cleanPauseMinMs = 60_000
 
 /**
  * Certificate signing requests: approves those of kubelets, signs what is approved, and removes what has served its
- * purpose. Keys are names of requests.
+ * purpose. Keys are names of requests. What reads and signs X.509 takes 20 MB: it is loaded when the first request needs it.
  */
 export const certificateController =
   (authority: SigningKey) =>
@@ -52,6 +53,7 @@ export const certificateController =
             if (state === 'pending' || state === 'approved') {
               let asked: Asked
               try {
+                const { readRequest } = await import('./request.ts')
                 asked = await readRequest(csr.spec.request)
               } catch (error) {
                 look.log.warn({ err: error }, 'the request cannot be read')
@@ -60,6 +62,7 @@ export const certificateController =
               if (state === 'pending') csr = await approve(csr, asked)
               const signing = planSigning(csr, asked)
               if (signing.do === 'sign') {
+                const { sign } = await import('./sign.ts')
                 const { usages = [], expirationSeconds } = csr.spec
                 const pem = await sign(authority, asked, usages, expirationSeconds, clock.now())
                 const status = { ...csr.status, certificate: Buffer.from(pem).toString('base64') }
@@ -142,4 +145,15 @@ async function mayHave(
     { signal },
   )
   return review.status.allowed
+}
+
+/** When the first certificate in the status ends, milliseconds since the epoch; undefined where there is none. */
+function certificateEnd(base64: string | undefined): number | undefined {
+  if (!base64) return undefined
+  try {
+    return new X509Certificate(Buffer.from(base64, 'base64')).validToDate.getTime()
+  } catch {
+    // Another signer's certificate that we cannot read: it is cleaned by its age alone.
+    return undefined
+  }
 }

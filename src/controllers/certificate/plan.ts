@@ -1,7 +1,8 @@
 import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
 import type { Node } from '#api/gen/core-v1.ts'
 import { parseTime } from '#api/meta/time.ts'
-import { type Asked, sameAddress } from './request.ts'
+import { sameAddress } from './address.ts'
+import type { Asked } from './request.ts'
 
 export const signers = {
   client: 'kubernetes.io/kube-apiserver-client',

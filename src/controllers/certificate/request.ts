@@ -1,4 +1,3 @@
-import { BlockList } from 'node:net'
 import { Pkcs10CertificateRequest, SubjectAlternativeNameExtension } from '#base/x509/x509.ts'
 
 /** What a certificate signing request asks for, read once. */
@@ -38,17 +37,4 @@ export async function readRequest(text: string): Promise<Asked> {
     isAuthority: basic?.ca === true,
     request,
   }
-}
-
-/** Whether two texts name the same address: IPv6 has many spellings of one. */
-export function sameAddress(a: string, b: string): boolean {
-  const family = (text: string) => (text.includes(':') ? 'ipv6' : 'ipv4')
-  if (family(a) !== family(b)) return false
-  const list = new BlockList()
-  try {
-    list.addAddress(a, family(a))
-  } catch {
-    return a === b
-  }
-  return list.check(b, family(b))
 }

@@ -115,14 +115,3 @@ export async function sign(
   })
   return `${certificate.toString('pem')}\n`
 }
-
-/** When the first certificate in the status ends, milliseconds since the epoch; undefined where there is none. */
-export function certificateEnd(base64: string | undefined): number | undefined {
-  if (!base64) return undefined
-  try {
-    return new X509Certificate(Buffer.from(base64, 'base64').toString()).notAfter.getTime()
-  } catch {
-    // Another signer's certificate that we cannot read: it is cleaned by its age alone.
-    return undefined
-  }
-}
