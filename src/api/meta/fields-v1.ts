@@ -66,5 +66,13 @@ function subtractPlace(place: FieldsV1, gone: FieldsV1): FieldsV1 | undefined {
   }
   if (isEmptyFields(place)) return Object.hasOwn(gone, '.') ? undefined : place
   const rest = subtractFields(place, gone)
-  return isEmptyFields(rest) ? undefined : rest
+  if (rest === place) return place
+  if (isEmptyFields(rest)) return undefined
+  return isOnlyItself(rest) ? {} : rest
+}
+
+/** A place with nothing below is written as a leaf. */
+function isOnlyItself(place: FieldsV1): boolean {
+  for (const key in place) if (key !== '.') return false
+  return true
 }

@@ -1,11 +1,12 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { type ConditionLike, withCondition } from './conditions.ts'
+import { customShape, shapeOf } from './field-shape.ts'
 import { exactField, formatFieldSelector, parseFieldSelector } from './fields.ts'
 import { generateName, safeEncode } from './generate-name.ts'
 import { scaledValue } from './intstr.ts'
 import { isStrictlyInside, parsePrefix } from './ip.ts'
-import { customShape, managerFromUserAgent, shapeOf, trackFields, type Write } from './managed-fields.ts'
+import { managerFromUserAgent, trackFields, type Write } from './managed-fields.ts'
 import {
   configKey,
   dns1035Label,
@@ -256,7 +257,7 @@ test('trackFields() moves a field to whoever changed it last', (t) => {
   next.metadata.labels = { app: 'db' }
   trackFields(next, old, shapeOf('core/v1.Pod'), write('editor', 't2'))
   const [first, second] = next.metadata.managedFields ?? []
-  t.deepEqual(first?.fieldsV1?.['f:metadata'], { 'f:labels': { '.': {} } })
+  t.deepEqual(first?.fieldsV1?.['f:metadata'], { 'f:labels': {} })
   t.is(first?.time, 't1')
   t.deepEqual(second?.fieldsV1, { 'f:metadata': { 'f:labels': { 'f:app': {} } } })
   const same = structuredClone(next)
@@ -291,7 +292,7 @@ test('trackFields() folds the oldest of more than ten managers into ancient-chan
   const folded = (old.metadata.managedFields ?? []).filter(({ manager }) => manager === 'ancient-changes')
   t.deepEqual(
     folded.map(({ fieldsV1 }) => fieldsV1),
-    [{ 'f:metadata': { 'f:labels': { 'f:l0': {}, 'f:l1': {}, 'f:l2': {}, 'f:l3': {}, 'f:l4': {} } } }],
+    [{ 'f:metadata': { 'f:labels': { '.': {}, 'f:l0': {}, 'f:l1': {}, 'f:l2': {}, 'f:l3': {}, 'f:l4': {} } } }],
   )
 })
 
