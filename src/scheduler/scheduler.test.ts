@@ -1,4 +1,5 @@
 import test from 'ava'
+import fc from 'fast-check'
 import type { Node, Pod, PodSpec, Taint, TopologySpreadConstraint } from '#api/gen/core-v1.ts'
 import { events, nodes, pods } from '#api/gen/resources.ts'
 import { findCondition } from '#api/meta/conditions.ts'
@@ -296,6 +297,86 @@ test('Snapshot is the same after any pod came and went', (t) => {
   t.is(snapshot.node('a')?.requested.get('cpu'), 0)
   t.is(snapshot.node('a')?.ports.size, 0)
   t.is(snapshot.node('a')?.weightCpu, 0)
+})
+
+test('Snapshot after any history is the one made at once', (t) => {
+  const step = fc.oneof(
+    fc.record({ do: fc.constant('node' as const), n: fc.nat(3), cpu: fc.constantFrom('1', '4') }),
+    fc.record({ do: fc.constant('no-node' as const), n: fc.nat(3) }),
+    fc.record({
+      do: fc.constantFrom('set' as const, 'assume' as const),
+      n: fc.nat(3),
+      p: fc.nat(5),
+      cpu: fc.constantFrom('100m', '1'),
+    }),
+    fc.record({ do: fc.constantFrom('remove' as const, 'forget' as const), p: fc.nat(5) }),
+  )
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      const grown = new Snapshot()
+      const counted = grown.count('a', 'web', selectorFrom({ matchLabels: web }))
+      const present = new Map<number, Node>()
+      const placed = new Map<number, { pod: Pod; isAssumed: boolean }>()
+      for (const s of steps) {
+        switch (s.do) {
+          case 'node': {
+            const made = node(`n${s.n}`, { cpu: s.cpu })
+            present.set(s.n, made)
+            grown.setNode(made)
+            break
+          }
+          case 'no-node':
+            present.delete(s.n)
+            grown.removeNode(`n${s.n}`)
+            break
+          case 'set': {
+            const made = on(`n${s.n}`, `p${s.p}`, { containers: [container(s.cpu, 80 + s.p)] }, web)
+            placed.set(s.p, { pod: made, isAssumed: false })
+            grown.setPod(made)
+            break
+          }
+          case 'assume': {
+            // Only what has no node is ever placed.
+            if (placed.has(s.p)) break
+            const made = pod(`p${s.p}`, { containers: [container(s.cpu, 80 + s.p)] }, web)
+            placed.set(s.p, { pod: { ...made, spec: { ...made.spec, nodeName: `n${s.n}` } }, isAssumed: true })
+            grown.assume(podInfo(made), `n${s.n}`)
+            break
+          }
+          case 'remove':
+            placed.delete(s.p)
+            grown.removePod(`p${s.p}`)
+            break
+          case 'forget':
+            if (placed.get(s.p)?.isAssumed === true) placed.delete(s.p)
+            grown.forget(`p${s.p}`)
+            break
+          default:
+            s satisfies never
+        }
+      }
+      const { snapshot: made } = cluster(
+        [...present.values()],
+        [...placed.values()].map((entry) => entry.pod),
+      )
+      const say = (snapshot: Snapshot) =>
+        snapshot.nodes
+          .map((n) => [
+            n.name,
+            n.allocatable.get('cpu'),
+            n.requested.get('cpu') ?? 0,
+            n.weightCpu,
+            n.weightMemory,
+            [...n.pods.keys()].toSorted(),
+            [...n.ports.keys()].toSorted(),
+          ])
+          .toSorted()
+      t.deepEqual(say(grown), say(made))
+      const again = made.count('a', 'web', selectorFrom({ matchLabels: web }))
+      t.deepEqual([...counted.byNode].toSorted(), [...again.byNode].toSorted())
+    }),
+    { numRuns: 300 },
+  )
 })
 
 async function running(client: FakeClient, body: () => Promise<void>): Promise<void> {

@@ -1,4 +1,5 @@
 import test from 'ava'
+import fc from 'fast-check'
 import type { Pod, Service } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { planEndpoints } from '../endpoints/plan.ts'
@@ -86,6 +87,30 @@ test('planSlices() packs 100 endpoints into a slice and writes as little as can 
   t.deepEqual([shrunk.did, sizes(shrunk.slices)], [['update'], [100, 99, 51]])
   const one = run({ pods: [...rest.slice(1), pod(900)], slices: shrunk.slices })
   t.deepEqual([one.did, sizes(one.slices)], [['update'], [100, 99, 51]], 'the new one takes the place of the old')
+})
+
+test('planSlices() ends with exactly the endpoints there are, however they came about', (t) => {
+  const someone = fc.record({ n: fc.nat(300), ready: fc.boolean(), port: fc.constantFrom(8080, 9090) })
+  const rounds = fc.array(fc.uniqueArray(someone, { selector: ({ n }) => n, maxLength: 260 }), {
+    minLength: 1,
+    maxLength: 5,
+  })
+  fc.assert(
+    fc.property(rounds, (given) => {
+      let slices: EndpointSlice[] = []
+      for (const round of given) {
+        const wanted = round.map(({ n, ready, port }) => pod(n, { ready, port }))
+        slices = run({ pods: wanted, slices }).slices
+        const found = slices.flatMap((s) =>
+          (s.endpoints ?? []).map((e) => `${e.targetRef?.name}:${s.ports?.[0]?.port}:${e.conditions.ready}`),
+        )
+        t.deepEqual(found.toSorted(), round.map(({ n, ready, port }) => `p${n}:${port}:${ready}`).toSorted())
+        t.true(slices.length >= 1 && slices.every((s) => (s.endpoints?.length ?? 0) <= 100))
+        t.deepEqual(run({ pods: wanted, slices }).did, [], 'a second look has nothing to do')
+      }
+    }),
+    { numRuns: 60 },
+  )
 })
 
 test('planSlices() keeps a placeholder and makes it the first real slice', (t) => {
