@@ -1,6 +1,6 @@
 import type { KindDefinition } from '#api/kind.ts'
-import { formatApiVersion } from '#api/meta/gvk.ts'
 import { customShape, type Shape, shapeOf } from '#api/meta/field-shape.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { type Expected, expectedOf } from '#api/schema/decode.ts'
 import type { Collection } from './collection.ts'
