@@ -1,6 +1,4 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
-
-/** What a work queue says about itself, under upstream's names and with upstream's buckets (10 ns to 10 s). */
+/** What a work queue says about itself. */
 export interface QueueMetrics {
   depth(items: number): void
   added(): void
@@ -22,47 +20,120 @@ export const noMetrics: QueueMetrics = {
   unfinished() {},
 }
 
+/**
+ * One family as prom-client has it in JSON (`AggregatorRegistry.aggregate` takes it): plain data, so that a thread can
+ * count without loading prom-client, which costs 16 MB, and the main thread shows it.
+ */
+export interface MetricFamily {
+  readonly name: string
+  readonly help: string
+  readonly type: 'counter' | 'gauge' | 'histogram'
+  readonly aggregator: 'sum'
+  readonly values: readonly MetricValue[]
+}
+export interface MetricValue {
+  readonly value: number
+  readonly labels: Readonly<Record<string, string | number>>
+  /** `…_bucket`, `…_sum`, `…_count` of a histogram. */
+  readonly metricName?: string
+}
+
+/** Upstream's: 10 ns to 10 s, in seconds. */
 const buckets = Array.from({ length: 10 }, (_, i) => 10 ** (i - 8))
 
-/** Makes the families once for a registry; each queue is a value of the label `name`. */
-export class ReconcileMetrics {
-  readonly #depth: Gauge<'name'>
-  readonly #adds: Counter<'name'>
-  readonly #retries: Counter<'name'>
-  readonly #queueSeconds: Histogram<'name'>
-  readonly #workSeconds: Histogram<'name'>
-  readonly #unfinished: Gauge<'name'>
-  readonly #longest: Gauge<'name'>
+class Histogram {
+  readonly counts = new Array<number>(buckets.length + 1).fill(0)
+  sum = 0
 
-  constructor(registry: Registry) {
-    const labelNames = ['name'] as const
-    const registers = [registry]
-    const gauge = (name: string, help: string) => new Gauge({ name, help, labelNames, registers })
-    const counter = (name: string, help: string) => new Counter({ name, help, labelNames, registers })
-    const histogram = (name: string, help: string) => new Histogram({ name, help, labelNames, registers, buckets })
-    this.#depth = gauge('workqueue_depth', 'Keys that wait to be looked at')
-    this.#adds = counter('workqueue_adds_total', 'Keys added')
-    this.#retries = counter('workqueue_retries_total', 'Keys added again after a failure')
-    this.#queueSeconds = histogram('workqueue_queue_duration_seconds', 'Time from being added to being taken')
-    this.#workSeconds = histogram('workqueue_work_duration_seconds', 'Time from being taken to being done')
-    this.#unfinished = gauge('workqueue_unfinished_work_seconds', 'Work under way, summed')
-    this.#longest = gauge('workqueue_longest_running_processor_seconds', 'The longest work under way')
+  observe(seconds: number): void {
+    const at = buckets.findIndex((bound) => seconds <= bound)
+    const index = at < 0 ? buckets.length : at
+    this.counts[index] = (this.counts[index] ?? 0) + 1
+    this.sum += seconds
   }
 
+  values(family: string, name: string): MetricValue[] {
+    let below = 0
+    const rows: MetricValue[] = this.counts.map((count, i) => {
+      below += count
+      return { value: below, labels: { name, le: buckets[i] ?? '+Inf' }, metricName: `${family}_bucket` }
+    })
+    rows.push({ value: this.sum, labels: { name }, metricName: `${family}_sum` })
+    rows.push({ value: below, labels: { name }, metricName: `${family}_count` })
+    return rows
+  }
+}
+
+class QueueCounts implements QueueMetrics {
+  items = 0
+  adds = 0
+  retries = 0
+  unfinishedSeconds = 0
+  longestSeconds = 0
+  readonly waits = new Histogram()
+  readonly works = new Histogram()
+
+  depth(items: number): void {
+    this.items = items
+  }
+  added(): void {
+    this.adds++
+  }
+  retried(): void {
+    this.retries++
+  }
+  waited(seconds: number): void {
+    this.waits.observe(seconds)
+  }
+  worked(seconds: number): void {
+    this.works.observe(seconds)
+  }
+  unfinished(seconds: number, longestSeconds: number): void {
+    this.unfinishedSeconds = seconds
+    this.longestSeconds = longestSeconds
+  }
+}
+
+/** Counts for all queues of a process, under upstream's names; each queue is a value of the label `name`. */
+export class ReconcileMetrics {
+  readonly #queues = new Map<string, QueueCounts>()
+
+  /** The same counts for the same name: a loop that is started again goes on counting. */
   queue(name: string): QueueMetrics {
-    const [depth, adds, retries] = [this.#depth.labels(name), this.#adds.labels(name), this.#retries.labels(name)]
-    const [waited, worked] = [this.#queueSeconds.labels(name), this.#workSeconds.labels(name)]
-    const [unfinished, longest] = [this.#unfinished.labels(name), this.#longest.labels(name)]
-    return {
-      depth: (items) => depth.set(items),
-      added: () => adds.inc(),
-      retried: () => retries.inc(),
-      waited: (seconds) => waited.observe(seconds),
-      worked: (seconds) => worked.observe(seconds),
-      unfinished(seconds, longestSeconds) {
-        unfinished.set(seconds)
-        longest.set(longestSeconds)
-      },
-    }
+    const counts = this.#queues.get(name) ?? new QueueCounts()
+    this.#queues.set(name, counts)
+    return counts
+  }
+
+  families(): MetricFamily[] {
+    const all = [...this.#queues]
+    const plain = (name: string, type: 'counter' | 'gauge', help: string, of: (q: QueueCounts) => number) => ({
+      name,
+      help,
+      type,
+      aggregator: 'sum' as const,
+      values: all.map(([queue, counts]) => ({ value: of(counts), labels: { name: queue } })),
+    })
+    const histogram = (name: string, help: string, of: (q: QueueCounts) => Histogram) => ({
+      name,
+      help,
+      type: 'histogram' as const,
+      aggregator: 'sum' as const,
+      values: all.flatMap(([queue, counts]) => of(counts).values(name, queue)),
+    })
+    return [
+      plain('workqueue_depth', 'gauge', 'Keys that wait to be looked at', (q) => q.items),
+      plain('workqueue_adds_total', 'counter', 'Keys added', (q) => q.adds),
+      plain('workqueue_retries_total', 'counter', 'Keys added again after a failure', (q) => q.retries),
+      histogram('workqueue_queue_duration_seconds', 'Time from being added to being taken', (q) => q.waits),
+      histogram('workqueue_work_duration_seconds', 'Time from being taken to being done', (q) => q.works),
+      plain('workqueue_unfinished_work_seconds', 'gauge', 'Work under way, summed', (q) => q.unfinishedSeconds),
+      plain(
+        'workqueue_longest_running_processor_seconds',
+        'gauge',
+        'The longest work under way',
+        (q) => q.longestSeconds,
+      ),
+    ]
   }
 }

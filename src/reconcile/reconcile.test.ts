@@ -1,5 +1,5 @@
 import test from 'ava'
-import { Registry } from 'prom-client'
+import { AggregatorRegistry } from 'prom-client'
 import type { ConfigMap } from '#api/gen/core-v1.ts'
 import { configMaps, pods } from '#api/gen/resources.ts'
 import { forbidden } from '#api/meta/status.ts'
@@ -73,17 +73,19 @@ test('a closed WorkQueue lets its takers go', async (t) => {
 })
 
 test('queues speak under the names of upstream', async (t) => {
-  const registry = new Registry()
-  const queue = new WorkQueue({ clock: new FakeClock(), metrics: new ReconcileMetrics(registry).queue('deployment') })
+  const metrics = new ReconcileMetrics()
+  const queue = new WorkQueue({ clock: new FakeClock(), metrics: metrics.queue('deployment') })
   queue.add('a')
   queue.add('b')
   await queue.take()
   queue.retry('c')
-  const text = await registry.metrics()
+  const text = await AggregatorRegistry.aggregate([metrics.families()]).metrics()
   t.regex(text, /^workqueue_depth\{name="deployment"\} 1$/m)
   t.regex(text, /^workqueue_adds_total\{name="deployment"\} 2$/m)
   t.regex(text, /^workqueue_retries_total\{name="deployment"\} 1$/m)
   t.regex(text, /^workqueue_queue_duration_seconds_count\{name="deployment"\} 1$/m)
+  t.regex(text, /^workqueue_queue_duration_seconds_bucket\{name="deployment",le="0.001"\} 1$/m)
+  t.regex(text, /^workqueue_queue_duration_seconds_bucket\{name="deployment",le="\+Inf"\} 1$/m)
 })
 
 test('a Controller looks again later, tries failures again, and lets terminal ones be', async (t) => {

@@ -1,5 +1,4 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { Gauge, Registry } from 'prom-client'
 import { systemClock } from '#base/clock.ts'
 import { createLog } from '#base/log/log.ts'
 import { createDirectClient } from '#client/direct.ts'
@@ -7,7 +6,7 @@ import { Informers } from '#client/informer.ts'
 import { createPortHandler } from '#client/port.ts'
 import { createControllers } from '#controllers/controllers.ts'
 import { Manager } from '#reconcile/manager.ts'
-import { ReconcileMetrics } from '#reconcile/metrics.ts'
+import { type MetricFamily, ReconcileMetrics } from '#reconcile/metrics.ts'
 import { scheduler } from '#scheduler/scheduler.ts'
 import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from './identities.ts'
 import type { PartsData, ToParts } from './parts.ts'
@@ -18,8 +17,7 @@ const handler = createPortHandler(port)
 const log = createLog('controllers', logLevel)
 const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
 
-const registry = new Registry()
-const metrics = new ReconcileMetrics(registry)
+const metrics = new ReconcileMetrics()
 
 await using informers = new Informers({ client: clientOf(controllerManagerIdentity), clock: systemClock, log })
 const contextOf = (name: string, identity: string) => ({
@@ -43,20 +41,25 @@ const manager = new Manager({
   clock: systemClock,
   log,
 })
-new Gauge({
-  name: 'weft_part_running',
-  help: 'Whether a controller or the scheduler runs: 0 while it has stopped, for want of a right or after a failure',
-  labelNames: ['part'],
-  registers: [registry],
-  collect() {
-    for (const [part, { state }] of Object.entries(manager.health())) this.set({ part }, state === 'running' ? 1 : 0)
+/** What is counted here; the main thread shows it. */
+const families = (): MetricFamily[] => [
+  ...metrics.families(),
+  {
+    name: 'weft_part_running',
+    help: 'Whether a controller or the scheduler runs: 0 while it has stopped, for want of a right or after a failure',
+    type: 'gauge',
+    aggregator: 'sum',
+    values: Object.entries(manager.health()).map(([part, { state }]) => ({
+      value: state === 'running' ? 1 : 0,
+      labels: { part },
+    })),
   },
-})
+]
 
 const stop = new AbortController()
 parentPort?.on('message', (message: ToParts) => {
   if (message === 'stop') stop.abort(new DOMException('the server is stopping', 'AbortError'))
-  else void registry.metrics().then((text) => parentPort?.postMessage(text))
+  else parentPort?.postMessage(families())
 })
 await manager.run(stop.signal)
 port.close()

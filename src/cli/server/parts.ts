@@ -1,9 +1,11 @@
 import { MessageChannel, Worker } from 'node:worker_threads'
+import { AggregatorRegistry } from 'prom-client'
 import type { ApiHandler } from '#api/wire.ts'
 import type { CertificateAndKey } from '#apiserver/pki/certificate.ts'
 import type { LogLevel } from '#base/log/log.ts'
 import { servePort } from '#client/port.ts'
 import { controllerAccounts } from '#controllers/accounts.ts'
+import type { MetricFamily } from '#reconcile/metrics.ts'
 import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from './identities.ts'
 
 export interface PartsOptions {
@@ -60,16 +62,16 @@ export function startParts({ handler, ...data }: PartsOptions): Parts {
   failed.catch(() => {})
   return {
     failed,
-    metrics() {
-      const { promise, resolve } = Promise.withResolvers<string>()
+    async metrics() {
+      const { promise, resolve } = Promise.withResolvers<MetricFamily[]>()
       worker.once('message', resolve)
       worker.postMessage('metrics' satisfies ToParts)
       // A thread that is busy or gone must not hold up whoever scrapes the server.
-      const late = setTimeout(() => resolve(''), metricsMs)
-      return promise.finally(() => {
-        clearTimeout(late)
-        worker.off('message', resolve)
-      })
+      const late = setTimeout(() => resolve([]), metricsMs)
+      const families = await promise
+      clearTimeout(late)
+      worker.off('message', resolve)
+      return AggregatorRegistry.aggregate([families]).metrics()
     },
     async stop() {
       worker.postMessage('stop' satisfies ToParts)
