@@ -3,7 +3,7 @@ import { endpointSlices } from '#api/gen/resources.ts'
 import { isStatus } from '#api/meta/status.ts'
 import type { Client } from '#client/client.ts'
 import { isNamespaceTerminating } from '#reconcile/errors.ts'
-import type { Action } from './plan.ts'
+import type { Action } from './pack.ts'
 
 export interface Effects {
   readonly client: Client
