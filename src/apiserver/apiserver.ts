@@ -72,7 +72,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   const documents = new Documents({
     checks: [
       { name: 'ping', check: () => undefined },
-      { name: 'store', check: () => registry.trouble },
+      { name: 'store', readyOnly: true, check: () => registry.trouble },
       { name: 'bootstrap', readyOnly: true, check: () => (ready ? undefined : 'the cluster is being set up') },
       { name: 'shutdown', readyOnly: true, check: () => (closing ? 'the server is shutting down' : undefined) },
     ],
