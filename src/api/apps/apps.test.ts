@@ -1,5 +1,5 @@
 import test from 'ava'
-import { created, type Manifest, problems, updated, updateProblems } from '#test/api/trial.ts'
+import { created, type Manifest, problems, updated, updateProblems, words } from '#test/api/trial.ts'
 import { controllerRevision } from './controller-revision.ts'
 import { daemonSet } from './daemon-set.ts'
 import { deployment } from './deployment.ts'
@@ -117,4 +117,17 @@ test('a revision is shown with whose it is', (t) => {
     controllerRevision.columns.slice(1, 3).map(({ cell }) => cell(object, 0)),
     ['daemonset.apps/d', 2],
   )
+})
+
+test('a controller may not report more ready pods than there are', (t) => {
+  const object = created(replicaSet, workload())
+  object.metadata.resourceVersion = '1'
+  const next = structuredClone(object)
+  next.status = { replicas: 1, readyReplicas: 2, availableReplicas: 3, fullyLabeledReplicas: -1 }
+  t.deepEqual(words(replicaSet.validateStatusUpdate?.(next, object) ?? []), [
+    'status.fullyLabeledReplicas: Invalid value: -1: must be greater than or equal to 0',
+    'status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas',
+    'status.availableReplicas: Invalid value: 3: cannot be greater than status.replicas',
+    'status.availableReplicas: Invalid value: 3: cannot be greater than readyReplicas',
+  ])
 })

@@ -8,6 +8,7 @@ import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { templateColumns } from './columns.ts'
 import { atMostAll, isNothing, validateAmount } from './rolling.ts'
+import { validateDaemonSetStatus } from './status.ts'
 import { nonNegative, validateSelectorAndTemplate } from './template.ts'
 
 function validateStrategy({ spec: { updateStrategy } }: DaemonSet, errors: FieldError[]): void {
@@ -93,6 +94,7 @@ export const daemonSet = defineKind<DaemonSet>({
     ...validateDaemonSet(next),
     ...immutable(next.spec.selector, old.spec.selector, 'spec.selector'),
   ],
+  validateStatusUpdate: validateDaemonSetStatus,
   columns: [
     nameColumn,
     column('Desired', 'Nodes it should be on.', ({ status }) => status.desiredNumberScheduled ?? 0, 'integer'),

@@ -8,6 +8,7 @@ import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { templateColumns } from './columns.ts'
 import { atMostAll, isNothing, validateAmount } from './rolling.ts'
+import { validateDeploymentStatus } from './status.ts'
 import { nonNegative, validateSelectorAndTemplate } from './template.ts'
 
 const int32Max = 2 ** 31 - 1
@@ -100,6 +101,7 @@ export const deployment = defineKind<Deployment>({
     ...validateDeployment(next),
     ...immutable(next.spec.selector, old.spec.selector, 'spec.selector'),
   ],
+  validateStatusUpdate: validateDeploymentStatus,
   columns: [
     nameColumn,
     column(

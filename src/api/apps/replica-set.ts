@@ -6,6 +6,7 @@ import { defineKind, scaleSubresource, statusSubresource } from '../meta/define.
 import { immutable } from '../meta/object-meta.ts'
 import type { FieldError } from '../meta/status.ts'
 import { templateColumns } from './columns.ts'
+import { validateReplicaSetStatus } from './status.ts'
 import { nonNegative, validateSelectorAndTemplate } from './template.ts'
 
 function validateReplicaSet({ spec }: ReplicaSet): FieldError[] {
@@ -41,6 +42,7 @@ export const replicaSet = defineKind<ReplicaSet>({
     ...validateReplicaSet(next),
     ...immutable(next.spec.selector, old.spec.selector, 'spec.selector'),
   ],
+  validateStatusUpdate: validateReplicaSetStatus,
   columns: [
     nameColumn,
     column('Desired', 'Pods there should be.', ({ spec }) => spec.replicas ?? 0, 'integer'),

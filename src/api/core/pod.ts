@@ -6,6 +6,7 @@ import { type FieldError, fieldError } from '../meta/status.ts'
 import { podColumns } from './pod/columns.ts'
 import { defaultPodOnly, defaultPodSpec } from './pod/defaults.ts'
 import { qosClassOf } from './pod/qos.ts'
+import { defaultPodStatus, validatePodStatusUpdate } from './pod/status.ts'
 import { validatePodUpdate } from './pod/update.ts'
 import { validatePodOnly, validatePodSpec } from './pod/validate.ts'
 
@@ -31,6 +32,7 @@ export const pod = defineKind<Pod>({
     object.spec ??= { containers: [] }
     defaultPodSpec(object.spec)
     defaultPodOnly(object.spec)
+    if (object.status !== undefined) defaultPodStatus(object.status)
   },
   prepareCreate(object) {
     object.status = { phase: 'Pending', qosClass: qosClassOf(object.spec) }
@@ -45,6 +47,7 @@ export const pod = defineKind<Pod>({
     return errors
   },
   validateUpdate: validatePodUpdate,
+  validateStatusUpdate: validatePodStatusUpdate,
   columns: podColumns,
   selectableFields: {
     'spec.nodeName': ({ spec }) => spec.nodeName ?? '',

@@ -112,6 +112,7 @@ export const service = defineKind<Service>({
   shortNames: ['svc'],
   categories: ['all'],
   subresources: [statusSubresource],
+  createOnUpdate: true,
   nameCheck: nameIsDnsLabel,
   defaults: defaultService,
   prepareCreate(object) {

@@ -1,3 +1,5 @@
+import { parseInstant } from '../schema/times.ts'
+
 /** The API's times: RFC 3339 in UTC, whole seconds (`Time`) or microseconds (`MicroTime`). */
 
 /** `2026-08-21T10:00:00Z`. */
@@ -10,13 +12,10 @@ export function formatMicroTime(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 23)}000Z`
 }
 
-const rfc3339 = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$/
-
 /** Milliseconds since the epoch, or undefined when it is not RFC 3339. */
 export function parseTime(text: string | undefined): number | undefined {
-  if (text === undefined || !rfc3339.test(text)) return undefined
-  const ms = Date.parse(text)
-  return Number.isNaN(ms) ? undefined : ms
+  const instant = text === undefined ? undefined : parseInstant(text)
+  return instant === undefined ? undefined : instant.seconds * 1000 + Math.trunc(instant.nanos / 1_000_000)
 }
 
 /** How long ago, as kubectl prints ages: `5s`, `3m12s`, `4h`, `2d3h`, `400d`; `<unknown>` without a time. */

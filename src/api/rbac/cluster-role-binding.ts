@@ -9,6 +9,7 @@ export const clusterRoleBinding = defineKind<ClusterRoleBinding>({
   resource: clusterRoleBindings,
   message: 'rbac/v1.ClusterRoleBinding',
   description: 'Gives a role to users, groups and service accounts everywhere.',
+  createOnUpdate: true,
   nameCheck: nameIsPathSegment,
   defaults: defaultBinding,
   validate: (binding) => validateBinding(binding, { namespaced: false }),

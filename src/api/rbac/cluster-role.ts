@@ -11,6 +11,7 @@ export const clusterRole = defineKind<ClusterRole>({
   resource: clusterRoles,
   message: 'rbac/v1.ClusterRole',
   description: 'Rights everywhere, or in the namespace of the binding that gives them.',
+  createOnUpdate: true,
   nameCheck: nameIsPathSegment,
   validate({ rules = [], aggregationRule }) {
     const errors: FieldError[] = validateRules(rules, { namespaced: false })

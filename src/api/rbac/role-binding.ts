@@ -9,6 +9,7 @@ export const roleBinding = defineKind<RoleBinding>({
   resource: roleBindings,
   message: 'rbac/v1.RoleBinding',
   description: 'Gives a role to users, groups and service accounts in its namespace.',
+  createOnUpdate: true,
   nameCheck: nameIsPathSegment,
   defaults: defaultBinding,
   validate: (binding) => validateBinding(binding, { namespaced: true }),

@@ -9,6 +9,7 @@ export const role = defineKind<Role>({
   resource: roles,
   message: 'rbac/v1.Role',
   description: 'Rights inside one namespace.',
+  createOnUpdate: true,
   nameCheck: nameIsPathSegment,
   validate: ({ rules = [] }) => validateRules(rules, { namespaced: true }),
   columns: plainColumns,

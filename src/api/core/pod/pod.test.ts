@@ -1,5 +1,5 @@
 import test from 'ava'
-import { created, type Manifest, problems, updated, updateProblems } from '#test/api/trial.ts'
+import { created, type Manifest, problems, updated, updateProblems, words } from '#test/api/trial.ts'
 import type { Pod } from '../../gen/core-v1.ts'
 import { pod } from '../pod.ts'
 import { summarizePod } from './columns.ts'
@@ -383,5 +383,20 @@ test('restarts are counted, with the time of the last', (t) => {
 test('a pod warns of an environment variable that hides another', (t) => {
   t.deepEqual(pod.warnings?.(created(pod, podOf({ env: [{ name: 'A' }, { name: 'A' }] }))), [
     'spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply',
+  ])
+})
+
+test('a pod has one address of each family, in both writings', (t) => {
+  const old = created(pod, podOf({}, { nodeName: 'n' }))
+  old.metadata.resourceVersion = '1'
+  const next = structuredClone(old)
+  next.status = { ...old.status, podIPs: [{ ip: '10.0.0.1' }, { ip: 'fd00::1' }] }
+  pod.defaults(next)
+  t.is(next.status.podIP, '10.0.0.1')
+  t.deepEqual(words(pod.validateStatusUpdate?.(next, old) ?? []), [])
+  next.status = { ...old.status, podIPs: [{ ip: '10.0.0.1' }, { ip: '10.0.0.2' }], nominatedNodeName: 'm' }
+  t.deepEqual(words(pod.validateStatusUpdate?.(next, old) ?? []), [
+    'status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node',
+    'status.podIPs: Invalid value: [{"ip":"10.0.0.1"},{"ip":"10.0.0.2"}]: may specify no more than one IP for each IP family',
   ])
 })
