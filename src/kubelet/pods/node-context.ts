@@ -5,12 +5,12 @@ import type { Client } from '#client/client.ts'
 import type { EventRecorder } from '#client/events.ts'
 import type { Store } from '#client/informer.ts'
 import type { CgroupTree } from '#kernel/cgroup.ts'
+import type { NodeFacts } from '../containers/downward.ts'
+import type { SandboxOptions } from '../containers/sandbox-config.ts'
 import type { Objects } from '../objects/objects.ts'
 import type { Probes } from '../probes/probes.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Volumes } from '../volumes/volumes.ts'
-import type { NodeFacts } from './downward.ts'
-import type { SandboxOptions } from './sandbox-config.ts'
 
 /** What every pod's loop of a node works with. */
 export interface NodeContext extends SandboxOptions {

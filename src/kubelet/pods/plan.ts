@@ -1,7 +1,7 @@
 import type { PodSpec } from '#api/gen/core-v1.ts'
 import { parseTime } from '#api/meta/time.ts'
+import { annotations, containerHash } from '../containers/container-config.ts'
 import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
-import { annotations, containerHash } from './container-config.ts'
 import {
   type ContainerView,
   isEnding,

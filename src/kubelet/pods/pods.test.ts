@@ -14,15 +14,9 @@ import { createKubelet } from '../kubelet.ts'
 import { FakeRuntime } from '../runtime/fake.ts'
 import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
 import { formatWait } from './container-status.ts'
-import { fieldValue, resourceValue } from './downward.ts'
-import { ConfigError, environmentOf } from './env.ts'
-import { expand } from './expand.ts'
 import type { PodFacts } from './facts.ts'
-import { pullPolicyOf } from './images.ts'
 import { Memory } from './memory.ts'
-import { dnsOf, formatHosts, hostnameOf, parseResolvConf } from './names.ts'
 import { type Action, planPod } from './plan.ts'
-import { linuxResourcesOf, oomScoreOf, podLimitsOf, qosClassOf } from './resources.ts'
 import { raise, restartableAt } from './restart.ts'
 import { statusOf } from './status.ts'
 
@@ -428,110 +422,6 @@ test('restarts back off from nothing to five minutes, and are forgiven after ten
   t.deepEqual(waits, [0, 10, 20, 40, 80, 160, 300, 300])
   t.is(restartableAt(ended('c', 1, { finishedAt: now + 700_000 }), backoff), now + 700_000)
   t.deepEqual([10_000, 80_000, 300_000].map(formatWait), ['10s', '1m20s', '5m0s'])
-})
-
-test('expand() knows names, escapes and lone dollars', (t) => {
-  const lookup = (name: string) => ({ A: 'x', B: '' })[name]
-  t.is(expand('$(A)-$(B)-$(C)-$$(A)-$A-$(A', lookup), 'x--$(C)-$(A)-$A-$(A')
-})
-const node = { name: 'node-1', ips: ['172.30.0.11', 'fd00::11'], allocatable: { cpu: '4', memory: '8Gi' } }
-test('the downward API', (t) => {
-  const pod = podOf({}, { metadata: { labels: { b: '2', a: 'say "hi"' } } })
-  const value = (path: string) => fieldValue(pod, path, node, ['10.0.0.1', 'fd00::1'])
-  t.is(value("metadata.labels['a']"), 'say "hi"')
-  t.is(value('metadata.labels'), 'a="say \\"hi\\""\nb="2"')
-  t.is(value('status.podIPs'), '10.0.0.1,fd00::1')
-  t.is(value('status.hostIPs'), '172.30.0.11,fd00::11')
-  t.throws(() => value('spec.nope'))
-  const limited = box('c', { resources: { limits: { memory: '64Mi' } } })
-  t.is(resourceValue(limited, { resource: 'limits.memory', divisor: '1Mi' }, node), '64')
-  t.is(resourceValue(limited, { resource: 'limits.cpu' }, node), '4', 'without a limit the node is the limit')
-  t.is(resourceValue(box('c', { resources: { requests: { cpu: '1500m' } } }), { resource: 'requests.cpu' }, node), '2')
-})
-test('environmentOf() services first, then envFrom, then env; a reference that leads nowhere says so', (t) => {
-  const services = [
-    {
-      apiVersion: 'v1',
-      kind: 'Service',
-      metadata: { name: 'my-db', namespace: 'default' },
-      spec: { clusterIP: '10.96.0.9', ports: [{ name: 'sql', port: 5432, protocol: 'TCP' }] },
-    },
-  ] as unknown as Parameters<typeof environmentOf>[2]['services']
-  const sources = { configMap: () => undefined, secret: () => undefined, services, node, podIps: [] }
-  const env = environmentOf(
-    podOf(),
-    box('c', { env: [{ name: 'URL', value: '$(MY_DB_SERVICE_HOST):$(MY_DB_SERVICE_PORT_SQL)' }] }),
-    sources,
-  )
-  t.is(env.get('URL'), '10.96.0.9:5432')
-  t.is(env.get('MY_DB_PORT_5432_TCP'), 'tcp://10.96.0.9:5432')
-  const missing = box('c', { env: [{ name: 'X', valueFrom: { configMapKeyRef: { name: 'cm', key: 'k' } } }] })
-  t.throws(() => environmentOf(podOf(), missing, sources), {
-    instanceOf: ConfigError,
-    message: 'configmap "cm" not found',
-  })
-})
-test('names in a pod', (t) => {
-  const dns = {
-    servers: ['10.96.0.10'],
-    domain: 'cluster.local',
-    host: parseResolvConf('nameserver 9.9.9.9\nsearch home\noptions rotate\n'),
-  }
-  t.deepEqual(dnsOf(podOf(), dns), {
-    servers: ['10.96.0.10'],
-    searches: ['default.svc.cluster.local', 'svc.cluster.local', 'cluster.local', 'home'],
-    options: ['ndots:5'],
-  })
-  t.deepEqual(dnsOf(podOf({ hostNetwork: true }), dns).servers, ['9.9.9.9'])
-  t.deepEqual(
-    dnsOf(
-      podOf({ dnsPolicy: 'None', dnsConfig: { nameservers: ['1.1.1.1'], options: [{ name: 'ndots', value: '2' }] } }),
-      dns,
-    ),
-    {
-      servers: ['1.1.1.1'],
-      searches: [],
-      options: ['ndots:2'],
-    },
-  )
-  t.deepEqual(hostnameOf(podOf({ hostname: 'h', subdomain: 'sub' }), 'cluster.local'), {
-    hostname: 'h',
-    fqdn: 'h.sub.default.svc.cluster.local',
-  })
-  t.regex(
-    formatHosts(podOf({ hostAliases: [{ ip: '1.2.3.4', hostnames: ['a', 'b'] }] }), ['10.0.0.1'], 'x', ''),
-    /10.0.0.1\tweb\n[\s\S]*1.2.3.4\ta\tb\n$/,
-  )
-})
-test("resources in the kernel's units", (t) => {
-  const guaranteed = box('c', {
-    resources: { limits: { cpu: '250m', memory: '64Mi' }, requests: { cpu: '250m', memory: '64Mi' } },
-  })
-  t.is(qosClassOf({ containers: [guaranteed] }), 'Guaranteed')
-  t.is(qosClassOf({ containers: [guaranteed, box('d')] }), 'Burstable')
-  t.is(qosClassOf({ containers: [box('d')] }), 'BestEffort')
-  t.deepEqual(linuxResourcesOf(guaranteed, { containers: [guaranteed] }, 2 ** 30), {
-    cpuPeriod: 100_000,
-    cpuQuota: 25_000,
-    cpuShares: 256,
-    memoryLimitInBytes: 64 << 20,
-    oomScoreAdj: -997,
-  })
-  const half = box('c', { resources: { requests: { memory: '512Mi' } } })
-  t.is(oomScoreOf(half, { containers: [half] }, 2 ** 30), 500)
-  t.deepEqual(podLimitsOf({ containers: [guaranteed, guaranteed] }), {
-    cpuShares: 512,
-    cpuQuotaMicroseconds: 50_000,
-    memoryLimitBytes: 128 << 20,
-  })
-})
-test('pullPolicyOf() asks for the newest each time where no version is named', (t) => {
-  const of = (image: string) => pullPolicyOf({ name: 'c', image, resources: {} })
-  t.is(of('busybox'), 'Always')
-  t.is(of('localhost:5000/busybox'), 'Always')
-  t.is(of('busybox:latest'), 'Always')
-  t.is(of('busybox:1'), 'IfNotPresent')
-  t.is(of('busybox@sha256:0'), 'IfNotPresent')
 })
 
 /** A kubelet on a runtime in memory, on a clock that we move. */

@@ -1,10 +1,10 @@
 import type { ContainerStatus, Pod, PodCondition, PodStatus } from '#api/gen/core-v1.ts'
 import { isConditionTrue, withCondition } from '#api/meta/conditions.ts'
 import { formatTime } from '#api/meta/time.ts'
+import { qosClassOf } from '../containers/resources.ts'
 import { containerStatus, type StatusContext } from './container-status.ts'
 import { type ContainerView, isEnding, isLive, isTerminal, type PodFacts, viewsOf } from './facts.ts'
 import { isInitialized } from './plan.ts'
-import { qosClassOf } from './resources.ts'
 import { runsAgain } from './restart.ts'
 
 /** What a status says that does not come from the pod: the node's addresses and the runtime's name. */

@@ -4,25 +4,21 @@ import { isStatus } from '#api/meta/status.ts'
 import { delay } from '#base/async/delay.ts'
 import { isAbort, Scope } from '#base/async/scope.ts'
 import type { Log } from '#base/log/log.ts'
-import { watchEmptied } from '#kernel/inotify.ts'
+import { terminationMessage } from '../containers/termination-message.ts'
 import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
 import { applyAction } from './apply.ts'
+import { Exits } from './exits.ts'
 import { isEnding, isLive, isTerminal, type PodFacts, viewsOf } from './facts.ts'
 import { Memory } from './memory.ts'
 import type { NodeContext } from './node-context.ts'
 import { type Action, keyOf, planPod } from './plan.ts'
 import { adoptedBackoff } from './restart.ts'
 import { sameStatus, statusOf } from './status.ts'
-import { terminationMessage } from './termination-message.ts'
 
 /** While a sandbox or a container is on its way, a status in between is not worth a write; longer than this it is. */
 const quietMs = 400
 const statusRetryMs = 2_000
 const failedActionMs = 1_000
-/** The runtime may hear of an exit a little after the kernel has told us: looks again after 3, 6, 12 … ms. */
-const exitLookFirstMs = 3
-const exitLooksMax = 8
-
 /**
  * One pod's loop: look, plan, start what the plan says, write the status, wait for the next event. Whatever takes time
  * (a pull, a grace period) goes on beside it, so that a deletion is seen while a container is still stopping.
@@ -38,9 +34,7 @@ export class PodWorker {
   #wake: (() => void) | undefined
   #woken = true
   #cancelTimer: (() => void) | undefined
-  readonly #exits = new Map<string, () => void>()
-  /** Containers whose cgroup is empty, and how often we have looked for the runtime to say so too. */
-  readonly #emptied = new Map<string, number>()
+  readonly #exits: Exits
   readonly #ended = new Map<string, ContainerRecord>()
   readonly #sandboxes = new Map<string, SandboxStatus>()
   #busySince: number | undefined
@@ -59,6 +53,7 @@ export class PodWorker {
     const { name, namespace, uid } = pod.metadata
     this.#log = context.log.child({ pod: `${namespace}/${name}`, uid })
     this.#memory = new Memory(context.clock.now())
+    this.#exits = new Exits(context, uid, () => this.wake())
     // What an agent before us mounted for a pod that is over still has to go; a living pod's is brought up to date.
     if (context.volumes.exists(uid) && (gone || isTerminal(pod))) this.#memory.volumes = 'mounted'
   }
@@ -102,8 +97,7 @@ export class PodWorker {
       }
     } finally {
       this.#cancelTimer?.()
-      for (const stop of this.#exits.values()) stop()
-      this.#exits.clear()
+      this.#exits.stop()
       this.#context.probes.forget(this.uid)
     }
   }
@@ -172,7 +166,8 @@ export class PodWorker {
       sandboxes.map((s) => s.id),
       found.map((r) => r.id),
     )
-    this.#watchExits(found)
+    const lookAgainAt = this.#exits.follow(found.filter(isLive).map((r) => r.id))
+    if (lookAgainAt !== undefined) this.#wakeAt(lookAgainAt)
     this.#adopt(found)
     return this.#facts(
       statuses.toSorted((a, b) => b.createdAt - a.createdAt || b.attempt - a.attempt),
@@ -193,34 +188,6 @@ export class PodWorker {
       if (this.#memory.backoffs.has(record.name)) continue
       const backoff = adoptedBackoff(record)
       if (backoff !== undefined) this.#memory.backoffs.set(record.name, backoff)
-    }
-  }
-
-  #watchExits(records: readonly ContainerRecord[]): void {
-    const { cgroups, podsCgroup, clock } = this.#context
-    if (cgroups === undefined) return
-    const live = new Set(records.filter(isLive).map((r) => r.id))
-    for (const [id, stop] of this.#exits) {
-      if (live.has(id)) continue
-      stop()
-      this.#exits.delete(id)
-      this.#emptied.delete(id)
-    }
-    for (const id of live) {
-      const looks = this.#emptied.get(id)
-      if (looks !== undefined) {
-        if (looks >= exitLooksMax) continue
-        this.#emptied.set(id, looks + 1)
-        this.#wakeAt(clock.now() + exitLookFirstMs * 2 ** looks)
-      } else if (!this.#exits.has(id)) {
-        this.#exits.set(
-          id,
-          watchEmptied(cgroups, `${podsCgroup}/${this.uid}/${id}`, () => {
-            this.#emptied.set(id, 0)
-            this.wake()
-          }),
-        )
-      }
     }
   }
 

@@ -1,5 +1,5 @@
 import type { ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection } from '#api/gen/core-v1.ts'
-import { fieldValue, resourceValue } from '../pods/downward.ts'
+import { fieldValue, resourceValue } from '../containers/downward.ts'
 import type { Payload, PayloadFile } from './atomic-writer.ts'
 import type { VolumeContext } from './plugin.ts'
 

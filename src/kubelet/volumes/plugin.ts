@@ -1,6 +1,6 @@
 import type { Pod, Volume } from '#api/gen/core-v1.ts'
+import type { NodeFacts } from '../containers/downward.ts'
 import type { Objects } from '../objects/objects.ts'
-import type { NodeFacts } from '../pods/downward.ts'
 
 /** A kind of volume. CSI comes as one more of these. */
 export interface VolumePlugin {

@@ -1,7 +1,7 @@
 import type { Container, Pod } from '#api/gen/core-v1.ts'
+import type { Hindrance } from '../pods/facts.ts'
+import type { NodeContext } from '../pods/node-context.ts'
 import { detailOf, type ImageRecord } from '../runtime/runtime.ts'
-import type { Hindrance } from './facts.ts'
-import type { NodeContext } from './node-context.ts'
 import { sandboxConfig } from './sandbox-config.ts'
 
 /** The image cannot be had now. */
