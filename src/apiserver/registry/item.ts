@@ -65,7 +65,8 @@ export function encodeStored(object: KubeObject): Buffer {
 }
 
 const metadataMark = Buffer.from('"metadata":{')
-const versionMember = (revision: number): string => `"resourceVersion":"${revision}",`
+/** Revision 0: an object that was not written (dry run) has no resourceVersion. */
+const versionMember = (revision: number): string => (revision === 0 ? '' : `"resourceVersion":"${revision}",`)
 
 /** Reused for every splice: pieces put together as strings would each keep what they were cut from. */
 let scratch = Buffer.allocUnsafeSlow(64 * 1024)
