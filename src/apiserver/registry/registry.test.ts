@@ -83,7 +83,7 @@ test('dryRun answers as if, and writes nothing', async (t) => {
   const made = await trial.call('POST', `${maps}?dryRun=All`, configMap('a'))
   t.is(made.status, 201)
   t.truthy(made.object.metadata.uid)
-  t.is(made.object.metadata.resourceVersion, undefined)
+  t.false('resourceVersion' in made.object.metadata)
   t.is((await trial.call('GET', `${maps}/a`)).status, 404)
   t.is(trial.store.revision, revision)
   t.is((await trial.call('POST', `${maps}?dryRun=Some`, configMap('a'))).status, 422)
