@@ -1,9 +1,10 @@
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { requiredNodeTest } from '#api/placement/node-affinity.ts'
-import { podRequests, resourcesOf } from '#api/placement/requests.ts'
+import { resourcesOf } from '#api/placement/requests.ts'
 import { untoleratedTaint } from '#api/placement/taints.ts'
 import { conflicts, hostPorts } from './plugins/node-ports.ts'
-import type { PodInfo } from './snapshot.ts'
+import { missingOn } from './plugins/node-resources-fit.ts'
+import type { NodeInfo, PodInfo } from './snapshot.ts'
 
 /** Something that happened in the cluster and may make room for a pod that waits. */
 export type ClusterEvent =
@@ -11,8 +12,8 @@ export type ClusterEvent =
   | { readonly what: 'node-removed' }
   /** A pod has its node now, or other labels. */
   | { readonly what: 'pod-placed'; readonly pod: Pod }
-  /** A pod has left its node, or ended there. */
-  | { readonly what: 'pod-gone'; readonly pod: Pod }
+  /** A pod has left its node, or ended there; `node` as it is without it, undefined when it is gone too. */
+  | { readonly what: 'pod-gone'; readonly pod: Pod; readonly node: NodeInfo | undefined }
 
 type Hint = (info: PodInfo, event: ClusterEvent) => boolean
 
@@ -39,11 +40,8 @@ const hints: Readonly<Record<string, Hint>> = {
     (event.what === 'node-changed' && event.old === undefined) ||
     (event.what === 'pod-gone' && hostPorts(event.pod.spec).some((used) => ports.some((p) => conflicts(p, used)))),
   NodeResourcesFit: (info, event) => {
-    if (event.what === 'pod-gone') {
-      // Every pod that goes gives back a place, and what it had asked for.
-      const freed = podRequests(event.pod.spec)
-      return info.requests.size === 0 || [...info.requests.keys()].some((name) => freed.has(name)) || freed.size === 0
-    }
+    // What was freed can only help where it was freed. Asked exactly: thousands may wait while small pods come and go.
+    if (event.what === 'pod-gone') return event.node !== undefined && missingOn(event.node, info) === undefined
     if (!nodeIsNews(event, ({ status }) => status.allocatable)) return false
     const allocatable = resourcesOf(event.node.status.allocatable)
     return [...info.requests].every(([name, value]) => value <= (allocatable.get(name) ?? 0))

@@ -238,8 +238,11 @@ test('mayHelp() wakes a pod only for what can change the answer', (t) => {
   t.true(mayHelp(info, fit, changed(node('a'))))
   t.false(mayHelp(info, fit, changed(node('a', { cpu: '1' }))))
   t.false(mayHelp(info, fit, changed(node('a', { labels: { x: 'y' } }), node('a'))))
-  t.true(mayHelp(info, fit, { what: 'pod-gone', pod: on('a', 'x', { containers: [container('1')] }) }))
-  t.false(mayHelp(info, new Set(['TaintToleration']), { what: 'pod-gone', pod: on('a', 'x') }))
+  const gone = (name: string, context: PlanContext) =>
+    ({ what: 'pod-gone', pod: on(name, 'x'), node: context.snapshot.node(name) }) as const
+  t.true(mayHelp(info, fit, gone('a', cluster([node('a')]))))
+  t.false(mayHelp(info, fit, gone('a', cluster([node('a', { cpu: '1' })]))), 'still too small')
+  t.false(mayHelp(info, new Set(['TaintToleration']), gone('a', cluster([node('a')]))))
 })
 
 test('SchedulingQueue gives out by priority, then age, and makes failures wait', (t) => {

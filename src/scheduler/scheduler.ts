@@ -109,7 +109,7 @@ class Scheduling {
     if (next === undefined) {
       this.#queue.remove(uid)
       this.#snapshot.removePod(uid)
-      if (pod.spec.nodeName) this.#queue.tell({ what: 'pod-gone', pod })
+      if (pod.spec.nodeName) this.#tellGone(pod, pod.spec.nodeName)
     } else if (next.spec.nodeName) this.#onPlaced(next, old)
     else if ((next.spec.schedulerName ?? schedulerName) === schedulerName) this.#onUnplaced(next)
   }
@@ -120,12 +120,16 @@ class Scheduling {
     const wasPlaced = old !== undefined && Boolean(old.spec.nodeName)
     if (isEnded(pod)) {
       this.#snapshot.removePod(uid)
-      if (wasPlaced && !isEnded(old)) this.#queue.tell({ what: 'pod-gone', pod })
+      if (wasPlaced && !isEnded(old)) this.#tellGone(pod, pod.spec.nodeName ?? '')
       return
     }
     if (wasPlaced && samePlaced(pod, old)) return
     this.#snapshot.setPod(pod)
     this.#queue.tell({ what: 'pod-placed', pod })
+  }
+
+  #tellGone(pod: Pod, nodeName: string): void {
+    this.#queue.tell({ what: 'pod-gone', pod, node: this.#snapshot.node(nodeName) })
   }
 
   #onUnplaced(pod: Pod): void {
@@ -191,7 +195,7 @@ class Scheduling {
       this.#snapshot.forget(pod.metadata.uid)
       if (isAbort(error) || isAccessDenied(error)) throw error
       // What was kept free for it is free again.
-      this.#queue.tell({ what: 'pod-gone', pod: { ...pod, spec: { ...pod.spec, nodeName } } })
+      this.#tellGone(pod, nodeName)
       const present = this.#context.informers.of(pods).get(keyOf(pod))
       if (isStatus(error, 'NotFound') || present?.metadata.uid !== pod.metadata.uid || present.spec.nodeName) {
         this.#queue.remove(pod.metadata.uid)

@@ -1,23 +1,26 @@
-import { type Plugin, scoreMax } from '../plugin.ts'
+import { type Plugin, scoreMax, type Verdict } from '../plugin.ts'
+import type { NodeInfo, PodInfo } from '../snapshot.ts'
+
+/** What a node has too little of for a pod; undefined when it has enough of everything. */
+export function missingOn({ allocatable, requested, pods }: NodeInfo, { requests }: PodInfo): Verdict {
+  let reasons: string[] | undefined
+  if (pods.size + 1 > (allocatable.get('pods') ?? 0)) reasons = ['Too many pods']
+  for (const [name, value] of requests) {
+    if (value <= 0 || value <= (allocatable.get(name) ?? 0) - (requested.get(name) ?? 0)) continue
+    reasons ??= []
+    reasons.push(`Insufficient ${name}`)
+  }
+  return reasons
+}
 
 /** Room for what the pod asks, and a preference for nodes that have most of it left. */
 export const nodeResourcesFit: Plugin = {
   name: 'NodeResourcesFit',
   weight: 1,
-  judge({ requests, weights }) {
-    const asked = [...requests].filter(([, value]) => value > 0)
+  judge(info) {
+    const { weights } = info
     return {
-      filter({ allocatable, requested, pods }) {
-        let reasons: string[] | undefined
-        const podsMax = allocatable.get('pods') ?? 0
-        if (pods.size + 1 > podsMax) reasons = ['Too many pods']
-        for (const [name, value] of asked) {
-          if (value <= (allocatable.get(name) ?? 0) - (requested.get(name) ?? 0)) continue
-          reasons ??= []
-          reasons.push(`Insufficient ${name}`)
-        }
-        return reasons
-      },
+      filter: (node) => missingOn(node, info),
       score({ allocatable, weightCpu, weightMemory }) {
         let sum = 0
         let counted = 0
