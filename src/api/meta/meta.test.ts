@@ -66,6 +66,7 @@ test('selectors match as upstream does: an absent label is not in, and not equal
   t.true(['app=web', 'app in (web,db)', 'app', '!x', 'x!=1', 'x notin (1)', 'n>9', 'n<11', ''].every(holds))
   t.false(['app=db', 'app notin (web)', '!app', 'x', 'x=1', 'x in (1)', 'n>10', 'app>1', 'app=web,x'].some(holds))
   t.true(parseSelector('x notin (1)').matches(undefined))
+  t.deepEqual([parseSelector('constructor').matches({}), parseSelector('!toString').matches({})], [false, true])
 })
 
 test('selectorFrom() selects nothing for no selector and everything for an empty one', (t) => {

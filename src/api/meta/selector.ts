@@ -64,9 +64,10 @@ function testOf({ key, operator, values }: Requirement): (labels: Labels) => boo
       return (labels) => !set.has(labels[key])
     }
     case 'exists':
-      return (labels) => labels[key] !== undefined
+      // Not `labels[key]`: every object has a `constructor`, and no label.
+      return (labels) => Object.hasOwn(labels, key)
     case '!':
-      return (labels) => labels[key] === undefined
+      return (labels) => !Object.hasOwn(labels, key)
     case '>':
     case '<': {
       const bound = BigInt(value)
@@ -97,7 +98,7 @@ export function selectorFrom(selector: LabelSelector | undefined): Selector {
     requirements.push(requirement(key, '=', [value]))
   }
   for (const { key, operator, values = [] } of selector.matchExpressions ?? []) {
-    const op = expressionOperators[operator]
+    const op = Object.hasOwn(expressionOperators, operator) ? expressionOperators[operator] : undefined
     if (op === undefined) throw new SelectorError(`"${operator}" is not a valid label selector operator`)
     requirements.push(requirement(key, op, values))
   }

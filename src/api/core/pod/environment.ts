@@ -111,9 +111,10 @@ export function validateFieldRef(
     errors.push(fieldError.required(at))
     return
   }
-  const match = /^(.+)\['(.*)'\]$/.exec(expression)
-  if (match) {
-    const [, field = '', key = ''] = match
+  const open = expression.indexOf("['")
+  if (open > 0 && expression.endsWith("']")) {
+    const field = expression.slice(0, open)
+    const key = expression.slice(open + 2, -2)
     if (!subscripted.has(field)) {
       errors.push(
         fieldError.invalid(
