@@ -22,7 +22,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,13 +65,10 @@ static double now(void)
 
 static int open_socket(int type)
 {
-	struct timeval limit = { .tv_sec = answer_seconds_max };
 	int fd = socket(peer.ss_family, type, 0), one = 1;
 
 	if (fd < 0)
 		die("socket");
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (type == SOCK_STREAM)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return fd;
@@ -268,6 +264,22 @@ static void show_peer(void)
 	print_name("connected-udp", &name);
 }
 
+static void late(int signal)
+{
+	static const char words[] = "netload: no answer: ETIMEDOUT\n";
+
+	if (write(2, words, sizeof(words) - 1) < 0)
+		_exit(2);
+	_exit(1);
+}
+
+/* One timer for the whole run: a time-out on the socket would start one for every receive. */
+static void limit_time(int milliseconds)
+{
+	signal(SIGALRM, late);
+	alarm(milliseconds / 1000 + answer_seconds_max);
+}
+
 static void enter_namespace(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -320,9 +332,13 @@ int main(int argc, char **argv)
 		setpgid(0, 0);
 		server();
 	} else if (!strcmp(argv[i], "peer")) {
+		limit_time(0);
 		show_peer();
 	} else {
-		client(argv[i], argc - i > 3 ? atoi(argv[i + 3]) / 1000.0 : 1);
+		int milliseconds = argc - i > 3 ? atoi(argv[i + 3]) : 1000;
+
+		limit_time(milliseconds);
+		client(argv[i], milliseconds / 1000.0);
 	}
 	return 0;
 }

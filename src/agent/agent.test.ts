@@ -16,7 +16,7 @@ import { assignedAddresses, freeAddresses } from './endpoints/address.ts'
 import { planDevice } from './endpoints/device.ts'
 import { type EndpointRecord, Records } from './endpoints/record.ts'
 import { Nodes } from './nodes/nodes.ts'
-import { planNodes } from './nodes/plan.ts'
+import { planNodes, unreachableNetworks } from './nodes/plan.ts'
 import { planServices } from './services/plan.ts'
 import { reflectService } from './services/reflect.ts'
 import { Services } from './services/services.ts'
@@ -149,6 +149,13 @@ test('planNodes() leads to other nodes by their address, and nowhere for those t
     { name: 'self', podCidrs: ['10.244.1.0/24'], via: undefined },
     { name: 'other', podCidrs: ['10.244.2.0/24'], via: ['172.30.0.12', 'fd00::12'] },
   ])
+})
+
+test('unreachableNetworks() names the pods of a node that lacks an address of their family', (t) => {
+  const podCidrs = ['10.244.2.0/24', 'fd00:10:244:2::/64']
+  t.deepEqual(unreachableNetworks({ name: 'other', podCidrs, via: ['fd00::12'] }), ['other 10.244.2.0/24'])
+  t.deepEqual(unreachableNetworks({ name: 'other', podCidrs, via: ['172.30.0.12', 'fd00::12'] }), [])
+  t.deepEqual(unreachableNetworks({ name: 'self', podCidrs, via: undefined }), [])
 })
 
 test('assignedAddresses() reads what the control plane wrote, and refuses anything else', (t) => {

@@ -10,7 +10,7 @@ import { FakeDatapath, FakeKernel } from './fake.ts'
 import { addressSize, decodeAddress, encodeAddress } from './maps/address.ts'
 import { directions, reasons } from './maps/counters.ts'
 import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
-import { decodePeer, encodePeer, peerSize } from './maps/services.ts'
+import { decodePeer, encodePeer, peerSize, type ServiceMap, ServiceMaps } from './maps/services.ts'
 import { RunAllocator } from './maps/slots.ts'
 import { encodeConfig } from './object.ts'
 
@@ -209,4 +209,90 @@ test('compile() takes objects from the cache, also where there is no clang, and 
   await t.throwsAsync(compile({ cacheDir: '/nonexistent', clang: 'clang-that-is-not-there' }), {
     message: /install clang/,
   })
+})
+
+/** A map in memory that fills up. */
+class SmallMap implements ServiceMap {
+  readonly entriesMax: number
+  readonly #entries = new Map<string, Buffer>()
+
+  constructor(entriesMax: number) {
+    this.entriesMax = entriesMax
+  }
+
+  lookup(key: Uint8Array): Buffer | undefined {
+    return this.#entries.get(Buffer.from(key).toString('hex'))
+  }
+
+  update(key: Uint8Array, value: Uint8Array): void {
+    const name = Buffer.from(key).toString('hex')
+    if (!this.#entries.has(name) && this.#entries.size >= this.entriesMax) throw new Error('E2BIG')
+    this.#entries.set(name, Buffer.from(value))
+  }
+
+  updateBatch(keys: Uint8Array, values: Uint8Array, count: number): void {
+    const [keySize, valueSize] = [keys.length / count, values.length / count]
+    for (let i = 0; i < count; i++)
+      this.update(keys.subarray(i * keySize, (i + 1) * keySize), values.subarray(i * valueSize, (i + 1) * valueSize))
+  }
+
+  delete(key: Uint8Array): boolean {
+    return this.#entries.delete(Buffer.from(key).toString('hex'))
+  }
+
+  entries(): { readonly key: Buffer; readonly value: Buffer }[] {
+    return [...this.#entries].map(([key, value]) => ({ key: Buffer.from(key, 'hex'), value }))
+  }
+}
+
+test('ServiceMaps: whatever fits or does not, the kernel has what was said, and a restart reads the same', (t) => {
+  const frontend = fc
+    .integer({ min: 1, max: 8 })
+    .map((i) => ({ address: `10.96.0.${i}`, port: 80, protocol: 'TCP' as const }))
+  const backend = fc
+    .integer({ min: 1, max: 9 })
+    .map((i) => ({ address: `10.0.0.${i}`, port: 8080, protocol: 'TCP' as const }))
+  const service = fc.record({
+    frontend,
+    backends: fc.uniqueArray(backend, { maxLength: 6, selector: (b) => b.address }),
+  })
+  const change = fc.record({
+    upserts: fc.uniqueArray(service, { maxLength: 4, selector: (s) => s.frontend.address }),
+    removals: fc.array(frontend, { maxLength: 2 }),
+  })
+  const text = (maps: ServiceMaps): string =>
+    JSON.stringify(maps.list().toSorted((a, b) => (a.frontend.address < b.frontend.address ? -1 : 1)))
+  let refused = 0
+  fc.assert(
+    fc.property(fc.array(change, { maxLength: 30 }), (changes) => {
+      let now = 0
+      const kernel = { frontends: new SmallMap(5), slots: new SmallMap(16), backends: new SmallMap(8) }
+      const open = (): ServiceMaps => new ServiceMaps(kernel, () => now)
+      const maps = open()
+      for (const { upserts, removals } of changes) {
+        now += 400
+        const before = text(maps)
+        const gone = removals.filter((f) => !upserts.some((s) => s.frontend.address === f.address))
+        try {
+          maps.change(upserts, gone)
+          for (const wanted of upserts)
+            if (!text(maps).includes(JSON.stringify(wanted))) throw new Error('a change was taken and is not there')
+        } catch (error) {
+          if (!/E2BIG|in use/.test(String(error))) throw error
+          refused++
+          if (text(maps) !== before) throw new Error('a refused change left something behind')
+        }
+        if (text(open()) !== text(maps)) throw new Error('the kernel has something else')
+      }
+      // Nothing leaked: everything can be taken away and filled again.
+      const eight = Array.from({ length: 8 }, (_, i) => ({ address: `10.1.0.${i}`, port: 1, protocol: 'TCP' as const }))
+      const full = { frontend: { address: '10.96.1.1', port: 1, protocol: 'TCP' as const }, backends: eight }
+      const all = maps.list().map((s) => s.frontend)
+      maps.change([], all)
+      now += 10_000
+      maps.change([full], [])
+    }),
+    { numRuns: 300 },
+  )
+  t.true(refused > 10, `${refused} changes were refused`)
 })

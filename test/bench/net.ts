@@ -10,8 +10,8 @@ import { median, type Row } from './row.ts'
  * ratio is the median of theirs.
  */
 const runMs = 120
-const rounds = 9
-const passes = 2
+const rounds = 11
+const passes = 3
 const fastPhase = 0.8
 const port = 9000
 const cpu = 0

@@ -6,7 +6,7 @@ import type { Log } from '#base/log/log.ts'
 import type { Informer } from '#client/informer.ts'
 import type { Datapath } from '#datapath/datapath.ts'
 import { Signal } from '../signal.ts'
-import { planNodes } from './plan.ts'
+import { planNodes, unreachableNetworks } from './plan.ts'
 
 export interface NodesOptions {
   readonly nodeName: string
@@ -49,6 +49,9 @@ export class Nodes {
           await datapath.setNodes(plan)
           this.#written = text
           log.info({ nodes: plan.map((n) => n.name) }, 'routes to nodes are in place')
+          const unreachable = plan.flatMap(unreachableNetworks)
+          if (unreachable.length > 0)
+            log.warn({ unreachable }, 'these nodes have no InternalIP of the family of their pods')
         }
         if (first) started()
         first = false

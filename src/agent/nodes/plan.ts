@@ -12,3 +12,12 @@ export function planNodes(nodes: readonly Node[], self: string): NodeNetwork[] {
     return via.length === 0 ? [] : [{ name, podCidrs, via }]
   })
 }
+
+/** Networks of a node's pods that cannot be reached: it has no address of their family. */
+export function unreachableNetworks({ name, podCidrs, via }: NodeNetwork): string[] {
+  const isV6 = (text: string): boolean => text.includes(':')
+  if (via === undefined) return []
+  return podCidrs
+    .filter((cidr) => !via.some((address) => isV6(address) === isV6(cidr)))
+    .map((cidr) => `${name} ${cidr}`)
+}

@@ -38,6 +38,9 @@ const u32 = (value: number): Buffer => {
 
 const nameOf = ({ address, port, protocol }: Frontend): string => `${address}|${port}|${protocol}`
 
+/** As much of a map as is used here, so that a test can fill one up. */
+export type ServiceMap = Pick<BpfMap, 'entriesMax' | 'lookup' | 'update' | 'updateBatch' | 'delete' | 'entries'>
+
 interface Placed {
   readonly frontend: Frontend
   readonly first: number
@@ -45,12 +48,14 @@ interface Placed {
   readonly backends: readonly number[]
 }
 
+/** struct frontend. */
+const frontendValue = ({ first, backends }: Placed): Buffer => Buffer.concat([u32(first), u32(backends.length)])
+
 /** What a change writes, in the order in which it is written. */
 class Writes {
   readonly backends: [Buffer, Buffer][] = []
   readonly slots: [Buffer, Buffer][] = []
   readonly frontends: [Buffer, Buffer][] = []
-  readonly removed: Buffer[] = []
 }
 
 /**
@@ -59,9 +64,9 @@ class Writes {
  * backends or all of the new one, whatever else happens meanwhile.
  */
 export class ServiceMaps {
-  readonly #frontends: BpfMap
-  readonly #slots: BpfMap
-  readonly #backends: BpfMap
+  readonly #frontends: ServiceMap
+  readonly #slots: ServiceMap
+  readonly #backends: ServiceMap
   readonly #slotRuns: RunAllocator
   readonly #numbers: RunAllocator
   readonly #placed = new Map<string, Placed>()
@@ -69,7 +74,7 @@ export class ServiceMaps {
   readonly #nameOfNumber = new Map<number, string>()
 
   constructor(
-    maps: { readonly frontends: BpfMap; readonly slots: BpfMap; readonly backends: BpfMap },
+    maps: { readonly frontends: ServiceMap; readonly slots: ServiceMap; readonly backends: ServiceMap },
     now: () => number,
   ) {
     this.#frontends = maps.frontends
@@ -120,29 +125,45 @@ export class ServiceMaps {
 
   /** Throws where a map is full, with nothing of the change in force. */
   change(upserts: readonly Service[], removals: readonly Frontend[]): void {
-    const writes = new Writes()
-    const freed: Placed[] = []
     const placed = new Map<string, Placed>()
-    for (const service of upserts) {
-      const name = nameOf(service.frontend)
-      const old = this.#placed.get(name)
-      if (old !== undefined && this.#same(old, service)) continue
-      placed.set(name, this.#place(service, writes))
-      if (old !== undefined) freed.push(old)
+    try {
+      const writes = new Writes()
+      for (const service of upserts) {
+        const name = nameOf(service.frontend)
+        const old = placed.get(name) ?? this.#placed.get(name)
+        if (old === undefined || !this.#same(old, service)) placed.set(name, this.#place(service, writes))
+      }
+      write(this.#backends, writes.backends)
+      write(this.#slots, writes.slots)
+      write(this.#frontends, writes.frontends)
+    } catch (error) {
+      for (const [name, place] of placed) this.#undo(name, place)
+      throw error
     }
+    for (const [name, place] of placed) this.#settle(name, place)
     for (const frontend of removals) {
-      const old = this.#placed.get(nameOf(frontend))
-      if (old === undefined) continue
-      writes.removed.push(encodePeer(frontend))
-      freed.push(old)
+      const name = nameOf(frontend)
+      // What the same change writes it does not mean to remove.
+      if (placed.has(name) || !this.#placed.has(name)) continue
+      this.#frontends.delete(encodePeer(frontend))
+      this.#settle(name, undefined)
     }
-    write(this.#backends, writes.backends)
-    write(this.#slots, writes.slots)
-    write(this.#frontends, writes.frontends)
-    for (const key of writes.removed) this.#frontends.delete(key)
-    for (const frontend of removals) this.#placed.delete(nameOf(frontend))
-    for (const [name, place] of placed) this.#placed.set(name, place)
-    for (const old of freed) this.#free(old)
+  }
+
+  /** The frontend is now this, or nothing; what it was before rests. */
+  #settle(name: string, next: Placed | undefined): void {
+    const old = this.#placed.get(name)
+    if (next === undefined) this.#placed.delete(name)
+    else this.#placed.set(name, next)
+    if (old !== undefined) this.#free(old)
+  }
+
+  /** A change that did not fit: some of its frontends may have been written. */
+  #undo(name: string, place: Placed): void {
+    const old = this.#placed.get(name)
+    if (old === undefined) this.#frontends.delete(encodePeer(place.frontend))
+    else this.#frontends.update(encodePeer(old.frontend), frontendValue(old))
+    this.#free(place)
   }
 
   #same(old: Placed, { backends }: Service): boolean {
@@ -158,11 +179,17 @@ export class ServiceMaps {
       throw new Error(
         `Cannot place Service ${frontend.address}:${frontend.port}: all ${this.#slots.entriesMax} slots are in use`,
       )
-    const numbers = backends.map((backend) => this.#use(backend, writes))
+    const numbers: number[] = []
+    try {
+      for (const backend of backends) numbers.push(this.#use(backend, writes))
+    } catch (error) {
+      this.#free({ frontend, first, backends: numbers }, backends.length)
+      throw error
+    }
     for (const [i, number] of numbers.entries()) writes.slots.push([u32(first + i), u32(number)])
-    const value = Buffer.concat([u32(first), u32(numbers.length)])
-    writes.frontends.push([encodePeer(frontend), value])
-    return { frontend, first, backends: numbers }
+    const place = { frontend, first, backends: numbers }
+    writes.frontends.push([encodePeer(frontend), frontendValue(place)])
+    return place
   }
 
   #use(backend: Backend, writes: Writes): number {
@@ -183,8 +210,8 @@ export class ServiceMaps {
     return number
   }
 
-  #free({ first, backends }: Placed): void {
-    this.#slotRuns.give(first, backends.length)
+  #free({ first, backends }: Placed, slots = backends.length): void {
+    this.#slotRuns.give(first, slots)
     for (const number of backends) {
       const name = this.#nameOfNumber.get(number)
       const known = name === undefined ? undefined : this.#numberOf.get(name)
@@ -199,7 +226,7 @@ export class ServiceMaps {
 /** Below this a few calls are as quick as a batch. */
 const singlesMax = 8
 
-function write(map: BpfMap, entries: readonly (readonly [Buffer, Buffer])[]): void {
+function write(map: ServiceMap, entries: readonly (readonly [Buffer, Buffer])[]): void {
   if (entries.length <= singlesMax) {
     for (const [key, value] of entries) map.update(key, value)
     return

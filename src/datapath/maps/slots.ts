@@ -21,14 +21,35 @@ export class RunAllocator {
   take(count: number): number | undefined {
     const size = sizeOf(count)
     this.#wake()
+    const first = this.#find(size)
+    if (first !== undefined) return first
+    this.#join()
+    return this.#find(size)
+  }
+
+  #find(size: number): number | undefined {
     const known = this.#free.get(size)?.pop()
     if (known !== undefined) return known
-    if (this.#next + size <= this.#limit) {
-      const first = this.#next
-      this.#next += size
-      return first
+    if (this.#next + size > this.#limit) return this.#split(size)
+    this.#next += size
+    return this.#next - size
+  }
+
+  /** Free runs that lie side by side become one again; one at the end goes back to what was never used. */
+  #join(): void {
+    const runs = [...this.#free].flatMap(([size, list]) => list.map((first) => ({ first, size })))
+    this.#free.clear()
+    let open: { first: number; size: number } | undefined
+    for (const run of runs.toSorted((a, b) => a.first - b.first)) {
+      if (open !== undefined && open.first + open.size === run.first) open.size += run.size
+      else {
+        if (open !== undefined) this.#release(open.first, open.size)
+        open = run
+      }
     }
-    return this.#split(size)
+    if (open === undefined) return
+    if (open.first + open.size === this.#next) this.#next = open.first
+    else this.#release(open.first, open.size)
   }
 
   /** `count` as it was taken. */
