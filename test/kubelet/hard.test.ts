@@ -92,6 +92,22 @@ test.serial('activeDeadlineSeconds ends a pod', async (t) => {
   await node.remove('late')
 })
 
+test.serial('a token is renewed before it ends', async (t) => {
+  await node.create('tokens', {
+    hostNetwork: true,
+    serviceAccountName: 'bot',
+    containers: [busybox('c', 'exec sleep 1000', { volumeMounts: [{ name: 'token', mountPath: '/token' }] })],
+    volumes: [
+      { name: 'token', projected: { sources: [{ serviceAccountToken: { path: 'token', expirationSeconds: 601 } }] } },
+    ],
+  })
+  const { metadata } = await node.until('tokens', ready)
+  const file = join(containerd.dir, 'kubelet/pods', metadata.uid, 'volumes/kubernetes.io~projected/token/token')
+  t.is(readFileSync(file, 'utf8'), 'token-1')
+  await eventually(() => readFileSync(file, 'utf8') === 'token-2')
+  await node.remove('tokens')
+})
+
 test.serial('postStart runs before the pod is ready; one that fails has the container restarted', async (t) => {
   const hook = (script: string) => ({ lifecycle: { postStart: { exec: { command: ['sh', '-c', script] } } } })
   await node.create('hooked', {
@@ -140,6 +156,11 @@ test('mounts: tmpfs with a size, bind of a subPath, and the order in which they 
   writeFileSync(join(memory, 'file'), 'inside')
   const target = bindSubPath(memory, 'file', join(dir, 'target'))
   t.is(readFileSync(target, 'utf8'), 'inside')
+  t.is(bindSubPath(memory, 'file', join(dir, 'target')), target, 'bound already')
+  rmSync(join(memory, 'file'))
+  writeFileSync(join(memory, 'file'), 'anew')
+  bindSubPath(memory, 'file', join(dir, 'target'))
+  t.is(readFileSync(target, 'utf8'), 'anew', 'not what was there before')
   bindSubPath(memory, 'made/for/us', join(dir, 'deep'))
   writeFileSync(join(dir, 'deep/x'), '')
   t.deepEqual(readdirSync(join(memory, 'made/for/us')), ['x'])

@@ -19,6 +19,8 @@ import { sameStatus, statusOf } from './status.ts'
 const quietMs = 400
 const statusRetryMs = 2_000
 const failedActionMs = 1_000
+/** What is mounted stays as it is meanwhile, so there is no hurry. */
+const refreshRetryMs = 10_000
 /**
  * One pod's loop: look, plan, start what the plan says, write the status, wait for the next event. Whatever takes time
  * (a pull, a grace period) goes on beside it, so that a deletion is seen while a container is still stopping.
@@ -43,6 +45,7 @@ export class PodWorker {
   #adopted = false
   readonly #ending = new AbortController()
   #refreshWanted = false
+  #refreshRetryAt = 0
   #timerAt: number | undefined
 
   constructor(context: NodeContext, pod: Pod, gone: boolean) {
@@ -118,12 +121,9 @@ export class PodWorker {
     this.#memory.verdicts = verdicts
     const plan = planPod(facts)
     for (const action of plan.actions) this.#start(action, facts, scope)
-    if (this.#refreshWanted) this.#refresh(scope)
+    this.#renew(facts, scope)
     this.#publish(facts, scope)
-    const refreshAt = this.#context.volumes.refreshAt(this.uid)
-    for (const at of [plan.wakeAt, refreshAt]) if (at !== undefined) this.#wakeAt(at)
-    if (refreshAt !== undefined && refreshAt <= facts.now && this.#memory.volumes === 'mounted')
-      this.#refreshWanted = true
+    if (plan.wakeAt !== undefined) this.#wakeAt(plan.wakeAt)
   }
 
   #facts(sandboxes: readonly SandboxStatus[], containers: readonly ContainerRecord[]): PodFacts {
@@ -237,12 +237,20 @@ export class PodWorker {
     if (what === 'everything') this.#done = true
   }
 
+  /** Brings the volumes' content up to date where something asked for it, or where a token ages. */
+  #renew(facts: PodFacts, scope: Scope): void {
+    const { now, memory } = facts
+    if (memory.volumes !== 'mounted' || isEnding(facts)) return
+    const due = this.#context.volumes.refreshAt(this.uid)
+    if (due !== undefined && due <= now) this.#refreshWanted = true
+    const next = this.#refreshWanted ? this.#refreshRetryAt : due
+    if (next !== undefined && next > now) this.#wakeAt(next)
+    // While the volumes are busy their end wakes us.
+    if (this.#refreshWanted && this.#refreshRetryAt <= now && !memory.busy.has('volumes')) this.#refresh(scope)
+  }
+
   #refresh(scope: Scope): void {
     this.#refreshWanted = false
-    if (this.#memory.busy.has('volumes')) {
-      this.#refreshWanted = true
-      return
-    }
     this.#memory.begin('volumes')
     scope.start(async (signal) => {
       try {
@@ -251,7 +259,8 @@ export class PodWorker {
         if (signal.aborted) return
         const message = error instanceof Error ? error.message : String(error)
         this.#context.events.record(this.#pod, { type: 'Warning', reason: 'FailedMount', message })
-        this.#wakeAt(this.#context.clock.now() + failedActionMs * 10)
+        this.#refreshWanted = true
+        this.#refreshRetryAt = this.#context.clock.now() + refreshRetryMs
       } finally {
         this.#memory.finish('volumes')
         this.wake()

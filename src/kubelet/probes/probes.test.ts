@@ -1,5 +1,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { promisify } from 'node:util'
+import * as grpc from '@grpc/grpc-js'
 import test from 'ava'
 import type { Container, Pod } from '#api/gen/core-v1.ts'
 import { Scope } from '#base/async/scope.ts'
@@ -8,6 +10,7 @@ import { eventually } from '#client/eventually.ts'
 import { containerFor, sandboxFor } from '../runtime/conformance.ts'
 import { FakeRuntime } from '../runtime/fake.ts'
 import { askHttp, connectTcp, portOf } from './ask.ts'
+import { askGrpc } from './grpc-health.ts'
 import { initialProbe, type ProbeState, stepProbe, thresholdsOf } from './machine.ts'
 import { Probes } from './probes.ts'
 
@@ -141,4 +144,38 @@ test('what the API believed of a container is believed on after a restart', asyn
   const { sync, verdict } = await probed(t, { ...container, readinessProbe: exec('ready') }, { ready: true })
   sync({ ready: true, started: true })
   t.deepEqual(verdict(), { started: true, ready: true, failed: undefined })
+})
+
+test('askGrpc() speaks grpc.health.v1', async (t) => {
+  const server = new grpc.Server()
+  const identity = { serialize: (b: Buffer) => b, deserialize: (b: Buffer) => b }
+  const check = {
+    path: '/grpc.health.v1.Health/Check',
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: identity.serialize,
+    requestDeserialize: identity.deserialize,
+    responseSerialize: identity.serialize,
+    responseDeserialize: identity.deserialize,
+  }
+  server.addService(
+    { Check: check },
+    {
+      // Serving for the service `good` and for the server as a whole (no name), not serving for others.
+      Check: (call: grpc.ServerUnaryCall<Buffer, Buffer>, done: grpc.sendUnaryData<Buffer>) => {
+        const name = call.request.subarray(2).toString()
+        done(null, Buffer.from([0x08, name === '' || name === 'good' ? 1 : 2]))
+      },
+    },
+  )
+  const bind = promisify(server.bindAsync.bind(server)) as (a: string, c: grpc.ServerCredentials) => Promise<number>
+  const port = await bind('127.0.0.1:0', grpc.ServerCredentials.createInsecure())
+  t.deepEqual(await askGrpc('127.0.0.1', port, '', options), { ok: true, message: '' })
+  t.true((await askGrpc('127.0.0.1', port, 'good', options)).ok)
+  t.deepEqual(await askGrpc('127.0.0.1', port, 'bad', options), {
+    ok: false,
+    message: 'service unhealthy (responded with "NOT_SERVING")',
+  })
+  server.forceShutdown()
+  t.false((await askGrpc('127.0.0.1', port, '', options)).ok)
 })

@@ -1,17 +1,27 @@
-import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, realpathSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join, relative } from 'node:path'
-import { mountBind, mountsBelow } from '#kernel/mount.ts'
+import { mountBind, mountsBelow, unmount } from '#kernel/mount.ts'
 
 /** linux/fcntl.h; Node does not name it. */
 const openPath = 0o10000000
 
 /**
  * Binds `subPath` of the volume at `target` and returns it. What is opened is what is bound: a container that swaps a
- * directory for a symbolic link in between gains nothing. Missing directories are made. Throws where the path leads
- * out of the volume.
+ * directory for a symbolic link in between gains nothing. Missing directories are made. What was bound there before
+ * stays if it is still what the path names: a file that was written anew since (a configMap's) is bound in its place.
+ * Throws where the path leads out of the volume.
  */
 export function bindSubPath(volumePath: string, subPath: string, target: string): string {
-  if (mountsBelow(target).includes(target)) return target
   if (subPath.startsWith('/') || subPath.split('/').includes('..'))
     throw new Error(`subPath "${subPath}" must be a relative path without ".."`)
   const root = realpathSync(volumePath)
@@ -22,6 +32,11 @@ export function bindSubPath(volumePath: string, subPath: string, target: string)
   if (inside === '..' || inside.startsWith('../')) throw new Error(`subPath "${subPath}" leads out of the volume`)
   const fd = openInside(root, inside)
   try {
+    if (mountsBelow(target).includes(target)) {
+      const [bound, wanted] = [statSync(target), fstatSync(fd)]
+      if (bound.dev === wanted.dev && bound.ino === wanted.ino) return target
+      unmount(target)
+    }
     mkdirSync(dirname(target), { recursive: true, mode: 0o750 })
     if (fstatSync(fd).isDirectory()) mkdirSync(target, { recursive: true })
     else writeFileSync(target, '')
