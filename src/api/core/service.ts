@@ -18,8 +18,6 @@ function defaultService(object: Service): void {
     spec.sessionAffinityConfig.clientIP.timeoutSeconds ??= 10800
   }
   spec.type ||= 'ClusterIP'
-  // The list and its first member are one field in two writings.
-  if (spec.clusterIP && (spec.clusterIPs ?? []).length === 0) spec.clusterIPs = [spec.clusterIP]
   for (const port of spec.ports ?? []) {
     port.protocol ||= 'TCP'
     port.targetPort ||= port.port
@@ -30,40 +28,6 @@ function defaultService(object: Service): void {
   }
   if (spec.type !== 'ExternalName') spec.internalTrafficPolicy ||= 'Cluster'
   if (spec.type === 'LoadBalancer') spec.allocateLoadBalancerNodePorts ??= true
-}
-
-/**
- * What the server once chose stays when an update leaves it out (a manifest has no cluster IP), and goes when the new
- * type has no use for it.
- */
-function keepAllocated(next: Service, old: Service): void {
-  const { spec } = next
-  const needsAddress = spec.type !== 'ExternalName'
-  const hadAddress = old.spec.type !== 'ExternalName'
-  if (needsAddress && hadAddress) {
-    if (!spec.clusterIP && old.spec.clusterIP !== undefined) spec.clusterIP = old.spec.clusterIP
-    if ((spec.clusterIPs ?? []).length === 0 && spec.clusterIP === old.spec.clusterIP && old.spec.clusterIPs) {
-      spec.clusterIPs = [...old.spec.clusterIPs]
-    }
-    if (spec.ipFamilies === undefined && old.spec.ipFamilies) spec.ipFamilies = [...old.spec.ipFamilies]
-    if (spec.ipFamilyPolicy === undefined && old.spec.ipFamilyPolicy) spec.ipFamilyPolicy = old.spec.ipFamilyPolicy
-  }
-  if (needsAddress !== hadAddress && !needsAddress) {
-    // A type without an address gives up the old one, unless the update insists on it and so is refused.
-    if (spec.clusterIP === old.spec.clusterIP) {
-      delete spec.clusterIP
-      delete spec.clusterIPs
-    }
-    delete spec.ipFamilies
-    delete spec.ipFamilyPolicy
-  }
-  const usesNodePorts = spec.type === 'NodePort' || spec.type === 'LoadBalancer'
-  const usedNodePorts = old.spec.type === 'NodePort' || old.spec.type === 'LoadBalancer'
-  for (const port of spec.ports ?? []) {
-    const before = old.spec.ports?.find((p) => p.port === port.port && p.protocol === port.protocol)
-    if (usesNodePorts && usedNodePorts && !port.nodePort && before?.nodePort) port.nodePort = before.nodePort
-    if (!usesNodePorts && usedNodePorts && port.nodePort === before?.nodePort) delete port.nodePort
-  }
 }
 
 function externalAddress({ spec, status }: Service): string {
@@ -118,7 +82,6 @@ export const service = defineKind<Service>({
   prepareCreate(object) {
     object.status = { loadBalancer: {} }
   },
-  prepareUpdate: keepAllocated,
   validate: validateService,
   validateUpdate: validateServiceUpdate,
   columns,
