@@ -19,7 +19,10 @@ const vip = '10.96.0.10'
 
 type Mode = 'rr' | 'crr' | 'urr' | 'stream'
 const modes: readonly Mode[] = ['rr', 'crr', 'urr', 'stream']
-const modeNames = { rr: 'TCP_RR', crr: 'TCP_CRR', urr: 'UDP_RR', stream: 'stream' } as const satisfies Record<Mode, string>
+const modeNames = { rr: 'TCP_RR', crr: 'TCP_CRR', urr: 'UDP_RR', stream: 'stream' } as const satisfies Record<
+  Mode,
+  string
+>
 
 interface Case {
   readonly from: Place
@@ -68,8 +71,12 @@ export async function run(): Promise<Row[]> {
 /** Absolute rates for the curious, on standard error: only ratios are judged. */
 function report(pass: number, rates: Rates): void {
   for (const mode of modes) {
-    const cells = caseNames.map((name) => `${name} ${(rates[mode][name] / (mode === 'stream' ? 125e6 : 1e3)).toFixed(1)}`)
-    process.stderr.write(`  pass ${pass + 1} ${modeNames[mode].padEnd(8)} ${mode === 'stream' ? 'Gbit/s' : 'k/s'}: ${cells.join(', ')}\n`)
+    const cells = caseNames.map(
+      (name) => `${name} ${(rates[mode][name] / (mode === 'stream' ? 125e6 : 1e3)).toFixed(1)}`,
+    )
+    process.stderr.write(
+      `  pass ${pass + 1} ${modeNames[mode].padEnd(8)} ${mode === 'stream' ? 'Gbit/s' : 'k/s'}: ${cells.join(', ')}\n`,
+    )
   }
 }
 
@@ -85,7 +92,8 @@ class Bench implements AsyncDisposable {
 
   static async create(): Promise<Bench> {
     await using stack = new AsyncDisposableStack()
-    const listen = async (at: Place, address: string): Promise<TestServer> => stack.use(await serve({ ...at, cpu }, address, port))
+    const listen = async (at: Place, address: string): Promise<TestServer> =>
+      stack.use(await serve({ ...at, cpu }, address, port))
     const veth = await addPair(stack)
     await listen(veth.server, veth.address)
     const cases: Partial<Record<CaseName, Case>> = { veth: { from: veth.client, address: veth.address, port } }
