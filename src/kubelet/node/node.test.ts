@@ -92,7 +92,7 @@ test('a node is registered, its heart beats in the lease, and its status is writ
     client,
     runtime,
     name: 'node-1',
-    addresses: ['172.30.0.11'],
+    addresses: ['172.30.0.11', 'fd00::11'],
     port: 10250,
     labels: { zone: 'a' },
     podsMax: 110,
@@ -121,7 +121,13 @@ test('a node is registered, its heart beats in the lease, and its status is writ
     clock.advance(1_000)
     return writes() >= 3
   })
-  t.true(isConditionTrue((await client.get<Node>(nodes, { name: 'node-1' })).status.conditions, 'Ready'))
+  const { status } = await client.get<Node>(nodes, { name: 'node-1' })
+  t.true(isConditionTrue(status.conditions, 'Ready'))
+  t.deepEqual(
+    status.addresses?.map((a) => a.address),
+    ['172.30.0.11', 'fd00::11', 'node-1'],
+    'after several writes',
+  )
   stop.abort()
   await running
 })

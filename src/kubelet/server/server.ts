@@ -267,7 +267,9 @@ export class KubeletServer {
 function waitingReason(pod: Pod, name: string): string {
   const { containerStatuses = [], initContainerStatuses = [] } = pod.status ?? {}
   const found = [...containerStatuses, ...initContainerStatuses].find((s) => s.name === name)
-  return found?.state.waiting?.reason ?? 'ContainerCreating'
+  const reason = found?.state.waiting?.reason ?? 'ContainerCreating'
+  if (reason === 'ErrImagePull') return "image can't be pulled"
+  return reason === 'ImagePullBackOff' ? 'trying and failing to pull image' : reason
 }
 
 const verbs: Readonly<Record<string, string>> = {
