@@ -15,7 +15,7 @@
 
 /* src/kernel/kernel.test.ts holds the same numbers against koffi's. */
 _Static_assert(sizeof(struct weft_program_info) == 32, "weft_program_info");
-_Static_assert(sizeof(struct weft_link_info) == 20, "weft_link_info");
+_Static_assert(sizeof(struct weft_link_info) == 32, "weft_link_info");
 _Static_assert(sizeof(struct weft_map_info) == 40, "weft_map_info");
 _Static_assert(sizeof(struct weft_test_run) == 56, "weft_test_run");
 
@@ -110,6 +110,7 @@ int weft_link_info(int fd, struct weft_link_info *out)
 		out->attach_type = i.tcx.attach_type;
 	} else if (i.type == link_type_cgroup) {
 		out->attach_type = i.cgroup.attach_type;
+		out->cgroup_id = i.cgroup.cgroup_id;
 	}
 	return 0;
 }

@@ -50,6 +50,8 @@ struct weft_link_info {
 	/* tcx: 0 once the device has gone. */
 	uint32_t ifindex;
 	uint32_t attach_type;
+	/* cgroup links: the inode of its directory; 0 once it has gone. */
+	uint64_t cgroup_id;
 };
 WEFT_API int weft_link_info(int fd, struct weft_link_info *out);
 

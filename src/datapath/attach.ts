@@ -1,4 +1,4 @@
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Link, type Program } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
@@ -28,7 +28,7 @@ export class Attachments {
     for (const spec of programs.filter((p) => p.place === place)) {
       const program = this.#program(spec)
       changed =
-        this.#ensure(pinName(spec, id), program, ifindex, () =>
+        this.#ensure(pinName(spec, id), program, { ifindex }, () =>
           Link.attachTcx(program, spec.hook, ifindex, this.#namespace),
         ) || changed
     }
@@ -59,6 +59,7 @@ export class Attachments {
   attachCgroup(cgroupPath: string): boolean {
     // Node's openSync is synchronous: it leaves no thread anywhere.
     const directory = openSync(cgroupPath, 'r')
+    const cgroupId = fstatSync(directory, { bigint: true }).ino
     let changed = false
     try {
       for (const spec of programs.filter((p) => p.place === 'cgroup')) {
@@ -66,7 +67,7 @@ export class Attachments {
         // The descriptor is lent, not given.
         const cgroup = new Fd(directory)
         changed =
-          this.#ensure(pinName(spec, 'node'), program, undefined, () =>
+          this.#ensure(pinName(spec, 'node'), program, { cgroupId }, () =>
             Link.attachCgroup(program, spec.hook, cgroup, cgroupPath),
           ) || changed
         cgroup.release()
@@ -108,13 +109,13 @@ export class Attachments {
   }
 
   /** The link under that name runs `program` on the device. True where it had to be made or changed. */
-  #ensure(name: string, program: Program, ifindex: number | undefined, attach: () => Link): boolean {
+  #ensure(name: string, program: Program, target: Target, attach: () => Link): boolean {
     const path = join(this.#dir, name)
     using known = Link.openPin(path)
     if (known !== undefined) {
       const info = known.info
-      // A link whose device went has no index any more; an index may since be another device's.
-      if (ifindex === undefined || info.ifindex === ifindex) {
+      // A link whose device or cgroup went is nowhere any more; there may since be another of that name.
+      if ('ifindex' in target ? info.ifindex === target.ifindex : info.cgroupId === target.cgroupId) {
         if (info.programId === program.info.id) return false
         try {
           known.update(program)
@@ -131,6 +132,9 @@ export class Attachments {
     return true
   }
 }
+
+/** What a link is attached to: a device by its index, a cgroup by its directory's inode. */
+type Target = { readonly ifindex: number } | { readonly cgroupId: bigint }
 
 /** bpffs takes no dots in names. */
 const pinName = (spec: ProgramSpec, id: string): string =>

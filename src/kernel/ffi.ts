@@ -24,6 +24,7 @@ const linkInfo = koffi.struct('weft_link_info', {
   program_id: 'uint32_t',
   ifindex: 'uint32_t',
   attach_type: 'uint32_t',
+  cgroup_id: 'uint64_t',
 })
 const mapInfo = koffi.struct('weft_map_info', {
   id: 'uint32_t',
@@ -60,6 +61,8 @@ export interface LinkInfoOut {
   program_id: number
   ifindex: number
   attach_type: number
+  /** koffi gives a bigint where a number would not hold it. */
+  cgroup_id: number | bigint
 }
 export interface MapInfoOut {
   id: number

@@ -1,5 +1,6 @@
 import test from 'ava'
 import type { Service } from '#datapath/datapath.ts'
+import { ensureCgroup, findCgroups, removeCgroup } from '#kernel/cgroup.ts'
 import { inPod, load, onFabric, onNode, peerNames, serve, type TestPod, type TestServer, Topology } from './topology.ts'
 
 let topology: Topology
@@ -115,4 +116,23 @@ test('ten thousand Services are written in a moment, one more in less, and all a
   t.is(datapath.services().length, before)
   t.true(all < 5_000, `${all.toFixed(0)} ms`)
   t.log(`10,000 Services in ${all.toFixed(0)} ms`)
+})
+
+test.serial('an agent that finds a new cgroup of the old name attaches to it', async (t) => {
+  const again = await Topology.create({ label: 'g', direct: 'programs' })
+  try {
+    const node = again.node(1)
+    const [client, server] = [await node.addPod(), await node.addPod()]
+    await using _ = await serve({ namespace: server.name }, server.v4, targetPort)
+    node.datapath.changeServices(both(vip.v4, 80, [server.v4]), [])
+    node.closeDatapath()
+    const tree = findCgroups()
+    removeCgroup(tree, node.cgroup)
+    ensureCgroup(tree, node.cgroup)
+    await t.throwsAsync(load(inPod(client), 'crr', vip.v4, 80), { message: /EHOSTUNREACH|ENETUNREACH|ETIMEDOUT/ })
+    await node.openDatapath()
+    t.true((await load(inPod(client), 'crr', vip.v4, 80)) > 0)
+  } finally {
+    await again[Symbol.asyncDispose]()
+  }
 })

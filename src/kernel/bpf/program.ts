@@ -115,10 +115,11 @@ export class Link extends Fd {
     }
   }
 
-  get info(): { readonly programId: number; readonly ifindex: number; readonly attachType: number } {
+  /** `ifindex` and `cgroupId` (a directory's inode) are 0 once the device or cgroup has gone. */
+  get info(): { readonly programId: number; readonly ifindex: number; readonly cgroupId: bigint } {
     const out = {} as ffi.LinkInfoOut
     checkResult(ffi.linkInfoOf(this.number, out), 'read about a BPF link')
-    return { programId: out.program_id, ifindex: out.ifindex, attachType: out.attach_type }
+    return { programId: out.program_id, ifindex: out.ifindex, cgroupId: BigInt(out.cgroup_id) }
   }
 }
 
