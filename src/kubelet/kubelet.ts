@@ -57,6 +57,8 @@ export interface KubeletServerSettings {
   readonly clientAuthority: string
   /** The serving certificate is asked for, kept and renewed here, the client certificate too. */
   readonly certificates: NodeCertificates
+  /** Added to /metrics: what else of the node is in this process. */
+  readonly moreMetrics?: () => Promise<string>
 }
 
 /** Upstream's maxPods. */
@@ -159,7 +161,7 @@ async function runKubelet(options: KubeletOptions, signal: AbortSignal): Promise
 
 /** The kubelet's API, once the API server has signed a certificate for it; with the certificates' renewal. */
 async function serve(
-  { host, clientAuthority, certificates }: KubeletServerSettings,
+  { host, clientAuthority, certificates, moreMetrics }: KubeletServerSettings,
   parts: {
     readonly client: Client
     readonly runtime: Runtime
@@ -175,7 +177,8 @@ async function serve(
   await certificates.ensure('server', client, signal)
   const certificate = certificates.get('server')
   if (certificate === undefined) throw new Error('the serving certificate is gone')
-  const options = { host, port, certificate, clientAuthority, nodeName, client, runtime, pods, clock, log }
+  const about = { nodeName, client, runtime, pods, clock, log }
+  const options = { host, port, certificate, clientAuthority, moreMetrics, ...about }
   const server = new KubeletServer(options)
   certificates.onChange((purpose) => {
     const renewed = certificates.get('server')

@@ -51,7 +51,12 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     runtime: { socket: flags.criSocket },
     cgroup: flags.cgroup,
     dnsServers: flags.serviceCidr.map((cidr) => nthAddress(cidr, dnsIndex)),
-    server: { host: '::', clientAuthority: bootstrap.ca ?? '', certificates },
+    server: {
+      host: '::',
+      clientAuthority: bootstrap.ca ?? '',
+      certificates,
+      moreMetrics: () => network.registry.metrics(),
+    },
     log: log.child({ part: 'kubelet' }),
   })
   scope.start((signal) => kubelet.run(signal))

@@ -27,6 +27,8 @@ export interface KubeletServerOptions {
   readonly pods: { list(): readonly Pod[]; find(namespace: string, name: string): Pod | undefined }
   readonly clock: Clock
   readonly log: Log
+  /** What else runs in this process and counts: the network. In Prometheus' text form. */
+  readonly moreMetrics?: (() => Promise<string>) | undefined
 }
 
 /** An answer that is an error; the words go to the client as plain text. */
@@ -145,7 +147,10 @@ export class KubeletServer {
       case 'metrics':
         if (rest[0] === 'resource')
           return text(response, renderResourceMetrics(await runtime.containerStats(), Date.now()))
-        if (rest.length === 0) return text(response, await renderMetrics(pods.list()))
+        if (rest.length === 0) {
+          const more = (await this.#options.moreMetrics?.()) ?? ''
+          return text(response, `${await renderMetrics(pods.list())}${more}`)
+        }
         break
       case 'containerLogs':
         return this.#logs(rest, url.searchParams, response)
