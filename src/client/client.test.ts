@@ -14,7 +14,7 @@ import {
   pods,
   serviceAccounts,
 } from '#api/gen/resources.ts'
-import { isStatus, type StatusError, serviceUnavailable } from '#api/meta/status.ts'
+import { isStatus, type StatusError, serviceUnavailable, timeout } from '#api/meta/status.ts'
 import type { ApiHandler, ApiRequest } from '#api/wire.ts'
 import { Scope } from '#base/async/scope.ts'
 import { FakeClock } from '#base/clock.ts'
@@ -57,6 +57,13 @@ test('step() goes on at its revision after trouble, without looking at everythin
   t.deepEqual(state, { at: 'waiting', next: following })
   t.deepEqual(change, { type: 'trouble', error })
   t.deepEqual(step(state, { type: 'waited' }).state, following)
+})
+
+test('step() looks at everything again when the server has not come as far as the copy', (t) => {
+  const following: State<ConfigMap> = { at: 'following', source: 'stream', revision: '12' }
+  const error = timeout('Too large resource version: 12, current: 3', 1, [{ reason: 'ResourceVersionTooLarge' }])
+  const { state } = step(following, { type: 'failed', error })
+  t.deepEqual(state, { at: 'waiting', next: { at: 'fetching', source: 'stream', objects: [] } })
 })
 
 test('follow() relists after 410 and resumes by itself after a disconnect', async (t) => {

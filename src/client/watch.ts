@@ -122,6 +122,9 @@ function stepFailure<K extends KubeObject>(state: Exclude<State<K>, { at: 'waiti
   if (state.at === 'following') {
     // Our revision has been compacted away: what was missed can only be found by looking at everything.
     if (code === 410) return { state: afresh(state.source) }
+    // The server has not come as far as we have: its store is another one now. What we hold may never have been.
+    if (isAhead(error))
+      return { state: { at: 'waiting', next: afresh(state.source) }, change: { type: 'trouble', error } }
     return { state: { at: 'waiting', next: state }, change: { type: 'trouble', error } }
   }
   // Old servers refuse the parameter of the streaming list in one of these ways.
@@ -132,6 +135,10 @@ function stepFailure<K extends KubeObject>(state: Exclude<State<K>, { at: 'waiti
   if (code === 410 && state.continue !== undefined) return { state: next }
   return { state: { at: 'waiting', next }, change: { type: 'trouble', error } }
 }
+
+const isAhead = (error: unknown): boolean =>
+  error instanceof StatusError &&
+  (error.status.details?.causes ?? []).some((cause) => cause.reason === 'ResourceVersionTooLarge')
 
 const sameObject = (a: KubeObject, b: KubeObject): boolean =>
   a.metadata.name === b.metadata.name && a.metadata.namespace === b.metadata.namespace
