@@ -75,11 +75,13 @@ export interface Neighbour {
 }
 
 /**
- * Links, addresses, routes and neighbours of one network namespace. Requests are sent at once and done by the kernel in
- * that order, so they may be awaited together. Every failure is a `KernelError` with errno's name in `code`.
+ * Links, addresses, routes and neighbours of one network namespace. Requests are done in the order they are made in, so
+ * they may be awaited together. Every failure is a `KernelError` with errno's name in `code`.
  */
 export class Netlink implements Disposable {
   readonly #socket: ReturnType<typeof createRtNetlink>
+  /** Settles when the newest request has been answered; never rejects. */
+  #last: Promise<unknown> = Promise.resolve()
 
   private constructor(socket: ReturnType<typeof createRtNetlink>) {
     this.#socket = socket
@@ -95,9 +97,15 @@ export class Netlink implements Disposable {
     this.#socket.socket.close()
   }
 
+  /**
+   * One request at a time on this socket: the kernel hands out a dump in pieces as they are read, and the answer to
+   * another request that comes between two pieces makes the package give the dump up ("not terminated properly").
+   */
   async #request<T>(action: string, send: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(send)
+    this.#last = turn.catch(() => {})
     try {
-      return await send()
+      return await turn
     } catch (cause) {
       throw new KernelError(action, codeOf(cause), { cause })
     }
