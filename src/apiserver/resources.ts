@@ -96,9 +96,12 @@ export class Resources {
   #verb(call: ResourceCall, served: Served): Promise<ApiResponse> | ApiResponse {
     const { route } = call
     if (!served.definition.verbs.includes(route.verb)) throw methodNotAllowed(served.definition.resource, route.verb)
-    if (served.definition.resource.namespaced && route.namespace === '' && route.name !== '' && route.verb !== 'list') {
-      if (route.verb !== 'watch') throw notServed()
+    const { namespaced } = served.definition.resource
+    // Across all namespaces one can only look; and what has no namespace is not found in one.
+    if (namespaced && route.namespace === '' && route.verb !== 'list' && route.verb !== 'watch') {
+      throw route.name === '' ? methodNotAllowed(served.definition.resource, route.verb) : notServed()
     }
+    if (!namespaced && route.namespace !== '' && route.resource !== 'namespaces') throw notServed()
     switch (route.verb) {
       case 'get':
         return this.#get(call, served)

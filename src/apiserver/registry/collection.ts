@@ -4,6 +4,12 @@ import { CollectionEvent } from '../watch/event.ts'
 import { Item } from './item.ts'
 import { Shelf } from './shelf.ts'
 
+/** A watch, to the collection. */
+export interface Follower {
+  take(event: CollectionEvent): void
+  end(): void
+}
+
 /** Recent events kept for watches that come back a little late; older ones are read from the store. */
 const recentMax = 1024
 
@@ -17,7 +23,7 @@ export class Collection {
   readonly #items = new Map<string, Item>()
   readonly #shelves = new Map<string, Shelf>()
   #namespaces: string[] | undefined
-  readonly #followers = new Set<(event: CollectionEvent) => void>()
+  readonly #followers = new Set<Follower>()
   readonly #listeners: ((next: KubeObject | undefined, old: KubeObject | undefined) => void)[] = []
   readonly #recent: CollectionEvent[] = []
   /** Every event after this revision is in `#recent`. */
@@ -119,7 +125,7 @@ export class Collection {
       this.#recentAfter = (this.#recent[0]?.revision ?? revision) - 1
     }
     for (const listener of this.#listeners) listener(next?.object, old?.object)
-    for (const follower of this.#followers) follower(event)
+    for (const follower of this.#followers) follower.take(event)
   }
 
   /** The events after a revision, or undefined when they are no longer all in memory. */
@@ -130,9 +136,14 @@ export class Collection {
     return this.#recent.slice(first)
   }
 
-  follow(follower: (event: CollectionEvent) => void): () => void {
+  follow(follower: Follower): () => void {
     this.#followers.add(follower)
     return () => this.#followers.delete(follower)
+  }
+
+  /** It is not served any longer: whoever follows it is told. */
+  close(): void {
+    for (const follower of [...this.#followers]) follower.end()
   }
 
   onChange(listener: (next: KubeObject | undefined, old: KubeObject | undefined) => void): void {

@@ -311,3 +311,13 @@ test('objects are there again after a restart, and so is every revision', async 
   const { object } = await second.call('GET', `${maps}/a`)
   t.deepEqual(object, made)
 })
+
+test('what has a namespace is written in one, and what has none is not found in one', async (t) => {
+  await using trial = await startTrial()
+  t.is((await trial.call('POST', '/api/v1/configmaps', configMap('a'))).status, 405)
+  t.is((await trial.call('DELETE', '/api/v1/configmaps')).status, 405)
+  t.is((await trial.call('GET', '/api/v1/configmaps/a')).status, 404)
+  t.is((await trial.call('GET', '/api/v1/namespaces/default/nodes')).status, 404)
+  const other = { ...configMap('a'), metadata: { name: 'a', namespace: 'other' } }
+  t.is((await trial.call('POST', maps, other)).status, 400)
+})

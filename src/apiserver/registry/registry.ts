@@ -77,7 +77,10 @@ export class Registry implements Steps {
     if (served === undefined) return
     this.#served.delete(idOf(resource))
     const shared = [...this.#served.values()].some((each) => each.collection === served.collection)
-    if (!shared) this.#collections.delete(served.collection.segment)
+    if (!shared) {
+      this.#collections.delete(served.collection.segment)
+      served.collection.close()
+    }
     this.#kindsChanged()
   }
 
@@ -182,9 +185,12 @@ export class Registry implements Steps {
   }
 
   onTouch(resource: Resource, namespace: string, name: string | undefined, listener: () => void): void {
-    this.#need(resource).collection.follow(({ next, old }) => {
-      const item = next ?? old
-      if (name === undefined || (item?.name === name && item.namespace === namespace)) listener()
+    this.#need(resource).collection.follow({
+      take({ next, old }) {
+        const item = next ?? old
+        if (name === undefined || (item?.name === name && item.namespace === namespace)) listener()
+      },
+      end() {},
     })
   }
 

@@ -1,4 +1,5 @@
 import test from 'ava'
+import { configMaps } from '#api/gen/resources.ts'
 import { FakeClock } from '#base/clock.ts'
 import { openMemoryStore } from '#store/memory/memory.ts'
 import { configMap, openWatch, startTrial, type Trial } from '../trial.ts'
@@ -163,4 +164,20 @@ test('watches get tables and partial metadata, too', async (t) => {
   t.is(metadata?.object.metadata.name, 'b')
   await table.stop()
   await partial.stop()
+})
+
+test('a revision from the future is 410: the client must list anew', async (t) => {
+  await using trial = await startTrial()
+  const watch = await openWatch(trial, `${maps}?watch=1&resourceVersion=${trial.store.revision + 1000}`)
+  t.is((await watch.next())?.object.code, 410)
+  t.is(await watch.next(), undefined)
+})
+
+test('a watch ends when its resource is served no longer', async (t) => {
+  await using trial = await startTrial()
+  const watch = await openWatch(trial, `${maps}?watch=1&resourceVersion=${trial.store.revision}`)
+  const ended = watch.next()
+  trial.api.registry.forget(configMaps)
+  t.is(await ended, undefined)
+  t.is((await trial.call('GET', maps)).status, 404)
 })

@@ -87,7 +87,7 @@ export class Watch {
     const { collection } = this.#served
     const { after, timeoutMs, bookmarks } = this.#query
     this.#cancels.push(
-      collection.follow((event) => this.#offer(event)),
+      collection.follow({ take: (event) => this.#offer(event), end: () => this.stop() }),
       this.#clock.schedule(timeoutMs, () => this.#timedOut()),
     )
     if (bookmarks) this.#scheduleBookmark()
@@ -99,6 +99,11 @@ export class Watch {
       return
     }
     this.#seen = after
+    if (after > this.#store.revision) {
+      // Of another history: a store that was put back. Only a new list helps.
+      this.#fail(expired(`resource version ${after} is newer than anything here (${this.#store.revision})`))
+      return
+    }
     const recent = collection.recent(after)
     if (recent) for (const event of recent) this.#offer(event)
     else void this.#catchUp(after)
