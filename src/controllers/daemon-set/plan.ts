@@ -1,7 +1,7 @@
 import type { DaemonSet, DaemonSetStatus } from '#api/gen/apps-v1.ts'
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { scaledValue } from '#api/meta/intstr.ts'
-import { isAvailable, isReady } from '../workload/pod-state.ts'
+import { isAvailable, isReady, isTerminal } from '../workload/pod-state.ts'
 import { type Eligibility, eligibilityFor, hashLabel, isUpdated, targetOf } from './nodes.ts'
 
 export interface View {
@@ -38,7 +38,7 @@ const burstMax = 250
 /** What to do next: first what is missing or too much; only when nothing is, a step of the rollout. */
 export function planPods(view: View): Plan {
   const judge = eligibilityFor(view.set)
-  const byNode = groupByNode(view.pods)
+  const byNode = groupByNode(view.pods.filter((pod) => !isSettled(pod)))
   const plan = { create: [] as string[], remove: [] as Doomed[], againIn: undefined as number | undefined }
   for (const node of view.nodes) {
     const name = node.metadata.name
@@ -54,6 +54,9 @@ export function planPods(view: View): Plan {
     planRollout(view, judge, byNode, plan)
   return { ...plan, create: plan.create.slice(0, burstMax), remove: plan.remove.slice(0, burstMax) }
 }
+
+/** Ended and told to go: only a finalizer still holds it, and the next pod need not wait for that. */
+const isSettled = (pod: Pod): boolean => isGoing(pod) && isTerminal(pod)
 
 const isGoing = ({ metadata }: Pod): boolean => metadata.deletionTimestamp !== undefined
 
@@ -136,41 +139,87 @@ export function limitsOf(
   return { surge, unavailable: surge === 0 && unavailable === 0 && desired > 0 ? 1 : unavailable }
 }
 
-/** A step of the rollout: old pods that do not serve first, then as many that do as the limits allow. */
+/** What a node's pods are, as a rollout sees them. */
+interface Site {
+  readonly nodeName: string
+  readonly shouldRun: boolean
+  readonly fresh: Pod | undefined
+  readonly old: Pod | undefined
+}
+
 function planRollout(
   view: View,
   judge: (node: Node) => Eligibility,
   byNode: ReadonlyMap<string, readonly Pod[]>,
   plan: Draft,
 ): void {
-  const { set, now, hashes } = view
-  const serves = (pod: Pod): boolean => isAvailable(pod, set.spec.minReadySeconds ?? 0, now)
-  const wanted = view.nodes.filter((node) => judge(node).shouldRun).map(({ metadata }) => metadata.name)
-  const { surge, unavailable } = limitsOf(set, wanted.length)
-  let spent = 0
-  const first: { nodeName: string; pod: Pod }[] = []
-  const then: { nodeName: string; pod: Pod }[] = []
-  for (const nodeName of wanted) {
-    const pods = (byNode.get(nodeName) ?? []).filter((pod) => !isGoing(pod))
-    const fresh = pods.find((pod) => isUpdated(set, pod, hashes))
-    const old = pods.find((pod) => !isUpdated(set, pod, hashes))
-    if (old !== undefined && fresh === undefined) {
-      if (serves(old)) then.push({ nodeName, pod: old })
-      else {
-        first.push({ nodeName, pod: old })
-        if (surge === 0) spent++
-      }
-    } else if (surge > 0 ? old !== undefined : fresh === undefined || !serves(fresh)) spent++
+  const { set, hashes } = view
+  const sites: Site[] = []
+  for (const node of view.nodes) {
+    const nodeName = node.metadata.name
+    const { shouldRun } = judge(node)
+    const pods = byNode.get(nodeName)
+    // Pods may still be where none would be put any more; they are replaced by nothing.
+    if (!shouldRun && pods === undefined) continue
+    const staying = (pods ?? []).filter((pod) => !isGoing(pod))
+    const fresh = staying.find((pod) => isUpdated(set, pod, hashes))
+    sites.push({ nodeName, shouldRun, fresh, old: staying.find((pod) => !isUpdated(set, pod, hashes)) })
   }
-  const chosen = [...first, ...then.slice(0, Math.max(0, (surge > 0 ? surge : unavailable) - spent))]
-  if (surge > 0) plan.create.push(...chosen.map(({ nodeName }) => nodeName))
-  else plan.remove.push(...chosen.map((entry) => ({ ...entry, because: undefined })))
+  const { surge, unavailable } = limitsOf(set, sites.filter(({ shouldRun }) => shouldRun).length)
+  if (surge > 0) planSurge(view, sites, surge, plan)
+  else planReplacement(view, sites, unavailable, plan)
+}
+
+const serves = ({ set, now }: View, pod: Pod | undefined): boolean =>
+  pod !== undefined && isAvailable(pod, set.spec.minReadySeconds ?? 0, now)
+
+/** Without surge: old pods that do not serve go first, then as many that do as may be missing. */
+function planReplacement(view: View, sites: readonly Site[], unavailable: number, plan: Draft): void {
+  let spent = 0
+  const first: Doomed[] = []
+  const then: Doomed[] = []
+  for (const { nodeName, fresh, old } of sites) {
+    if (old !== undefined && fresh === undefined) {
+      const doomed = { nodeName, pod: old, because: undefined }
+      if (serves(view, old)) then.push(doomed)
+      else {
+        first.push(doomed)
+        spent++
+      }
+    } else if (old !== undefined || !serves(view, fresh)) spent++
+  }
+  plan.remove.push(...first, ...then.slice(0, Math.max(0, unavailable - spent)))
+}
+
+/** With surge: new pods beside old ones that do not serve, and beside as many that do as the surge allows. */
+function planSurge(view: View, sites: readonly Site[], surge: number, plan: Draft): void {
+  let spent = 0
+  let available = 0
+  const first: string[] = []
+  const then: string[] = []
+  const leaving: Doomed[] = []
+  for (const { nodeName, shouldRun, fresh, old } of sites) {
+    if (serves(view, old ?? fresh)) available++
+    if (old === undefined) continue
+    if (fresh !== undefined) {
+      if (!serves(view, fresh)) spent++
+    } else if (!shouldRun) {
+      const doomed = { nodeName, pod: old, because: undefined }
+      if (serves(view, old)) leaving.push(doomed)
+      else plan.remove.push(doomed)
+    } else if (serves(view, old)) then.push(nodeName)
+    else first.push(nodeName)
+  }
+  plan.create.push(...first, ...then.slice(0, Math.max(0, surge - spent)))
+  // Who surges wants nothing to be missing: pods where none should be go as others have come up elsewhere.
+  const wanted = sites.filter(({ shouldRun }) => shouldRun).length
+  plan.remove.push(...leaving.slice(0, Math.max(0, available - wanted)))
 }
 
 export function planStatus(view: View): DaemonSetStatus {
   const { set, nodes, now, hashes } = view
   const judge = eligibilityFor(set)
-  const byNode = groupByNode(view.pods)
+  const byNode = groupByNode(view.pods.filter((pod) => !isSettled(pod)))
   const counts = { desired: 0, current: 0, misscheduled: 0, ready: 0, updated: 0, available: 0 }
   for (const node of nodes) {
     const [pod] = (byNode.get(node.metadata.name) ?? []).toSorted(byAge)

@@ -33,6 +33,7 @@ function compare(a: Pod, b: Pod, crowd: (pod: Pod) => number, now: number): numb
     crowd(b) - crowd(a) ||
     youngerFirst(readySince(a), readySince(b), a, b, now) ||
     restarts(b) - restarts(a) ||
+    sidecarRestarts(b) - sidecarRestarts(a) ||
     youngerFirst(parseTime(a.metadata.creationTimestamp), parseTime(b.metadata.creationTimestamp), a, b, now)
   )
 }
@@ -53,8 +54,13 @@ function youngerFirst(a: number | undefined, b: number | undefined, podA: Pod, p
 
 const magnitude = (ms: number): number => (ms > 0 ? Math.floor(Math.log2(ms * 1e6)) : -1)
 
-function restarts(pod: Pod): number {
-  let most = 0
-  for (const status of pod.status.containerStatuses ?? []) most = Math.max(most, status.restartCount)
-  return most
+const restarts = ({ status }: Pod): number => mostRestarts(status.containerStatuses)
+
+/** Init containers that run once do not count. */
+function sidecarRestarts({ spec, status }: Pod): number {
+  const sidecars = (spec.initContainers ?? []).filter((c) => c.restartPolicy === 'Always').map(({ name }) => name)
+  return mostRestarts(status.initContainerStatuses?.filter(({ name }) => sidecars.includes(name)))
 }
+
+const mostRestarts = (statuses: Pod['status']['containerStatuses']): number =>
+  Math.max(0, ...(statuses ?? []).map((status) => status.restartCount))

@@ -26,5 +26,5 @@ function balance({ allocatable, requested }: NodeInfo, cpu: number, memory: numb
   if (cpuMax === 0 || memoryMax === 0) return scoreMax
   const cpuShare = Math.min(1, ((requested.get('cpu') ?? 0) + cpu) / cpuMax)
   const memoryShare = Math.min(1, ((requested.get('memory') ?? 0) + memory) / memoryMax)
-  return (1 - Math.abs(cpuShare - memoryShare) / 2) * scoreMax
+  return Math.floor((1 - Math.abs(cpuShare - memoryShare) / 2) * scoreMax)
 }

@@ -22,7 +22,7 @@ export const imageLocality: Plugin = {
         let sum = 0
         for (const image of images) {
           const bytes = node.images.get(image)
-          if (bytes !== undefined) sum += Math.floor((bytes * snapshot.nodesWithImage(image)) / snapshot.nodes.length)
+          if (bytes !== undefined) sum += Math.floor(bytes * (snapshot.nodesWithImage(image) / snapshot.nodes.length))
         }
         const max = bytesMax * images.length
         const clamped = Math.min(Math.max(sum, bytesMin), max)

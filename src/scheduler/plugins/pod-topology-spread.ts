@@ -143,7 +143,7 @@ function softScore(
       rules = constraints.map((constraint) => {
         const isHost = constraint.key === hostname
         const domains = isHost ? undefined : countDomains(constraint, counted)
-        const size = isHost ? taking.length : new Set(taking.flatMap((n) => domainOf(n, constraint.key) ?? [])).size
+        const size = isHost ? taking.length : new Set(taking.map((n) => domainOf(n, constraint.key) ?? '')).size
         return { constraint, domains, weight: Math.log(size + 2) }
       })
     },
