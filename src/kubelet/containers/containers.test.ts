@@ -1,11 +1,17 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test from 'ava'
 import type { Container, Pod } from '#api/gen/core-v1.ts'
+import type { ContainerRecord } from '../runtime/runtime.ts'
+import { annotations } from './container-config.ts'
 import { fieldValue, resourceValue } from './downward.ts'
 import { ConfigError, environmentOf } from './env.ts'
 import { expand } from './expand.ts'
 import { pullPolicyOf } from './images.ts'
 import { dnsOf, formatHosts, hostnameOf, parseResolvConf } from './names.ts'
 import { linuxResourcesOf, oomScoreOf, podLimitsOf, qosClassOf } from './resources.ts'
+import { createMessageFile, messageFile, terminationMessage } from './termination-message.ts'
 
 const box = (name: string, more: Partial<Container> = {}): Container => ({
   name,
@@ -123,4 +129,41 @@ test('pullPolicyOf() asks for the newest each time where no version is named', (
   t.is(of('busybox:latest'), 'Always')
   t.is(of('busybox:1'), 'IfNotPresent')
   t.is(of('busybox@sha256:0'), 'IfNotPresent')
+})
+
+test('terminationMessage() the file first, then the end of the log where that is wanted', (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-messages-'))
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }))
+  const log = join(dir, 'log')
+  writeFileSync(log, Array.from({ length: 100 }, (_, i) => `2026-01-01T00:00:00Z stdout F line ${i}\n`).join(''))
+  const record = (exitCode: number, policy: string, message = ''): ContainerRecord => ({
+    id: 'i',
+    sandboxId: 's',
+    name: 'c',
+    podUid: 'u1',
+    attempt: 2,
+    state: 'exited',
+    createdAt: 0,
+    startedAt: 0,
+    finishedAt: 0,
+    exitCode,
+    reason: '',
+    message,
+    image: '',
+    imageRef: '',
+    logPath: log,
+    labels: {},
+    annotations: { [annotations.messagePolicy]: policy },
+    mounts: [],
+  })
+  t.is(terminationMessage(record(1, 'File'), dir), '', 'no file is no message')
+  const fromLog = terminationMessage(record(1, 'FallbackToLogsOnError'), dir)
+  t.true(fromLog.endsWith('line 98\nline 99'))
+  t.is(fromLog.split('\n').length, 80)
+  t.is(terminationMessage(record(0, 'FallbackToLogsOnError'), dir), '', 'who ended well has nothing to explain')
+  const file = messageFile(dir, 'c', 2)
+  createMessageFile(file)
+  writeFileSync(file, 'x'.repeat(5000))
+  t.is(terminationMessage(record(1, 'FallbackToLogsOnError'), dir).length, 4096)
+  t.is(terminationMessage(record(128, 'File', 'no such program'), dir), 'no such program')
 })

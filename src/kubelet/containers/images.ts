@@ -2,6 +2,7 @@ import type { Container, Pod } from '#api/gen/core-v1.ts'
 import type { Hindrance } from '../pods/facts.ts'
 import type { NodeContext } from '../pods/node-context.ts'
 import { detailOf, type ImageRecord } from '../runtime/runtime.ts'
+import { fieldPathOf } from './field-path.ts'
 import { sandboxConfig } from './sandbox-config.ts'
 
 /** The image cannot be had now. */
@@ -42,7 +43,7 @@ export async function ensureImage(
   const image = container.image ?? ''
   const policy = pullPolicyOf(container)
   const note = (type: 'Normal' | 'Warning', reason: string, message: string) =>
-    events.record(pod, { type, reason, message, fieldPath: `spec.containers{${container.name}}` })
+    events.record(pod, { type, reason, message, fieldPath: fieldPathOf(pod, container) })
   const present = await runtime.imageStatus(image, signal)
   if (present !== undefined && policy !== 'Always') {
     note('Normal', 'Pulled', `Container image "${image}" already present on machine and can be accessed by the pod`)

@@ -7,6 +7,7 @@ import type { Log } from '#base/log/log.ts'
 import { ensureCgroup, removeCgroup } from '#kernel/cgroup.ts'
 import { containerConfig } from '../containers/container-config.ts'
 import { ConfigError, environmentOf, envReferences } from '../containers/env.ts'
+import { fieldPathOf } from '../containers/field-path.ts'
 import { runHook } from '../containers/hooks.ts'
 import { ensureImage, ImageError } from '../containers/images.ts'
 import { formatHosts } from '../containers/names.ts'
@@ -89,9 +90,7 @@ function note(
   message: string,
   container?: Container,
 ) {
-  const init = facts.pod.spec.initContainers?.some((c) => c.name === container?.name) === true
-  const fieldPath =
-    container === undefined ? {} : { fieldPath: `spec.${init ? 'initContainers' : 'containers'}{${container.name}}` }
+  const fieldPath = container === undefined ? {} : { fieldPath: fieldPathOf(facts.pod, container) }
   context.events.record(facts.pod, { type, reason, message, ...fieldPath })
 }
 

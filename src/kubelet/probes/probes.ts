@@ -3,6 +3,7 @@ import { delay } from '#base/async/delay.ts'
 import { isAbort, type Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import type { EventRecorder } from '#client/events.ts'
+import { fieldPathOf } from '../containers/field-path.ts'
 import type { ProbeVerdict } from '../pods/facts.ts'
 import { type ContainerRecord, detailOf, type Runtime } from '../runtime/runtime.ts'
 import { type Answer, type AskOptions, askHttp, connectTcp, portOf } from './ask.ts'
@@ -139,7 +140,7 @@ export class Probes {
       if (!answer.ok) {
         const title = `${name[0]?.toUpperCase()}${name.slice(1)}`
         const message = `${title} probe failed: ${answer.message}`
-        const fieldPath = `spec.containers{${follower.container.name}}`
+        const fieldPath = fieldPathOf(pod, follower.container)
         events.record(pod, { type: 'Warning', reason: 'Unhealthy', message, fieldPath })
       }
       if (name === 'startup' && state.result) follower.started.resolve()
