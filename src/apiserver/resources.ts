@@ -372,7 +372,7 @@ export class Resources {
     const { head, tail } = encoding.list({ resourceVersion })
     const body = Buffer.concat([
       Buffer.from(head),
-      joinWithCommas(items.map((item) => encoding.one(item))),
+      joinWithCommas(items.map((item) => encoding.element(item))),
       Buffer.from(tail),
     ])
     return shown(200, body, encoding, form)

@@ -11,6 +11,8 @@ export interface Encoding {
   /** Undefined: `one()` gives the item's own bytes, so joined ones may be used for lists. */
   readonly plain: boolean
   one(item: Item): Buffer
+  /** The same inside a list: an object, or a row. */
+  element(item: Item): Buffer
   /** What stands before the items of a list, and after them. `metadata` is the list's. */
   list(metadata: ListMetadata): { readonly head: string; readonly tail: string }
   /** Kind, apiVersion and a revision only. */
@@ -40,12 +42,14 @@ export function objectEncoding(definition: KindDefinition): Encoding {
   const { stored } = definition
   const convert = (object: KubeObject): Buffer =>
     Buffer.from(JSON.stringify(stored === undefined ? object : stored.from(object)))
+  const one = (item: Item): Buffer => (stored === undefined ? item.bytes : convert(item.copy()))
   const listKind = isCustom(definition) ? definition.listKind : `${kind}List`
   return {
     key: `object ${apiVersion}`,
     contentType: json,
     plain: stored === undefined,
-    one: (item) => (stored === undefined ? item.bytes : convert(item.copy())),
+    one,
+    element: one,
     list: (metadata) => ({
       head: `{"kind":"${listKind}","apiVersion":"${apiVersion}","metadata":${JSON.stringify(metadata)},"items":[`,
       tail: ']}',
@@ -62,6 +66,7 @@ export function metadataEncoding(definition: KindDefinition): Encoding {
     contentType: `${json};as=PartialObjectMetadata;v=v1;g=meta.k8s.io`,
     plain: false,
     one: (item) => Buffer.from(JSON.stringify(partial(item.object))),
+    element: (item) => Buffer.from(JSON.stringify(partial(item.object))),
     list: (metadata) => ({
       head: `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":${JSON.stringify(metadata)},"items":[`,
       tail: ']}',
@@ -79,8 +84,8 @@ export function tableEncoding(definition: KindDefinition, include: IncludeObject
     if (include === 'None') return null
     return include === 'Object' ? object : partial(object)
   }
-  const row = (raw: KubeObject, own: boolean): string => {
-    const object = stored === undefined ? raw : stored.from(own ? raw : (structuredClone(raw) as KubeObject))
+  const row = (raw: KubeObject): string => {
+    const object = stored === undefined ? raw : stored.from(structuredClone(raw) as KubeObject)
     const at = now()
     return JSON.stringify({ cells: columns.map((column) => column.cell(object, at)), object: shown(object) })
   }
@@ -91,7 +96,8 @@ export function tableEncoding(definition: KindDefinition, include: IncludeObject
     key: `table ${include} ${formatApiVersion(definition.resource)}`,
     contentType: `${json};as=Table;v=v1;g=meta.k8s.io`,
     plain: false,
-    one: (item) => table(row(item.object, false), String(item.revision)),
+    one: (item) => table(row(item.object), String(item.revision)),
+    element: (item) => Buffer.from(row(item.object)),
     list: (metadata) => ({ head: head(metadata), tail: ']}' }),
     bookmark: (object) => {
       const cells = columns.map(() => '')
@@ -101,14 +107,6 @@ export function tableEncoding(definition: KindDefinition, include: IncludeObject
     },
   }
 }
-
-/** One element of a list: an item, or a row where the encoding is a table. */
-export function listElement(encoding: Encoding, item: Item): Buffer {
-  const one = encoding.one(item)
-  if (!encoding.key.startsWith('table ')) return one
-  return one.subarray(one.indexOf(rowsMark) + rowsMark.length, one.length - 2)
-}
-const rowsMark = Buffer.from('"rows":[')
 
 const partial = ({ metadata }: { readonly metadata: object }): object => ({
   kind: 'PartialObjectMetadata',

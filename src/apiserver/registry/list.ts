@@ -1,7 +1,6 @@
 import { badRequest, expired, fieldError, invalid, StatusError, timeout } from '#api/meta/status.ts'
 import { Compacted, type Store } from '#store/store.ts'
 import type { Encoding, ListMetadata } from './encoding.ts'
-import { listElement } from './encoding.ts'
 import { Item } from './item.ts'
 import type { Selection } from './select.ts'
 import type { Served } from './served.ts'
@@ -109,7 +108,7 @@ function page(
       if (!selection.all) break
       continue
     }
-    shown.push(listElement(encoding, item))
+    shown.push(encoding.element(item))
   }
   const metadata: ListMetadata = {
     resourceVersion: String(at),
