@@ -1,7 +1,9 @@
 import { createPrivateKey } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
 import { request as httpsRequest } from 'node:https'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { Duplex } from 'node:stream'
 import WebSocket from 'ws'
@@ -43,7 +45,16 @@ export interface TestNode extends AsyncDisposable {
   ): Promise<{ headers: IncomingHttpHeaders; socket: Duplex; head: Buffer }>
 }
 
-let ports = 21_050
+/** Nobody listens there at this moment: the kubelet says its port to the API before it listens. */
+async function freePort(): Promise<number> {
+  const server = createServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
 
 export async function startNode(containerd: TestContainerd): Promise<TestNode> {
   const now = Date.now()
@@ -83,7 +94,7 @@ export async function startNode(containerd: TestContainerd): Promise<TestNode> {
   })
   await client.create(namespaces, { metadata: { name: 'default' } })
 
-  const port = ports++
+  const port = await freePort()
   const log = createLog('kubelet', process.env.DEBUG ? 'debug' : 'warn')
   let stop = new AbortController()
   const begin = () => {
