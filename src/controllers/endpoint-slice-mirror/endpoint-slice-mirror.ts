@@ -33,7 +33,8 @@ export function endpointSliceMirrorController(context: LoopContext): Part {
         await writes.whenSeen(key, look.signal)
         const present = endpointsInformer.get(key)
         const isOurs = present !== undefined && isMirrored(present, serviceInformer.get(key))
-        for (const action of planMirror(isOurs ? present : undefined, slicesOf.get(key))) {
+        const slices = slicesOf.get(key).filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+        for (const action of planMirror(isOurs ? present : undefined, slices)) {
           await applyAction(
             {
               client,

@@ -25,7 +25,7 @@ export function isMirrored(endpoints: Endpoints, service: Service | undefined): 
   const { labels = {}, annotations = {} } = endpoints.metadata
   return (
     service !== undefined &&
-    service.spec.selector === undefined &&
+    Object.keys(service.spec.selector ?? {}).length === 0 &&
     labels[skipLabel] !== 'true' &&
     annotations[leaderAnnotation] === undefined
   )

@@ -73,7 +73,8 @@ export function endpointSliceController(context: LoopContext): Part {
           service,
           pods: behind,
           nodeZone,
-          slices: slicesByService.get(key),
+          // One that a finalizer holds is as good as gone: what it has must be in another.
+          slices: slicesByService.get(key).filter(({ metadata }) => metadata.deletionTimestamp === undefined),
           triggerTime: triggerTimes.changed(service, behind),
         })
         try {

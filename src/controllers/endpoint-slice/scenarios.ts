@@ -129,7 +129,13 @@ export const endpointScenarios = [
       await world.create(services, { metadata: { name: 'custom' }, spec: { ports: [{ port: 80 }] } })
       await world.create(endpoints, { metadata: { name: 'custom' }, subsets: [{ addresses: [{ ip: '192.0.2.1' }] }] })
       await world.patch(services, 'custom', { metadata: { labels: { touched: 'yes' } } })
+      await world.patch(endpointSlices, slice.metadata.name, { metadata: { finalizers: ['example.com/hold'] } })
       await world.client.delete(endpointSlices, slice.metadata)
+      await world.until(async () => {
+        const others = (await slicesOf(world)).filter((s) => s.metadata.name !== slice.metadata.name)
+        assert.deepEqual(addresses(others), ['10.244.1.2'])
+      })
+      await world.patch(endpointSlices, slice.metadata.name, { metadata: { finalizers: null } })
       await settled(world, ['10.244.1.2'])
       assert.equal((await world.get(endpoints, 'custom')).subsets?.[0]?.addresses?.[0]?.ip, '192.0.2.1')
       assert.equal(
