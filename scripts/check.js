@@ -1,11 +1,10 @@
 // `npm run check`: types, lint, format, layout and the fast tests, in under 40 seconds.
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { node24, root, setUp } from './setup.js'
+import { root, setUp } from './setup.js'
 import { countTap } from './tap.js'
 
-if (!existsSync(node24)) setUp([])
+setUp([])
 
 const bin = (name) => join(root, 'node_modules/.bin', name)
 const checks = [

@@ -1,5 +1,6 @@
 // Brings a machine with Node 20, npm and apt to the point where Weft can run: what is missing is installed and said, the
-// rest is left alone. Plain JavaScript, because it runs before the Node that understands TypeScript is there.
+// rest is left alone. Each step finds out by itself whether it is done, so a set-up that was cut off is simply run again.
+// Plain JavaScript, because it runs before the Node that understands TypeScript is there.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -7,6 +8,9 @@ import { join } from 'node:path'
 
 export const root = join(import.meta.dirname ?? new URL('.', import.meta.url).pathname, '..')
 export const node24 = join(root, 'node_modules/.bin/node')
+
+const nodeVersionMin = 20
+const linesShownMax = 40
 
 /** One line of the table that ends a run. */
 export function timed(steps, name, run) {
@@ -27,62 +31,87 @@ export function must(what, command, args, options = {}) {
     cwd: root,
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
+    maxBuffer: 64 << 20,
     ...options,
   })
   if (result.error) fail(`${what}: cannot run ${command}: ${result.error.message}`)
   if (result.status !== 0)
     fail(
-      `${what}: ${command} ${args.join(' ')} ended with ${result.status ?? result.signal}\n${result.stdout ?? ''}${result.stderr ?? ''}`,
+      `${what}: ${command} ${args.join(' ')} ended with ${result.status ?? result.signal}; run this again once that is mended\n${shorten(`${result.stdout ?? ''}${result.stderr ?? ''}`)}`,
     )
   return result.stdout ?? ''
 }
 
-/** With the command in front that makes us root, where we are not. */
-export function asRoot(command, args) {
+/** The beginning says what went wrong, the end how it ended; npm prints its whole usage between. */
+function shorten(text) {
+  const lines = text.trimEnd().split('\n')
+  if (lines.length <= linesShownMax) return lines.join('\n')
+  const half = linesShownMax / 2
+  return [...lines.slice(0, half), `(${lines.length - linesShownMax} lines left out)`, ...lines.slice(-half)].join('\n')
+}
+
+/** With the command in front that makes us root, where we are not. `what` begins the sentence that refuses. */
+export function asRoot(what, command, args) {
   if (process.getuid?.() === 0) return [command, args]
   if (spawnSync('sudo', ['-V'], { stdio: 'ignore' }).status !== 0)
-    fail('this step needs root: run it as root, or install sudo')
+    fail(`${what} needs root, and there is no sudo: run this as root, or install sudo`)
   return ['sudo', ['-E', command, ...args]]
 }
 
 /** Everything, in order. `steps` gets a line for each. */
 export function setUp(steps) {
   if (process.platform !== 'linux') fail(`Weft runs on Linux, this is ${process.platform}`)
+  if (Number.parseInt(process.versions.node, 10) < nodeVersionMin)
+    fail(`this is Node ${process.versions.node}: Weft starts from Node ${nodeVersionMin} or later`)
   timed(steps, 'Debian packages', installPackages)
-  timed(steps, 'kubectl', installKubectl)
   timed(steps, 'npm packages', installModules)
   timed(steps, 'native/', buildNative)
 }
 
 function installPackages() {
-  const wanted = readFileSync(join(root, 'scripts/apt-packages.txt'), 'utf8')
-    .split('\n')
-    .filter((line) => line !== '' && !line.startsWith('#'))
-    .map((line) => line.split(/\s+/))
-  const missing = wanted.filter(([, file]) => !existsSync(file)).map(([name]) => name)
+  const wanted = readPackages(readFileSync(join(root, 'scripts/apt-packages.txt'), 'utf8'))
+  const missing = wanted.filter(({ files }) => !files.some((file) => existsSync(file)))
   if (missing.length === 0) return 'all there'
+  const names = missing.map(({ name }) => name)
   if (!existsSync('/usr/bin/apt-get'))
-    fail(`missing: ${missing.join(' ')}. Install them with this system's package manager (found no apt-get)`)
-  process.stdout.write(`Installing Debian packages: ${missing.join(' ')}\n`)
+    fail(`missing: ${names.join(' ')}. Install them with this system's package manager (found no apt-get)`)
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-  must('apt-get update', ...asRoot('apt-get', ['update', '-qq']), { env })
-  must('apt-get install', ...asRoot('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...missing]), {
-    env,
-  })
-  return `installed ${missing.join(' ')}`
+  const what = `installing Debian packages (${names.join(' ')})`
+  const [update, install] = [
+    asRoot(what, 'apt-get', ['update', '-qq']),
+    // Nothing of the machine's own is taken away for ours; an apt-get that still runs is waited for.
+    asRoot(what, 'apt-get', [
+      'install',
+      '-y',
+      '-qq',
+      '--no-install-recommends',
+      '--no-remove',
+      '-o',
+      'DPkg::Lock::Timeout=120',
+      ...names,
+    ]),
+  ]
+  const width = Math.max(...names.map((name) => name.length))
+  process.stdout.write(
+    `Installing Debian packages:\n${missing.map(({ name, purpose }) => `  ${name.padEnd(width)}  ${purpose}\n`).join('')}`,
+  )
+  // What was cut off in the middle is finished first: apt-get refuses to begin otherwise.
+  if (spawnSync('dpkg', ['--audit'], { encoding: 'utf8' }).stdout?.trim())
+    must('finishing an interrupted installation', ...asRoot(what, 'dpkg', ['--configure', '-a']), { env })
+  must('apt-get update', ...update, { env })
+  must('apt-get install', ...install, { env })
+  return `installed ${names.length}`
 }
 
-/** A kubectl that is there is left alone, whatever its version; tests fetch the distribution's where they need it. */
-function installKubectl() {
-  if (spawnSync('sh', ['-c', 'command -v kubectl'], { stdio: 'ignore' }).status === 0) return 'there'
-  process.stdout.write('Installing Debian package: kubernetes-client\n')
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-  must(
-    'apt-get install',
-    ...asRoot('apt-get', ['install', '-y', '-qq', '--no-install-recommends', 'kubernetes-client']),
-    { env },
-  )
-  return 'installed kubernetes-client'
+/** The lines of apt-packages.txt. */
+function readPackages(text) {
+  return text
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .map((line) => {
+      const [name, files, ...purpose] = line.split(/\s+/)
+      return { name, files: files.split('|'), purpose: purpose.join(' ') }
+    })
 }
 
 function installModules() {
@@ -91,20 +120,32 @@ function installModules() {
     .digest('hex')
   const stamp = join(root, 'node_modules/.weft-lock')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash && existsSync(node24)) return 'all there'
-  process.stdout.write('Installing npm packages from package-lock.json\n')
+  process.stdout.write('Installing npm packages by package-lock.json, Node 24 among them\n')
   must('npm ci', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'])
+  if (!existsSync(node24))
+    fail("npm ci brought no Node 24: package `node` fetches it in its install script; is npm's ignore-scripts set?")
   writeFileSync(stamp, hash)
   return 'installed by the lock file'
 }
 
 function buildNative() {
   mkdirSync(join(root, 'native/build'), { recursive: true })
-  const out = must('native/', 'make', ['-s', '-C', 'native'])
-  return out.trim() === '' ? 'up to date' : 'built'
+  const upToDate = spawnSync('make', ['-q', '-C', 'native'], { cwd: root, stdio: 'ignore' }).status === 0
+  if (upToDate) return 'up to date'
+  process.stdout.write('Building native/\n')
+  must('native/', 'make', ['-s', '-C', 'native'])
+  return 'built'
 }
 
 /** The table of steps and times. */
-export function table(rows, header) {
+export function stepTable(steps) {
+  return table(
+    steps.map((s) => [s.name, `${s.seconds.toFixed(1)} s`, s.detail]),
+    ['STEP', 'TIME', ''],
+  )
+}
+
+function table(rows, header) {
   const all = [header, ...rows]
   const widths = header.map((_, i) => Math.max(...all.map((row) => row[i].length)))
   return all

@@ -1,17 +1,14 @@
 // `npm test`: sets the machine up, then runs every test. Ends with one line `N passed, N failed`.
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
-import { asRoot, root, setUp, table } from './setup.js'
+import { asRoot, root, setUp, stepTable } from './setup.js'
 import { countTap } from './tap.js'
 
+// Before anything is installed: the suites below that make namespaces and clusters need it.
+asRoot('npm test', 'true', [])
 const steps = []
 setUp(steps)
-process.stdout.write(
-  `${table(
-    steps.map((s) => [s.name, `${s.seconds.toFixed(1)} s`, s.detail]),
-    ['STEP', 'TIME', ''],
-  )}\n\n`,
-)
+process.stdout.write(`${stepTable(steps)}\n\n`)
 
 const bin = (name) => join(root, 'node_modules/.bin', name)
 /** One after the other, because the later ones measure and kill: they want the machine for themselves. */
@@ -69,7 +66,9 @@ process.stdout.write(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${ski
 process.exitCode = failed === 0 ? 0 : 1
 
 async function runSuite(suite) {
-  const [command, args] = suite.asRoot ? asRoot(suite.command, suite.args) : [suite.command, suite.args]
+  const [command, args] = suite.asRoot
+    ? asRoot(`suite ${suite.name}`, suite.command, suite.args)
+    : [suite.command, suite.args]
   const child = spawn(command, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
