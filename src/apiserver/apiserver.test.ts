@@ -301,3 +301,17 @@ test('Deadlines calls what is late, in order, and not what was done before', (t)
   clock.advance(1250)
   t.deepEqual(late, ['a', 'c', 'd'])
 })
+
+test('acting as another takes the right to, and then has his rights only', async (t) => {
+  await using trial = await startTrial()
+  const as = (name: string, more: Record<string, string> = {}) =>
+    trial.call('GET', '/api/v1/namespaces', undefined, { 'impersonate-user': name, ...more })
+  const nobody = await as('nobody')
+  t.is(nobody.status, 403)
+  t.regex(nobody.object.message ?? '', /User "nobody" cannot list resource "namespaces"/)
+  t.is((await as('nobody', { 'impersonate-group': 'system:masters' })).status, 200)
+  t.is((await as('nobody', { 'impersonate-uid': '7' })).status, 400)
+  t.is((await trial.call('GET', '/api', undefined, { 'impersonate-group': 'x' })).status, 400)
+  const account = await as('system:serviceaccount:default:x')
+  t.regex(account.object.message ?? '', /User "system:serviceaccount:default:x" cannot list/)
+})

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { internalError, methodNotAllowed, StatusError, timeout, unauthorized } from '#api/meta/status.ts'
+import { badRequest, internalError, methodNotAllowed, StatusError, timeout, unauthorized } from '#api/meta/status.ts'
 import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
@@ -129,12 +129,20 @@ export class Server {
     const known = answer instanceof Promise ? await answer : answer
     const user = known ?? anonymousFor(route.path)
     if (user === undefined) throw unauthorized()
-    return request.headers['impersonate-user'] === undefined ? user : this.#impersonate(user, request)
+    const { headers } = request
+    if (headers['impersonate-user'] !== undefined) return this.#impersonate(user, request)
+    if (headers['impersonate-group'] !== undefined || headers['impersonate-uid'] !== undefined) {
+      throw badRequest('requested to impersonate a group or uid without impersonating a user')
+    }
+    return user
   }
 
   /** Acting as somebody else is a right of its own, for the user and for each of his groups. */
   #impersonate(user: User, { headers }: ApiRequest): User {
     const name = headers['impersonate-user'] ?? ''
+    // Not done, and so not passed over: the caller would act with more or less than he asked for.
+    const other = Object.keys(headers).find((key) => key === 'impersonate-uid' || key.startsWith('impersonate-extra-'))
+    if (other !== undefined) throw badRequest(`the header ${other} is not supported`)
     const groups = (headers['impersonate-group'] ?? '')
       .split(',')
       .map((g) => g.trim())
