@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
 import { gateway4, gateway6, gatewayMac } from '#datapath/object.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
-import type { Namespace } from '#kernel/netns.ts'
-import { setSysctl } from '#kernel/sysctl.ts'
+import { Namespace } from '#kernel/netns.ts'
 
 /** rtm_protocol of pods' routes: the datapath's own number, 'W'. */
 const routeProtocol = 0x57
@@ -62,11 +61,11 @@ export async function connectSandbox(plan: DevicePlan, options: ConnectOptions):
   sandbox.setSysctl('net/ipv6/conf/default/accept_ra', 0)
   await netlink.addVeth({ name: hostDevice, mac: gatewayMac, mtu }, { name: podDevice, mac, mtu, namespace: sandbox })
   try {
-    const ifindex = nodeNamespace === undefined ? await indexOf(netlink, hostDevice) : nodeNamespace.ifindex(hostDevice)
-    const set = (path: string, value: number): void =>
-      nodeNamespace === undefined ? setSysctl(path, value) : nodeNamespace.setSysctl(path, value)
+    using own = Namespace.own()
+    const node = nodeNamespace ?? own
+    const ifindex = node.ifindex(hostDevice)
     // The host end needs no address of its own, nor the chatter that comes with one.
-    set(`net/ipv6/conf/${hostDevice}/addr_gen_mode`, 1)
+    node.setSysctl(`net/ipv6/conf/${hostDevice}/addr_gen_mode`, 1)
     beforeUp(ifindex)
     using inside = Netlink.open(sandbox)
     await Promise.all([
@@ -78,12 +77,6 @@ export async function connectSandbox(plan: DevicePlan, options: ConnectOptions):
     await netlink.removeLink(hostDevice)
     throw error
   }
-}
-
-async function indexOf(netlink: Netlink, name: string): Promise<number> {
-  const link = await netlink.link(name)
-  if (link === undefined) throw new Error(`Cannot find device ${name} that was just made`)
-  return link.index
 }
 
 /** The node's own processes reach the pod by these; its programs do not need them. */
