@@ -1,44 +1,37 @@
 import type { Scale } from '#api/gen/autoscaling-v1.ts'
-import { managerFromUserAgent } from '#api/meta/managed-fields.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
-import {
-  badRequest,
-  fieldError,
-  invalid,
-  methodNotAllowed,
-  notFound,
-  StatusError,
-  type Subject,
-} from '#api/meta/status.ts'
+import { badRequest, fieldError, invalid, methodNotAllowed, notFound, StatusError } from '#api/meta/status.ts'
 import { decodeBody, type Expected } from '#api/schema/decode.ts'
-import { messageOfKind } from '#api/schema/protobuf.ts'
-import { type FieldValidation, fieldValidationOf, settleProblems } from '#api/schema/strict.ts'
-import type { ApiRequest, ApiResponse } from '#api/wire.ts'
-import { bodyFormat, type Form, includeObjectOf, negotiate } from './negotiate.ts'
+import { settleProblems } from '#api/schema/strict.ts'
+import type { ApiResponse } from '#api/wire.ts'
+import {
+  bodyOf,
+  checkedName,
+  contextOf,
+  dryRunOf,
+  encodingFor,
+  handlerExpected,
+  integer,
+  namespaceOf,
+  notServed,
+  placeIn,
+  type ResourceCall,
+  shown,
+  validationOf,
+} from './call.ts'
+import { serveDelete, serveDeleteCollection } from './deletion.ts'
+import { bodyFormat, type Form, negotiate } from './negotiate.ts'
 import { parsePatch } from './patch.ts'
-import { deleteObject, type Options } from './registry/delete.ts'
-import type { Encoding } from './registry/encoding.ts'
 import { listObjects, parseRevision, tooLargeRevision } from './registry/list.ts'
 import type { Registry } from './registry/registry.ts'
 import { selectionOf } from './registry/select.ts'
 import type { Served } from './registry/served.ts'
-import type { Outcome, UpdateRequest, WriteContext } from './registry/write.ts'
-import { asYaml, bytesResponse, jsonResponse, Pieces, WatchBody } from './respond.ts'
-import { isTrue, type Route } from './route.ts'
+import type { Outcome, UpdateRequest } from './registry/write.ts'
+import { asYaml, jsonResponse, Pieces, WatchBody } from './respond.ts'
+import type { Route } from './route.ts'
 import { applyScale, scaleExpected, scaleOf } from './scale.ts'
-import type { Attributes, SubresourceHandler } from './step.ts'
+import type { SubresourceHandler } from './step.ts'
 import { Watch, type WatchObserver, watchQueryOf } from './watch/watch.ts'
-
-/** A request about a resource: authenticated, authorized, its body not yet read as anything. */
-export interface ResourceCall {
-  readonly route: Route
-  readonly request: ApiRequest
-  readonly attributes: Attributes
-  readonly query: URLSearchParams
-  warn(text: string): void
-  /** Whether the same user may also do this: PUT of an absent object is a create. Throws Forbidden. */
-  authorize(attributes: Attributes): void
-}
 
 export interface ResourceParts {
   readonly registry: Registry
@@ -116,9 +109,9 @@ export class Resources {
       case 'patch':
         return this.#patch(call, served, '')
       case 'delete':
-        return this.#delete(call, served)
+        return serveDelete(this.#parts.registry, call, served)
       case 'deletecollection':
-        return this.#deleteCollection(call, served)
+        return serveDeleteCollection(this.#parts.registry, call, served)
       default:
         throw methodNotAllowed(served.definition.resource, route.verb)
     }
@@ -329,121 +322,6 @@ export class Resources {
     return jsonResponse(200, scaleOf(served.read(item), paths))
   }
 
-  async #delete(call: ResourceCall, served: Served): Promise<ApiResponse> {
-    const { route, query } = call
-    const form = negotiate(call.request.headers.accept)
-    const options = this.#deleteOptions(call)
-    const context = contextOf(call, query, 'DeleteOptions', options)
-    const namespace = namespaceOf(served, route)
-    const item = served.collection.get(namespace, route.name)
-    if (item === undefined) throw notFound(served.definition.resource, route.name)
-    const outcome = await this.#deleteOne(served, namespace, route.name, options, context)
-    const encoding = encodingFor(served, form, query)
-    if (outcome.gone && !returnsObject.has(served.definition.resource.kind)) {
-      const { group, resource } = served.definition.resource
-      const { uid } = item.object.metadata
-      return jsonResponse(200, {
-        kind: 'Status',
-        apiVersion: 'v1',
-        metadata: {},
-        status: 'Success',
-        details: { name: route.name, ...(group === '' ? {} : { group }), kind: resource, uid },
-      })
-    }
-    const cascades = options.orphanDependents === false || options.propagationPolicy === 'Foreground'
-    return shown(!outcome.gone && cascades ? 202 : 200, encoding.one(outcome.item), encoding, form)
-  }
-
-  async #deleteCollection(call: ResourceCall, served: Served): Promise<ApiResponse> {
-    const { route, query } = call
-    const form = negotiate(call.request.headers.accept)
-    const options = this.#deleteOptions(call)
-    const context = contextOf(call, query, 'DeleteOptions', options)
-    const namespace = namespaceOf(served, route)
-    const selection = selectionOf(served, namespace, query.get('labelSelector') ?? '', query.get('fieldSelector') ?? '')
-    const items = [...served.collection.items(namespace)].filter((item) => selection.matches(item))
-    const encoding = encodingFor(served, form, query)
-    const resourceVersion = String(this.#parts.registry.revision)
-    // In groups, so that the store can flush many at once, but neither all at once.
-    for (let at = 0; at < items.length; at += deletesAtOnce) {
-      const some = items.slice(at, at + deletesAtOnce)
-      await Promise.all(some.map((item) => this.#deleteUnlessGone(served, item.namespace, item.name, options, context)))
-    }
-    const { head, tail } = encoding.list({ resourceVersion })
-    const body = Buffer.concat([
-      Buffer.from(head),
-      joinWithCommas(items.map((item) => encoding.element(item))),
-      Buffer.from(tail),
-    ])
-    return shown(200, body, encoding, form)
-  }
-
-  async #deleteUnlessGone(
-    served: Served,
-    namespace: string,
-    name: string,
-    options: Options,
-    context: WriteContext,
-  ): Promise<void> {
-    try {
-      await this.#deleteOne(served, namespace, name, options, context)
-    } catch (error) {
-      if (!(error instanceof StatusError) || error.code !== 404) throw error
-    }
-  }
-
-  async #deleteOne(served: Served, namespace: string, name: string, options: Options, context: WriteContext) {
-    const { registry } = this.#parts
-    const item = served.collection.get(namespace, name)
-    const { dryRun } = context
-    const attributes = { ...context.attributes, name, namespace }
-    const request = {
-      attributes,
-      operation: 'DELETE' as const,
-      object: undefined,
-      old: item && served.read(item),
-      dryRun,
-      warn: (text: string) => context.warn(text),
-    }
-    let outcome: 'written' | 'failed' = 'failed'
-    try {
-      registry.admission?.mutate(request)
-      registry.admission?.validate(request)
-      const result = await deleteObject(
-        registry.writer,
-        served,
-        namespace,
-        name,
-        options,
-        context,
-        registry.clock.now(),
-      )
-      if (!dryRun) outcome = 'written'
-      return result
-    } finally {
-      registry.admission?.settled(request, outcome)
-    }
-  }
-
-  /** From the body, and from the query where there is no body. */
-  #deleteOptions(call: ResourceCall): Options {
-    const { query, request } = call
-    const body = request.body
-    if (body !== undefined && body.length > 0) {
-      const format = bodyFormat(request.headers['content-type'], true)
-      const { object } = decodeBody(body, format, deleteOptionsExpected)
-      return object as unknown as Options
-    }
-    const grace = query.get('gracePeriodSeconds')
-    const policy = query.get('propagationPolicy')
-    const orphan = query.get('orphanDependents')
-    return {
-      ...(grace === null ? {} : { gracePeriodSeconds: integer(query, 'gracePeriodSeconds') }),
-      ...(policy === null || policy === '' ? {} : { propagationPolicy: policy }),
-      ...(orphan === null ? {} : { orphanDependents: isTrue(orphan) }),
-    }
-  }
-
   async #handled(call: ResourceCall, handler: SubresourceHandler, served: Served | undefined): Promise<ApiResponse> {
     const { route, query, request, attributes } = call
     const { registry } = this.#parts
@@ -483,129 +361,3 @@ export class Resources {
     return object
   }
 }
-
-const deletesAtOnce = 64
-
-/** Kinds whose DELETE answers with the object, as upstream has it; the others answer with a Status. */
-const returnsObject = new Set([
-  'Pod',
-  'Service',
-  'ServiceAccount',
-  'PersistentVolumeClaim',
-  'ResourceQuota',
-  'PodTemplate',
-])
-
-const deleteOptionsExpected: Expected = { apiVersion: 'v1', kind: 'DeleteOptions', message: 'meta/v1.DeleteOptions' }
-
-export const notServed = (): StatusError =>
-  new StatusError({
-    status: 'Failure',
-    code: 404,
-    reason: 'NotFound',
-    message: 'the server could not find the requested resource',
-    details: {},
-  })
-
-const namespaceOf = ({ definition }: Served, { namespace }: Route): string =>
-  definition.resource.namespaced ? namespace : ''
-
-function encodingFor(served: Served, form: Form, query: URLSearchParams): Encoding {
-  switch (form.as) {
-    case 'object':
-      return served.asObject
-    case 'metadata':
-      return served.asMetadata
-    case 'table':
-      return served.asTable(includeObjectOf(query))
-    default:
-      return form.as satisfies never
-  }
-}
-
-function shown(status: number, bytes: Uint8Array, encoding: Encoding, form: Form): ApiResponse | Promise<ApiResponse> {
-  const response = bytesResponse(status, bytes, encoding.contentType)
-  return form.format === 'yaml' ? asYaml(response) : response
-}
-
-/** What a handler's body should be: declared with the subresource, or the virtual kind itself. */
-function handlerExpected(served: Served | undefined, { subresource }: Route): Expected | undefined {
-  if (served === undefined) return undefined
-  if (subresource === '') return served.expected
-  const declared = served.definition.subresources.find((each) => each.name === subresource)
-  if (declared?.kind === undefined) return served.expected
-  const { group, version } = served.definition.resource
-  const at = { group: declared.group ?? group, version: declared.version ?? version }
-  const apiVersion = at.group === '' ? at.version : `${at.group}/${at.version}`
-  return { apiVersion, kind: declared.kind, message: messageOfKind(apiVersion, declared.kind) }
-}
-
-/** The namespace of the URL, in the object. Throws 400 where they differ. */
-function placeIn({ definition }: Served, object: KubeObject, route: Route): void {
-  const { metadata } = object
-  if (!definition.resource.namespaced) {
-    delete metadata.namespace
-    return
-  }
-  if (metadata.namespace && metadata.namespace !== route.namespace) {
-    throw badRequest(`the namespace of the provided object does not match the namespace sent on the request`)
-  }
-  metadata.namespace = route.namespace
-}
-
-function checkedName(object: KubeObject, name: string): KubeObject {
-  if (object.metadata.name !== name) {
-    throw badRequest(`the name of the object (${object.metadata.name}) does not match the name on the URL (${name})`)
-  }
-  return object
-}
-
-function bodyOf({ request }: ResourceCall): Uint8Array {
-  return request.body ?? new Uint8Array()
-}
-
-function validationOf(query: URLSearchParams, options: string): FieldValidation {
-  return fieldValidationOf(query.get('fieldValidation'), options)
-}
-
-const managerLengthMax = 128
-
-function contextOf(call: ResourceCall, query: URLSearchParams, options: string, sent?: Options): WriteContext {
-  const { attributes, request } = call
-  const asked = query.get('fieldManager')
-  if (asked !== null && (asked.length > managerLengthMax || /[^\x20-\x7e]/.test(asked))) {
-    throw invalid('meta.k8s.io', options, '', [
-      fieldError.invalid('fieldManager', asked, 'must be at most 128 printable characters'),
-    ])
-  }
-  return {
-    attributes,
-    dryRun: sent?.dryRun === undefined ? dryRunOf(query, options) : dryRunIn(sent.dryRun, options),
-    manager: asked || managerFromUserAgent(request.headers['user-agent']),
-    warn: (text) => call.warn(text),
-  }
-}
-
-const dryRunOf = (query: URLSearchParams, options: string): boolean => dryRunIn(query.getAll('dryRun'), options)
-
-function dryRunIn(values: readonly string[], options: string): boolean {
-  const some = values.filter((value) => value !== '')
-  if (some.length === 0) return false
-  if (some.some((value) => value !== 'All')) {
-    throw invalid('meta.k8s.io', options, '', [fieldError.notSupported('dryRun', some, ['All'])])
-  }
-  return true
-}
-
-function integer(query: URLSearchParams, name: string): number {
-  const text = query.get(name)
-  if (text === null || text === '') return 0
-  if (!/^-?\d{1,15}$/.test(text)) throw badRequest(`${name}: ${JSON.stringify(text)} is not an integer`)
-  return Number(text)
-}
-
-function joinWithCommas(pieces: readonly Buffer[]): Buffer {
-  return Buffer.concat(pieces.flatMap((piece, i) => (i === 0 ? [piece] : [Buffer.from(','), piece])))
-}
-
-export type { Subject }
