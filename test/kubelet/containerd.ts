@@ -92,7 +92,7 @@ export async function startContainerd(): Promise<TestContainerd> {
   }
   try {
     await eventually(async () => (await runtime.version()).name === 'containerd', { withinMs: 10_000, pauseMs: 20 })
-    const archive = buildDemoArchive(root, join(tmpdir(), 'weft-test-images'))
+    const archive = buildDemoArchive(root, join(dir, 'images'))
     execFileSync('ctr', ['--address', socket, '--namespace', 'k8s.io', 'images', 'import', archive], { stdio: 'pipe' })
     await eventually(async () => (await runtime.imageStatus('weft.local/busybox:1')) !== undefined)
   } catch (error) {
