@@ -1,6 +1,9 @@
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
+import { Link } from '#kernel/bpf/program.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
-import { inPod, load, onFabric, onNode, serve, type TestPod, Topology } from './topology.ts'
+import { inPod, load, onFabric, onNode, serve, serviceCidrs, type TestPod, Topology } from './topology.ts'
 
 /** Root, a kernel of 6.8 or later, clang: `node scripts/test.js` says so where one is missing. */
 let topology: Topology
@@ -97,3 +100,48 @@ test('traffic survives without segmentation and checksum offloads', async (t) =>
   await using ___ = await serve(inPod(far), far.v6, port + 5)
   t.true((await load(inPod(plain), 'stream', far.v6, port + 5)) > 0)
 })
+
+test.serial(
+  'other programs take over under traffic, without a packet in between, and the old ones are gone',
+  async (t) => {
+    const exchange = await Topology.create({ label: 'x', direct: 'programs' })
+    try {
+      const node = exchange.node(1)
+      const [client, near] = [await node.addPod(), await node.addPod()]
+      const distant = await exchange.node(2).addPod()
+      await using _ = await serve(inPod(near), near.v4, port)
+      await using __ = await serve(inPod(distant), distant.v4, port)
+      const versions = (): string[] => readdirSync(join(node.pinDir, 'programs')).toSorted()
+      const running = (): number[] =>
+        readdirSync(join(node.pinDir, 'links')).map((name) => {
+          using link = Link.openPin(join(node.pinDir, 'links', name))
+          return link?.info.programId ?? 0
+        })
+      const before = { versions: versions(), programs: running() }
+      // What a kernel says to the multicast groups of a new device is never forwarded.
+      const dropped = (): readonly string[] =>
+        node.datapath
+          .counters()
+          .filter((c) => c.reason !== 'Forwarded' && c.reason !== 'Multicast or link-local destination')
+          .map((c) => `${c.direction} ${c.reason} ${c.packets}`)
+      const lost = dropped()
+      const flows = [near.v4, distant.v4].map((address) => load(inPod(client), 'crr', address, port, 800))
+      // Another Service network is another program; then the first again.
+      for (const cidrs of [['10.97.0.0/16'], serviceCidrs]) {
+        node.closeDatapath()
+        await node.openDatapath(cidrs)
+        t.false(running().some((id) => before.programs.includes(id)))
+      }
+      for (const rate of await Promise.all(flows)) t.true(rate > 0)
+      t.deepEqual(dropped(), lost)
+      t.deepEqual(versions(), before.versions)
+      t.is(running().length, before.programs.length)
+      node.closeDatapath()
+      const now = running()
+      await node.openDatapath()
+      t.deepEqual(running(), now, 'the same agent again changes nothing')
+    } finally {
+      await exchange[Symbol.asyncDispose]()
+    }
+  },
+)

@@ -50,6 +50,8 @@ export class TestNode {
     this.#topology = topology
     this.index = index
     this.namespace = Namespace.open(topology.name(`node${index}`))
+    // Otherwise its link-local address, with which it asks for neighbours, is not there for a second or two.
+    this.namespace.setSysctl('net/ipv6/conf/default/accept_dad', 0)
     this.netlink = Netlink.open(this.namespace)
     this.cgroup = `${topology.prefix}/node${index}`
     this.pinDir = join(topology.dir, `node${index}`)
@@ -80,13 +82,13 @@ export class TestNode {
   }
 
   /** Starts the datapath; again after `closeDatapath`, as an agent that comes back would. */
-  async openDatapath(objects = this.#topology.objects): Promise<KernelDatapath> {
+  async openDatapath(cidrs: readonly string[] = serviceCidrs): Promise<KernelDatapath> {
     this.#datapath = await KernelDatapath.open({
-      objects,
+      objects: this.#topology.objects,
       pinDir: this.pinDir,
       cgroupPath: this.cgroupPath,
       uplink: 'eth0',
-      serviceCidrs,
+      serviceCidrs: cidrs,
       namespace: this.namespace,
     })
     return this.#datapath
@@ -187,6 +189,7 @@ export class Topology implements AsyncDisposable {
     const fabric = this.name('fabric')
     createNamespace(fabric)
     using namespace = Namespace.open(fabric)
+    namespace.setSysctl('net/ipv6/conf/default/accept_dad', 0)
     using netlink = Netlink.open(namespace)
     await netlink.addBridge({ name: 'br0' })
     const bridge = namespace.ifindex('br0')
