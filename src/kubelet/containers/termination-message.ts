@@ -28,8 +28,12 @@ export function terminationMessage(record: ContainerRecord, podDir: string): str
   const lines = tail(record.logPath, logBytesMax * 2, 'tail')
     .split('\n')
     .filter((l) => l !== '')
-  const words = lines.slice(-logLinesMax).map((line) => line.split(' ').slice(3).join(' '))
-  return Buffer.from(words.join('\n')).subarray(-logBytesMax).toString('utf8')
+  // `TIME STREAM F TEXT`; P in the place of F is a part of a line that goes on in the next.
+  const words = lines.slice(-logLinesMax).map((line) => {
+    const [, , tag, ...text] = line.split(' ')
+    return `${text.join(' ')}${tag === 'P' ? '' : '\n'}`
+  })
+  return Buffer.from(words.join('')).subarray(-logBytesMax).toString('utf8')
 }
 
 function tail(path: string, bytes: number, end: 'head' | 'tail'): string {

@@ -13,6 +13,7 @@ import { FakeClient } from '#client/fake.ts'
 import { createKubelet } from '../kubelet.ts'
 import { FakeRuntime } from '../runtime/fake.ts'
 import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
+import { backOffNotes } from './back-off.ts'
 import { formatWait } from './container-status.ts'
 import type { PodFacts } from './facts.ts'
 import { Memory } from './memory.ts'
@@ -370,6 +371,14 @@ test('statusOf() a crash loop', (t) => {
     reason: 'CrashLoopBackOff',
     message: 'back-off 20s restarting failed container=c pod=web_default(u1)',
   })
+  const note = {
+    type: 'Warning',
+    reason: 'BackOff',
+    message: 'Back-off restarting failed container c in pod web_default(u1)',
+    fieldPath: 'spec.containers{c}',
+  }
+  t.deepEqual(backOffNotes(facts.pod, status(facts)), [note])
+  t.deepEqual(backOffNotes({ ...facts.pod, status: status(facts) }, status(facts)), [], 'told once a run')
   t.like(made?.lastState.terminated, { exitCode: 7, reason: 'Error' })
   t.is(made?.restartCount, 2)
   t.is(status(facts).phase, 'Running', 'a pod that has run once stays so while it is restarted')

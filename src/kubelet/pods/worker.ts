@@ -7,6 +7,7 @@ import type { Log } from '#base/log/log.ts'
 import { terminationMessage } from '../containers/termination-message.ts'
 import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
 import { applyAction } from './apply.ts'
+import { backOffNotes } from './back-off.ts'
 import { Exits } from './exits.ts'
 import { isEnding, isLive, isTerminal, type PodFacts, viewsOf } from './facts.ts'
 import { Memory } from './memory.ts'
@@ -287,6 +288,7 @@ export class PodWorker {
       this.#wakeAt(later)
       return
     }
+    for (const note of backOffNotes(facts.pod, wanted)) this.#context.events.record(facts.pod, note)
     this.#publishing = true
     scope.start(async (signal) => {
       try {
