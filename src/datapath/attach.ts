@@ -23,14 +23,17 @@ export class Attachments {
   }
 
   /** Programs of `place` on the device. Says whether anything had to be done. */
-  attachDevice(place: 'endpoint' | 'uplink', id: string, ifindex: number): boolean {
+  async attachDevice(place: 'endpoint' | 'uplink', id: string, ifindex: number): Promise<boolean> {
     let changed = false
     for (const spec of programs.filter((p) => p.place === place)) {
       const program = this.#program(spec)
-      changed =
-        this.#ensure(pinName(spec, id), program, { ifindex }, () =>
-          Link.attachTcx(program, spec.hook, ifindex, this.#namespace),
-        ) || changed
+      const name = pinName(spec, id)
+      const found = this.#keep(name, program, { ifindex })
+      if (found === 'missing') {
+        using link = await Link.attachTcx(program, spec.hook, ifindex, this.#namespace)
+        link.pin(join(this.#dir, name))
+      }
+      changed ||= found !== 'same'
     }
     return changed
   }
@@ -66,10 +69,13 @@ export class Attachments {
         const program = this.#program(spec)
         // The descriptor is lent, not given.
         const cgroup = new Fd(directory)
-        changed =
-          this.#ensure(pinName(spec, 'node'), program, { cgroupId }, () =>
-            Link.attachCgroup(program, spec.hook, cgroup, cgroupPath),
-          ) || changed
+        const name = pinName(spec, 'node')
+        const found = this.#keep(name, program, { cgroupId })
+        if (found === 'missing') {
+          using link = Link.attachCgroup(program, spec.hook, cgroup, cgroupPath)
+          link.pin(join(this.#dir, name))
+        }
+        changed ||= found !== 'same'
         cgroup.release()
       }
     } finally {
@@ -108,28 +114,24 @@ export class Attachments {
     rmSync(path, { force: true })
   }
 
-  /** The link under that name runs `program` on the device. True where it had to be made or changed. */
-  #ensure(name: string, program: Program, target: Target, attach: () => Link): boolean {
-    const path = join(this.#dir, name)
-    using known = Link.openPin(path)
-    if (known !== undefined) {
-      const info = known.info
-      // A link whose device or cgroup went is nowhere any more; there may since be another of that name.
-      if ('ifindex' in target ? info.ifindex === target.ifindex : info.cgroupId === target.cgroupId) {
-        if (info.programId === program.info.id) return false
-        try {
-          known.update(program)
-          return true
-        } catch (error) {
-          // The device (or cgroup) went in this moment: attach anew.
-          if (!hasCode(error, 'ENOLINK')) throw error
-        }
+  /** Has the link under that name run `program`, where it is still attached to `target`; clears the place otherwise. */
+  #keep(name: string, program: Program, target: Target): 'same' | 'updated' | 'missing' {
+    using known = Link.openPin(join(this.#dir, name))
+    if (known === undefined) return 'missing'
+    const info = known.info
+    // A link whose device or cgroup went is nowhere any more; there may since be another of that name.
+    if ('ifindex' in target ? info.ifindex === target.ifindex : info.cgroupId === target.cgroupId) {
+      if (info.programId === program.info.id) return 'same'
+      try {
+        known.update(program)
+        return 'updated'
+      } catch (error) {
+        // The device (or cgroup) went in this moment: attach anew.
+        if (!hasCode(error, 'ENOLINK')) throw error
       }
-      this.#remove(name)
     }
-    using link = attach()
-    link.pin(path)
-    return true
+    this.#remove(name)
+    return 'missing'
   }
 }
 

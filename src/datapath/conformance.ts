@@ -39,8 +39,8 @@ export function testDatapath(
   check('an endpoint has its addresses until it is removed', async (t, under) => {
     const { datapath } = under
     const one = endpoint(under, 0, 'one', '10.0.0.1', 'fd00::1')
-    datapath.upsertEndpoint(one)
-    datapath.upsertEndpoint(one)
+    await datapath.upsertEndpoint(one)
+    await datapath.upsertEndpoint(one)
     t.deepEqual([...datapath.addresses()].toSorted(), [
       ['10.0.0.1', one.ifindex],
       ['fd00::1', one.ifindex],
@@ -54,8 +54,8 @@ export function testDatapath(
     const { datapath } = under
     const first = endpoint(under, 0, 'first', '10.0.0.2')
     const second = endpoint(under, 1, 'second', '10.0.0.2')
-    datapath.upsertEndpoint(first)
-    datapath.upsertEndpoint(second)
+    await datapath.upsertEndpoint(first)
+    await datapath.upsertEndpoint(second)
     datapath.removeEndpoint(first)
     t.is(datapath.addresses().get('10.0.0.2'), second.ifindex)
     datapath.removeEndpoint(second)
@@ -66,8 +66,8 @@ export function testDatapath(
     const { datapath } = under
     const stays = endpoint(under, 0, 'stays', '10.0.0.3')
     const goes = endpoint(under, 1, 'goes', '10.0.0.4')
-    datapath.upsertEndpoint(stays)
-    datapath.upsertEndpoint(goes)
+    await datapath.upsertEndpoint(stays)
+    await datapath.upsertEndpoint(goes)
     t.true(datapath.pruneEndpoints([stays]).includes('10.0.0.4'))
     t.deepEqual([...datapath.addresses().keys()], ['10.0.0.3'])
     t.deepEqual(datapath.pruneEndpoints([stays]), [])
@@ -93,7 +93,7 @@ export function testDatapath(
     const one = endpoint(under, 0, 'one', '10.0.0.1')
     const a = service('10.96.0.1', 80, '10.0.0.1', '10.0.0.2')
     const b = service('10.96.0.2', 443, '10.0.0.2', '10.0.0.3')
-    under.datapath.upsertEndpoint(one)
+    await under.datapath.upsertEndpoint(one)
     under.datapath.changeServices([a, b], [])
     const datapath = await under.reopen()
     t.deepEqual([...datapath.addresses()], [['10.0.0.1', one.ifindex]])

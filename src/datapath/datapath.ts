@@ -43,8 +43,8 @@ export interface NodeNetwork {
  * `conformance.ts`. What was set stays in force when the agent ends, and is there again when it comes back.
  */
 export interface Datapath extends Disposable {
-  /** Map entries first, then programs: when this returns, the pod's first packet meets both. */
-  upsertEndpoint(endpoint: Endpoint): void
+  /** Map entries first, then programs: when this resolves, the pod's first packet meets both. */
+  upsertEndpoint(endpoint: Endpoint): Promise<void>
   /** Only what is this sandbox's own: an address that has moved on to another sandbox stays. */
   removeEndpoint(endpoint: Pick<Endpoint, 'id' | 'addresses' | 'ifindex'>): void
   /** Addresses that lead to pods now, with the device that they lead to. */

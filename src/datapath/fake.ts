@@ -25,7 +25,7 @@ export class FakeDatapath implements Datapath {
     this.kernel = kernel
   }
 
-  upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): void {
+  async upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): Promise<void> {
     for (const address of addresses) this.kernel.addresses.set(address, { ifindex, mac })
     this.kernel.attached.set(id, ifindex)
   }

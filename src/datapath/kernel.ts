@@ -91,7 +91,10 @@ export class KernelDatapath implements Datapath {
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const datapath = new KernelDatapath(netlink, link.index, loaded.programs, attachments, pinDir, clock)
-      const changed = [attachments.attachCgroup(cgroupPath), attachments.attachDevice('uplink', 'node', link.index)]
+      const changed = [
+        attachments.attachCgroup(cgroupPath),
+        await attachments.attachDevice('uplink', 'node', link.index),
+      ]
       // Pods that are there already get this agent's programs.
       changed.push(attachments.updateDevices('endpoint'))
       prunePrograms(objects, globals, pinDir)
@@ -103,9 +106,9 @@ export class KernelDatapath implements Datapath {
     }
   }
 
-  upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): void {
+  async upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): Promise<void> {
     for (const address of addresses) this.#endpoints.set(address, { ifindex, mac })
-    this.#attachments.attachDevice('endpoint', id, ifindex)
+    await this.#attachments.attachDevice('endpoint', id, ifindex)
   }
 
   removeEndpoint({ id, addresses, ifindex }: Pick<Endpoint, 'id' | 'addresses' | 'ifindex'>): void {

@@ -113,7 +113,7 @@ export class TestNode {
       netlink: this.netlink,
       nodeNamespace: this.namespace,
       sandbox: namespace,
-      beforeUp: (index) => this.#datapath?.upsertEndpoint({ ...known, ifindex: index }),
+      beforeUp: async (index) => this.#datapath?.upsertEndpoint({ ...known, ifindex: index }),
     })
     const pod = { name, namespace, node: this, endpoint: { ...known, ifindex }, v4, v6 }
     this.#topology.pods.push(pod)

@@ -26,7 +26,7 @@ export interface ConnectOptions {
   readonly nodeNamespace?: Namespace | undefined
   readonly sandbox: Namespace
   /** Called with the host end's index before either end is up: programs go on before the first packet. */
-  readonly beforeUp: (ifindex: number) => void
+  readonly beforeUp: (ifindex: number) => Promise<void>
 }
 
 /** The same sandbox has the same names, whichever agent asks. At most 15 characters. */
@@ -66,7 +66,7 @@ export async function connectSandbox(plan: DevicePlan, options: ConnectOptions):
     const ifindex = node.ifindex(hostDevice)
     // The host end needs no address of its own, nor the chatter that comes with one.
     node.setSysctl(`net/ipv6/conf/${hostDevice}/addr_gen_mode`, 1)
-    beforeUp(ifindex)
+    await beforeUp(ifindex)
     using inside = Netlink.open(sandbox)
     await Promise.all([
       ...connectHost(netlink, ifindex, mac, addresses),

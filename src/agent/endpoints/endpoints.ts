@@ -56,7 +56,7 @@ export class Endpoints {
     const restored: Endpoint[] = []
     for (const record of records.list()) {
       if (record.ifindex !== 0 && indexes.get(record.hostDevice) === record.ifindex) {
-        datapath.upsertEndpoint(endpointOf(record))
+        await datapath.upsertEndpoint(endpointOf(record))
         restored.push(endpointOf(record))
       } else {
         // The runtime was never told of it, or took the namespace away meanwhile: it will ask again, or not.

@@ -82,8 +82,8 @@ export class Program extends Fd {
 /** An attached program: it stays attached while the link is open or pinned. */
 export class Link extends Fd {
   /** `ifindex` is a number of `namespace` (absent: of our own). */
-  static attachTcx(program: Program, type: AttachType, ifindex: number, namespace?: Namespace): Link {
-    const result = ffi.attachTcx(namespace?.number ?? -1, ifindex, program.number, attachTypes[type])
+  static async attachTcx(program: Program, type: AttachType, ifindex: number, namespace?: Namespace): Promise<Link> {
+    const result = await ffi.attachTcx(namespace?.number ?? -1, ifindex, program.number, attachTypes[type])
     return new Link(checkResult(result, `attach a program to ${type} of device ${ifindex}`))
   }
 
