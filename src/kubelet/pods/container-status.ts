@@ -1,7 +1,7 @@
 import type { ContainerState, ContainerStatus } from '#api/gen/core-v1.ts'
 import { formatTime } from '#api/meta/time.ts'
 import type { ContainerRecord } from '../runtime/runtime.ts'
-import { type ContainerView, isEnding, isStarted, type PodFacts } from './facts.ts'
+import { type ContainerView, isEnding, isStarted, isTerminal, type PodFacts } from './facts.ts'
 import { restartableAt, runsAgain } from './restart.ts'
 
 export interface StatusContext {
@@ -48,7 +48,7 @@ function stateOf(view: ContainerView, context: StatusContext): ContainerState {
   if (record?.state === 'running') return { running: { startedAt: formatTime(record.startedAt) } }
   if (record?.state === 'exited') {
     const ended = { terminated: terminated(record, runtimeName) }
-    if (isEnding(facts) || !runsAgain(spec, pod.spec, record.exitCode, kind)) return ended
+    if (isEnding(facts) || isTerminal(pod) || !runsAgain(spec, pod.spec, record.exitCode, kind)) return ended
     if (kind === 'init' && initialized) return ended
     if (hindrance !== undefined) return { waiting: { reason: hindrance.reason, message: hindrance.message } }
     const backoff = memory.backoffs.get(spec.name)

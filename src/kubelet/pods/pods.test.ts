@@ -413,6 +413,14 @@ test('statusOf() how pods end', (t) => {
   t.is(phase('Always', [0], true), 'Succeeded')
   t.is(phase('Always', [143], true), 'Failed')
 })
+test('statusOf() a container that an ended pod has lost, or never had', (t) => {
+  const told = status(factsOf(podOf({ restartPolicy: 'Never' }), [sandbox()], [ended('c', 3)]))
+  t.is(told.phase, 'Failed')
+  const after = status(factsOf(podOf({}, { status: told }), [], []))
+  t.is(after.containerStatuses?.[0]?.state.terminated?.exitCode, 3, 'known once, known for good')
+  const never = status(factsOf(podOf({}, { status: { phase: 'Failed', reason: 'DeadlineExceeded' } }), [], []))
+  t.like(never.containerStatuses?.[0]?.state.terminated, { exitCode: 137, reason: 'ContainerStatusUnknown' })
+})
 test('statusOf() an init container that failed for good', (t) => {
   const pod = podOf({ restartPolicy: 'Never', initContainers: [box('i')] })
   const made = status(factsOf(pod, [sandbox()], [ended('i', 1)]))

@@ -24,8 +24,12 @@ export function statusOf(facts: PodFacts, { nodeIps, runtimeName }: StatusOption
   const initialized = isInitialized(facts)
   const context: StatusContext = { facts, runtimeName, initialized }
   const initStatuses = views.init.map((v) => containerStatus(v, context))
-  const statuses = views.apps.map((v) => containerStatus(v, context))
   const phase = phaseOf(facts, views)
+  // As upstream has it: in a pod that is over no container is still on its way.
+  const over = (phase === 'Succeeded' || phase === 'Failed') && initialized && !facts.containers.some(isLive)
+  const statuses = views.apps
+    .map((v) => containerStatus(v, context))
+    .map((s) => (over && s.state.terminated === undefined ? lost(s, old.containerStatuses) : s))
   const sandbox = facts.sandboxes.find((s) => s.ready)
   const ips = pod.spec.hostNetwork === true ? nodeIps : (sandbox?.ips ?? [])
   // An ended pod keeps the address it had: its sandbox is gone, who reads the status wants to know what it was.
@@ -53,6 +57,13 @@ export function statusOf(facts: PodFacts, { nodeIps, runtimeName }: StatusOption
     containerStatuses: statuses,
     qosClass: old.qosClass ?? qosClassOf(pod.spec),
   }
+}
+
+/** A container of an ended pod that the runtime does not have: what was once told of its end stays told. */
+function lost(made: ContainerStatus, old: readonly ContainerStatus[] = []): ContainerStatus {
+  const told = old.find((s) => s.name === made.name && s.state.terminated !== undefined)
+  const message = 'The container could not be located when the pod was terminated'
+  return told ?? { ...made, state: { terminated: { exitCode: 137, reason: 'ContainerStatusUnknown', message } } }
 }
 
 const ending = (phase: Phase, facts: PodFacts) => phase === 'Succeeded' || phase === 'Failed' || isEnding(facts)
