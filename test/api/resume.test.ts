@@ -47,6 +47,7 @@ test('a watch resumes at its revision after kill -9 of the server, and misses no
   }
   let server = start()
   const kill = async () => {
+    if (server.exitCode !== null || server.signalCode !== null) return
     const gone = once(server, 'exit')
     server.kill('SIGKILL')
     await gone
