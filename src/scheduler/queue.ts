@@ -15,6 +15,8 @@ export interface Waiter {
   attempts: number
   /** Wall milliseconds of being put in line: of equal priority, who came first goes first. */
   since: number
+  /** Counts up: who came first within a millisecond. */
+  readonly serial: number
   rejectedBy: ReadonlySet<string>
   /** `active`: in line. `backing-off`: in line from `until` on. `waiting`: for an event. `taken`: being worked on. */
   state: 'active' | 'backing-off' | 'waiting' | 'taken' | 'gone'
@@ -33,7 +35,7 @@ export class SchedulingQueue {
   readonly #onReady: () => void
   readonly #all = new Map<string, Waiter>()
   readonly #active = new Heap<Waiter>(
-    (a, b) => priority(b) - priority(a) || a.since - b.since,
+    (a, b) => priority(b) - priority(a) || a.since - b.since || a.serial - b.serial,
     ({ state }) => state === 'active',
   )
   readonly #backoff = new Heap<Waiter>(
@@ -44,6 +46,7 @@ export class SchedulingQueue {
   #cancelTimer: (() => void) | undefined
   #cancelFlush: () => void
   #closed = false
+  #serial = 0
 
   /** `onReady` is called whenever `pop` may have something to give. */
   constructor(clock: Clock, onReady: () => void) {
@@ -64,6 +67,7 @@ export class SchedulingQueue {
         info: podInfo(pod),
         attempts: 0,
         since: this.#clock.now(),
+        serial: this.#serial++,
         rejectedBy: new Set(),
         state: 'active',
         until: 0,

@@ -38,10 +38,12 @@ function compare(a: Pod, b: Pod, crowd: (pod: Pod) => number, now: number): numb
   )
 }
 
-/** 0 where there is no number: admission let nothing else through, and a wrong one must not block scaling. */
+/** 0 where there is no 32-bit number, or it has a plus or leading zeros: admission lets no such thing through. */
 function deletionCost(pod: Pod): number {
   const text = pod.metadata.annotations?.[deletionCostAnnotation]
-  return text !== undefined && /^-?\d{1,10}$/.test(text) ? Number(text) : 0
+  if (text === undefined || !/^(0|[1-9]\d*|-\d+)$/.test(text)) return 0
+  const cost = Number(text)
+  return cost === (cost | 0) ? cost : 0
 }
 
 /** Times that differ are compared by the magnitude of the age; of the same magnitude, the uid decides (it is random). */

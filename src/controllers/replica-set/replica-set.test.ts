@@ -87,6 +87,11 @@ test('leastUseful() prefers, in this order', (t) => {
   t.is(firstToGo(pod('a', good), pod('b', { node: 'n1', phase: 'Pending', ready: 1 })), 'b', 'pending')
   t.is(firstToGo(pod('a', { ...good, cost: '-5' }), pod('b', { node: 'n1' })), 'b', 'not ready')
   t.is(firstToGo(pod('a', { ...good, cost: '-5' }), pod('b', { ...good, node: 'n2' })), 'a', 'lower cost')
+  t.is(
+    firstToGo(pod('a', { ...good, cost: '07', ready: 1000 }), pod('b', { ...good, node: 'n2' })),
+    'a',
+    'not a number: no cost',
+  )
   const other = pod('c', { ...good, node: 'n2' })
   const [a, b] = [pod('a', { ...good, ready: 1000 }), pod('b', { ...good, node: 'n2' })]
   t.is(firstToGo(a, b, [a, b, other]), 'b', 'doubled up on its node')
