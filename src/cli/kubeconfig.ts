@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
 
@@ -9,8 +9,13 @@ export function addKubeconfig(program: Command): void {
     .option('--name <name>', 'the cluster', 'weft')
     .action(({ name }: { name: string }) => {
       const path = layoutCluster(name, 1).server.adminKubeconfig
-      if (!existsSync(path))
+      try {
+        accessSync(path, constants.R_OK)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EACCES')
+          throw new Error(`${path} is root's alone: work as root (sudo -Es)`, { cause: error })
         throw new Error(`there is no cluster ${JSON.stringify(name)}: run weft up --name ${name} first`)
+      }
       process.stdout.write(`${path}\n`)
     })
 }

@@ -2,7 +2,6 @@ import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
-import { checkMachine } from './cluster/prerequisites.ts'
 
 interface UpFlags {
   readonly name: string
@@ -20,8 +19,10 @@ export function addUp(program: Command): void {
     .action(async (flags: UpFlags) => {
       const layout = layoutCluster(flags.name, Number(flags.nodes))
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
+      // Loaded only now: they need native/, and say so in one line where it is not built.
+      const { readMachine, requireMachine } = await import('./cluster/prerequisites.ts')
+      requireMachine(readMachine(layout.stateDir))
       const { applyUp } = await import('./cluster/apply.ts')
-      checkMachine()
       const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort })
       process.stdout.write(`${summary}\n`)
     })

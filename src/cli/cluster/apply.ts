@@ -22,6 +22,7 @@ import { connectNode, createFabric } from './fabric.ts'
 import type { ClusterLayout, NodeLayout } from './layout.ts'
 import { connectedMarker, pidFile } from './observe.ts'
 import { type Action, agentProcess, containerdProcess, serverProcess } from './plan.ts'
+import { portTaken } from './prerequisites.ts'
 import { findProcess, logTail, startProcess } from './processes.ts'
 import { waitForNodes, waitForServer, waitForSocket } from './ready.ts'
 
@@ -135,7 +136,7 @@ async function startServer(layout: ClusterLayout, { apiPort }: ApplyOptions): Pr
 }
 
 /** A socket on the wanted port, or on the usual one, or on any. A port that was asked for and is taken is an error. */
-async function listenOnLoopback(wanted: number | undefined, usual: number): Promise<Server> {
+export async function listenOnLoopback(wanted: number | undefined, usual: number): Promise<Server> {
   const attempts = wanted === undefined ? [usual, 0] : [wanted]
   for (const port of attempts) {
     const server = createServer()
@@ -148,9 +149,7 @@ async function listenOnLoopback(wanted: number | undefined, usual: number): Prom
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
     }
   }
-  throw new Error(
-    `127.0.0.1:${wanted} is taken by another program: choose one with --api-port, or end that program (ss -ltnp 'sport = :${wanted}' names it)`,
-  )
+  throw new Error(portTaken(wanted ?? usual))
 }
 
 /** Node has no public way to a listening socket's descriptor; child_process takes the number. */

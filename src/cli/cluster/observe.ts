@@ -1,5 +1,6 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { mountsBelow } from '#kernel/mount.ts'
 import type { ClusterLayout } from './layout.ts'
 import { agentProcess, containerdProcess, type Observed, serverProcess } from './plan.ts'
 import { findProcess, type RunningProcess } from './processes.ts'
@@ -23,7 +24,7 @@ export function observe(layout: ClusterLayout): Observed {
   return {
     namespaces,
     connected: new Set([...namespaces].filter((ns) => existsSync(connectedMarker(layout, ns)))),
-    mounts: new Set(mountsBelow([layout.runDir, layout.stateDir])),
+    mounts: new Set([layout.runDir, layout.stateDir].flatMap((dir) => mountsBelow(dir))),
     running: new Set(runningProcesses(layout).map((p) => p.name)),
     surplusNodes: [...namespaces].filter((ns) => /-node-\d+$/.test(ns) && !known.has(ns)),
   }
@@ -37,24 +38,6 @@ export function runningProcesses(layout: ClusterLayout): RunningProcess[] {
 export function namespacesOf(cluster: string): string[] {
   const mine = new RegExp(`^weft-${cluster}-(fabric|node-\\d+)$`)
   return existsSync('/run/netns') ? readdirSync('/run/netns').filter((name) => mine.test(name)) : []
-}
-
-/** Mount points below the directories, deepest first, so that they can be unmounted in that order. */
-export function mountsBelow(
-  dirs: readonly string[],
-  mountinfo = readFileSync('/proc/self/mountinfo', 'utf8'),
-): string[] {
-  return mountinfo
-    .split('\n')
-    .flatMap((line) => line.split(' ')[4] ?? [])
-    .map((path) => path.replaceAll(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))))
-    .filter((path) => dirs.some((dir) => path === dir || path.startsWith(`${dir}/`)))
-    .reverse()
-}
-
-/** Clusters of this machine, by their run directories. */
-export function clusterNames(): string[] {
-  return existsSync('/run/weft') ? readdirSync('/run/weft') : []
 }
 
 /** Number of nodes that a cluster was made with: from its namespaces. */

@@ -28,7 +28,7 @@ export type Action =
   | { readonly do: 'start-agent'; readonly node: NodeLayout }
   | { readonly do: 'wait-nodes' }
 
-/** Which kinds of node processes are started: `none` leaves pods without a network until the chart brings it. */
+/** What was asked for. */
 export interface UpOptions {
   readonly layout: ClusterLayout
 }

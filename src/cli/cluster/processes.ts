@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 
 /** A process of the cluster that outlives the command that started it. */
 export interface ProcessSpec {
@@ -23,6 +23,12 @@ export interface RunningProcess {
   readonly pid: number
 }
 
+/** Where programs are looked for: `su` without a dash leaves root without the sbin directories, where runc is. */
+export const searchPath = (path = process.env.PATH ?? ''): string =>
+  [...new Set([...path.split(':'), '/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/local/bin', '/usr/bin', '/bin'])]
+    .filter((dir) => dir !== '')
+    .join(':')
+
 /**
  * Starts the process in its namespace and cgroup, detached, with its output appended to the log file.
  * The shell is in the cgroup before it becomes nsenter, and that becomes the process: no child is ever outside.
@@ -36,7 +42,7 @@ export function startProcess(spec: ProcessSpec): RunningProcess {
     const child = spawn('/bin/sh', ['-c', script, spec.cgroupDir, spec.netns, ...spec.command], {
       detached: true,
       stdio: ['ignore', log, log, ...(spec.listenFd === undefined ? [] : [spec.listenFd])],
-      env: { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', ...spec.env },
+      env: { PATH: searchPath(), ...spec.env },
     })
     if (child.pid === undefined) throw new Error(`Cannot start ${spec.name}: /bin/sh did not start`)
     child.unref()
@@ -62,7 +68,8 @@ export function findProcess(name: string, pidFile: string): RunningProcess | und
     return undefined
   }
   const [pid, started] = text.trim().split(' ')
-  if (pid === undefined || startTimeOf(Number(pid)) !== started) return undefined
+  // Without a start time the process had ended before it could be written, or the file was cut off.
+  if (!pid || !started || startTimeOf(Number(pid)) !== started) return undefined
   return { name, pid: Number(pid) }
 }
 
@@ -84,8 +91,4 @@ export function logTail(path: string, lines = 15): string {
   } catch {
     return '(no log)'
   }
-}
-
-export function removePidFiles(runDir: string): void {
-  rmSync(join(runDir, 'pids'), { recursive: true, force: true })
 }

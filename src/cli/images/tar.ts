@@ -9,7 +9,7 @@ const typeFlag = { file: '0', symlink: '2', directory: '5' } as const
 
 /**
  * A POSIX ustar archive (IEEE 1003.1) of the entries, in their order; owner 0:0 and time 0, so that equal input gives
- * equal bytes and so equal digests. Throws a RangeError for a path of more than 100 bytes.
+ * equal bytes and so equal digests. Throws a RangeError for a path, or a link's target, of more than 100 bytes.
  */
 export function writeTar(entries: readonly TarEntry[]): Uint8Array {
   const parts: Uint8Array[] = []
@@ -23,8 +23,9 @@ export function writeTar(entries: readonly TarEntry[]): Uint8Array {
 
 function header(entry: TarEntry, size: number): Uint8Array {
   const out = Buffer.alloc(block)
-  if (Buffer.byteLength(entry.path) > 100)
-    throw new RangeError(`Cannot archive ${JSON.stringify(entry.path)}: longer than 100 bytes`)
+  for (const name of [entry.path, entry.type === 'symlink' ? entry.target : ''])
+    if (Buffer.byteLength(name) > 100)
+      throw new RangeError(`Cannot archive ${JSON.stringify(name)}: longer than 100 bytes`)
   const octal = (value: number, width: number) => `${value.toString(8).padStart(width - 1, '0')}\0`
   out.write(entry.path, 0)
   out.write(octal(entry.type === 'symlink' ? 0o777 : entry.mode, 8), 100)
