@@ -1,23 +1,6 @@
 import type { Command } from 'commander'
-import type { LogLevel } from '#base/log/log.ts'
+import type { AgentFlags } from './agent/flags.ts'
 import { collect } from './flags.ts'
-
-export interface AgentFlags {
-  readonly cluster: string
-  readonly node: string
-  readonly server: string
-  readonly bootstrapKubeconfig: string
-  readonly dataDir: string
-  readonly runDir: string
-  readonly criSocket: string
-  readonly cgroup: string
-  readonly bpffs: string
-  readonly device: string
-  readonly nodeIp: readonly string[]
-  readonly clusterCidr: readonly string[]
-  readonly serviceCidr: readonly string[]
-  readonly logLevel: LogLevel
-}
 
 export function addAgent(program: Command): void {
   program

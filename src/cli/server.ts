@@ -1,19 +1,6 @@
 import type { Command } from 'commander'
-import type { LogLevel } from '#base/log/log.ts'
 import { collect } from './flags.ts'
-
-export interface ServerFlags {
-  readonly cluster: string
-  readonly dataDir: string
-  readonly advertiseAddress: string
-  readonly bindAddress: readonly string[]
-  readonly port: string
-  readonly listenFd?: string
-  readonly externalUrl?: string
-  readonly clusterCidr: readonly string[]
-  readonly serviceCidr: readonly string[]
-  readonly logLevel: LogLevel
-}
+import type { ServerFlags } from './server/flags.ts'
 
 export function addServer(program: Command): void {
   program

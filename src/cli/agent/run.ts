@@ -9,8 +9,8 @@ import { httpOptionsOf, type Kubeconfig, parseKubeconfig } from '#client/kubecon
 import { createKubelet } from '#kubelet/kubelet.ts'
 import { NodeCertificates } from '#kubelet/node/certificates.ts'
 import { nthAddress } from '../addresses.ts'
-import type { AgentFlags } from '../agent.ts'
 import { untilTold } from '../signals.ts'
+import type { AgentFlags } from './flags.ts'
 
 /** Upstream's convention: the cluster's resolver has the Service network's tenth address. */
 const dnsIndex = 10n
