@@ -7,6 +7,7 @@ interface UpFlags {
   readonly name: string
   readonly nodes: string
   readonly apiPort?: string
+  readonly wait: string
 }
 
 export function addUp(program: Command): void {
@@ -16,14 +17,16 @@ export function addUp(program: Command): void {
     .option('--name <name>', 'the cluster', 'weft')
     .option('--nodes <count>', 'how many nodes', '2')
     .option('--api-port <port>', 'port of the API server on 127.0.0.1 (6443, or the next free one)')
+    .option('--wait <seconds>', 'how long each part may take to come up', '60')
     .action(async (flags: UpFlags) => {
       const layout = layoutCluster(flags.name, Number(flags.nodes))
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
+      const readyWithinMs = parseSeconds(flags.wait) * 1000
       // Loaded only now: they need native/, and say so in one line where it is not built.
       const { readMachine, requireMachine } = await import('./cluster/prerequisites.ts')
       requireMachine(readMachine(layout.stateDir))
       const { applyUp } = await import('./cluster/apply.ts')
-      const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort })
+      const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort, readyWithinMs })
       process.stdout.write(`${summary}\n`)
     })
 }
@@ -33,4 +36,10 @@ function parsePort(text: string): number {
   if (!Number.isInteger(port) || port < 1 || port > 65_535)
     throw new RangeError(`--api-port ${text}: use a whole number from 1 to 65535`)
   return port
+}
+
+function parseSeconds(text: string): number {
+  const seconds = Number(text)
+  if (!Number.isInteger(seconds) || seconds < 1) throw new RangeError(`--wait ${text}: use a whole number of seconds`)
+  return seconds
 }

@@ -31,6 +31,8 @@ const run = promisify(execFile)
 export interface ApplyOptions {
   /** Asked for by the user; undefined takes the usual one or the next free. */
   readonly apiPort: number | undefined
+  /** How long each part may take to come up. */
+  readonly readyWithinMs: number
 }
 
 /** Carries the plan out and says what there is now. Throws with the log of the part that did not come up. */
@@ -89,20 +91,24 @@ async function applyAction(
       startProcess(containerdSpec(layout, action.node))
       return containerdProcess(action.node)
     case 'import-images':
-      background.push(importImages(layout, action.node))
+      background.push(importImages(layout, action.node, options.readyWithinMs))
       return undefined
     case 'wait-server':
-      await waitForServer(layout, () => requireAlive(layout, serverProcess))
+      await waitForServer(layout, () => requireAlive(layout, serverProcess), options.readyWithinMs)
       return undefined
     case 'start-agent':
       await Promise.all(background.splice(0))
       startProcess(agentSpec(layout, action.node))
       return agentProcess(action.node)
     case 'wait-nodes':
-      await waitForNodes(layout, () => {
-        for (const node of layout.nodes)
-          for (const name of [containerdProcess(node), agentProcess(node)]) requireAlive(layout, name)
-      })
+      await waitForNodes(
+        layout,
+        () => {
+          for (const node of layout.nodes)
+            for (const name of [containerdProcess(node), agentProcess(node)]) requireAlive(layout, name)
+        },
+        options.readyWithinMs,
+      )
       return undefined
     default:
       return action satisfies never
@@ -172,11 +178,11 @@ function writeContainerdConfig(node: NodeLayout): void {
 }
 
 /** ctr is the one way into containerd's store that is not CRI: a node without a registry needs it. */
-async function importImages(layout: ClusterLayout, node: NodeLayout): Promise<void> {
+async function importImages(layout: ClusterLayout, node: NodeLayout, withinMs: number): Promise<void> {
   const archive = buildDemoArchive(installDir, '/var/cache/weft')
   const marker = join(node.dataDir, 'imported')
   if (existsSync(marker) && readFileSync(marker, 'utf8') === archive) return
-  await waitForSocket(node.criSocket, () => requireAlive(layout, containerdProcess(node)))
+  await waitForSocket(node.criSocket, () => requireAlive(layout, containerdProcess(node)), withinMs)
   try {
     await run('ctr', ['--address', node.criSocket, '--namespace', 'k8s.io', 'images', 'import', archive])
   } catch (error) {

@@ -7,12 +7,11 @@ import { createHttpClient, type HttpClient } from '#client/http.ts'
 import { httpOptionsOf, parseKubeconfig } from '#client/kubeconfig.ts'
 import type { ClusterLayout } from './layout.ts'
 
-const readyWithinMs = 60_000
 const pollMs = 25
 
 /** Tries until it holds. `check` is called between tries and throws when waiting is in vain. */
-async function until(what: string, holds: () => Promise<boolean>, check: () => void): Promise<void> {
-  const end = performance.now() + readyWithinMs
+async function until(what: string, holds: () => Promise<boolean>, check: () => void, withinMs: number): Promise<void> {
+  const end = performance.now() + withinMs
   let last: unknown
   for (;;) {
     try {
@@ -22,13 +21,14 @@ async function until(what: string, holds: () => Promise<boolean>, check: () => v
       last = error
     }
     check()
-    if (performance.now() > end) throw new Error(`${what} within ${readyWithinMs / 1000} s`, { cause: last })
+    if (performance.now() > end)
+      throw new Error(`${what} within ${withinMs / 1000} s: give a slow machine more with --wait`, { cause: last })
     await delay(pollMs)
   }
 }
 
-export function waitForSocket(path: string, check: () => void): Promise<void> {
-  return until(`nothing listened on ${path}`, () => connects(path), check)
+export function waitForSocket(path: string, check: () => void, withinMs: number): Promise<void> {
+  return until(`nothing listened on ${path}`, () => connects(path), check, withinMs)
 }
 
 function connects(path: string): Promise<boolean> {
@@ -47,7 +47,7 @@ export async function adminClient(layout: ClusterLayout): Promise<HttpClient> {
   return createHttpClient(httpOptionsOf(await parseKubeconfig(await readFile(path, 'utf8'))))
 }
 
-export async function waitForServer(layout: ClusterLayout, check: () => void): Promise<void> {
+export async function waitForServer(layout: ClusterLayout, check: () => void, withinMs: number): Promise<void> {
   await until(
     'the API server was not ready',
     async () => {
@@ -56,12 +56,18 @@ export async function waitForServer(layout: ClusterLayout, check: () => void): P
       return true
     },
     check,
+    withinMs,
   )
 }
 
-export async function waitForNodes(layout: ClusterLayout, check: () => void): Promise<void> {
+export async function waitForNodes(layout: ClusterLayout, check: () => void, withinMs: number): Promise<void> {
   using client = await adminClient(layout)
-  await until('the nodes were not Ready', async () => (await readyNodes(client)).length >= layout.nodes.length, check)
+  await until(
+    'the nodes were not Ready',
+    async () => (await readyNodes(client)).length >= layout.nodes.length,
+    check,
+    withinMs,
+  )
 }
 
 export async function readyNodes(client: Client): Promise<string[]> {
