@@ -11,6 +11,7 @@ export const node24 = join(root, 'node_modules/.bin/node')
 
 const nodeVersionMin = 20
 const linesShownMax = 40
+const lockSeconds = 300
 
 /** One line of the table that ends a run. */
 export function timed(steps, name, run) {
@@ -70,37 +71,53 @@ export function setUp(steps) {
 
 function installPackages() {
   const wanted = readPackages(readFileSync(join(root, 'scripts/apt-packages.txt'), 'utf8'))
-  const missing = wanted.filter(({ files }) => !files.some((file) => existsSync(file)))
+  const unfinished = unfinishedPackages(wanted.map(({ name }) => name))
+  const missing = wanted.filter(({ name, files }) => unfinished.has(name) || !files.some((file) => existsSync(file)))
   if (missing.length === 0) return 'all there'
   const names = missing.map(({ name }) => name)
   if (!existsSync('/usr/bin/apt-get'))
     fail(`missing: ${names.join(' ')}. Install them with this system's package manager (found no apt-get)`)
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   const what = `installing Debian packages (${names.join(' ')})`
-  const [update, install] = [
-    asRoot(what, 'apt-get', ['update', '-qq']),
-    // Nothing of the machine's own is taken away for ours; an apt-get that still runs is waited for.
-    asRoot(what, 'apt-get', [
-      'install',
-      '-y',
-      '-qq',
-      '--no-install-recommends',
-      '--no-remove',
-      '-o',
-      'DPkg::Lock::Timeout=120',
-      ...names,
-    ]),
-  ]
+  // An apt-get that still runs is waited for: Ctrl-C leaves one behind, dpkg is not to be cut off.
+  const waiting = ['-qq', '-o', `DPkg::Lock::Timeout=${lockSeconds}`]
+  const update = asRoot(what, 'apt-get', ['update', ...waiting])
+  // Nothing of the machine's own is taken away for ours.
+  const install = asRoot(what, 'apt-get', [
+    'install',
+    '-y',
+    '--no-install-recommends',
+    '--no-remove',
+    ...waiting,
+    ...names,
+  ])
   const width = Math.max(...names.map((name) => name.length))
   process.stdout.write(
     `Installing Debian packages:\n${missing.map(({ name, purpose }) => `  ${name.padEnd(width)}  ${purpose}\n`).join('')}`,
   )
-  // What was cut off in the middle is finished first: apt-get refuses to begin otherwise.
-  if (spawnSync('dpkg', ['--audit'], { encoding: 'utf8' }).stdout?.trim())
-    must('finishing an interrupted installation', ...asRoot(what, 'dpkg', ['--configure', '-a']), { env })
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   must('apt-get update', ...update, { env })
+  const first = spawnSync(...install, { env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 64 << 20 })
+  if (first.status === 0) return `installed ${names.length}`
+  // What was cut off hard (power, kill -9) is finished first: apt-get says so and refuses to begin otherwise.
+  if (/dpkg --configure -a/.test(first.stderr))
+    must('finishing an interrupted installation', ...asRoot(what, 'dpkg', ['--configure', '-a']), { env })
   must('apt-get install', ...install, { env })
   return `installed ${names.length}`
+}
+
+/** Those of the packages that dpkg began with and did not end: their files are there, they may not work yet. */
+function unfinishedPackages(names) {
+  const format = ['-W', '-f', `\${Package} \${db:Status-Status}\\n`]
+  // Absent on systems without dpkg; complains about packages that it never heard of, and lists the others.
+  const { stdout } = spawnSync('dpkg-query', [...format, ...names], { encoding: 'utf8' })
+  const begun = ['half-installed', 'unpacked', 'half-configured']
+  return new Set(
+    (stdout ?? '')
+      .split('\n')
+      .map((line) => line.split(' '))
+      .filter(([, status]) => begun.includes(status))
+      .map(([name]) => name),
+  )
 }
 
 /** The lines of apt-packages.txt. */
