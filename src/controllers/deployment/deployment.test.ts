@@ -1,10 +1,12 @@
+import { strict as assert } from 'node:assert'
 import test from 'ava'
+import fc from 'fast-check'
 import type { Deployment, ReplicaSet } from '#api/gen/apps-v1.ts'
 import { fakeFactory, template } from '../workload/scenario.ts'
 import { sameTemplate, templateHash } from '../workload/template.ts'
 import { hashLabel } from './names.ts'
 import { planDeployment } from './plan.ts'
-import { limitsOf } from './rollout.ts'
+import { isScaling, limitsOf, setDraft } from './rollout.ts'
 import { deploymentScenarios } from './scenarios.ts'
 
 const now = Date.parse('2026-01-01T01:00:00Z')
@@ -104,6 +106,124 @@ test('templateHash() and sameTemplate() see through spellings of the same', (t) 
   t.not(templateHash(mine), templateHash(mine, 1))
   const volume = (source: object) => ({ ...mine, spec: { ...mine.spec, volumes: [{ name: 'v', ...source }] } })
   t.false(sameTemplate(volume({ emptyDir: {} }), volume({})))
+})
+
+/** A Deployment and its sets as the API would have them; pods are numbers, and come up only when they are told to. */
+class Model {
+  deployment: Deployment
+  sets: ReplicaSet[] = []
+  #serial = 0
+
+  constructor(replicas: number, maxSurge: number | string, maxUnavailable: number | string) {
+    this.deployment = deployment(replicas, maxSurge, maxUnavailable)
+    this.change({ template: template('web', '0') })
+  }
+
+  change(spec: Partial<Deployment['spec']>): void {
+    const { metadata } = this.deployment
+    this.deployment = {
+      ...this.deployment,
+      metadata: { ...metadata, generation: (metadata.generation ?? 0) + 1 },
+      spec: { ...this.deployment.spec, ...spec },
+    }
+  }
+
+  /** One look of the controller. True when it did something. */
+  look(): boolean {
+    const plan = planDeployment(this.deployment, this.sets, [], now)
+    for (const action of plan.actions) {
+      if (action.do === 'delete-set') this.sets = this.sets.filter((one) => one !== action.set)
+      else if (action.do === 'update-set')
+        this.sets = this.sets.map((one) => (one.metadata.uid === action.set.metadata.uid ? action.set : one))
+      else {
+        const uid = String(++this.#serial).padStart(3, '0')
+        const made = structuredClone(action.set) as unknown as ReplicaSet
+        this.sets.push({
+          ...made,
+          metadata: { ...made.metadata, uid, creationTimestamp: `2026-01-01T00:00:00.${uid}Z`, generation: 1 },
+          status: { replicas: 0, observedGeneration: 1 },
+        })
+      }
+    }
+    const isNews = JSON.stringify(plan.status) !== JSON.stringify(this.deployment.status)
+    this.deployment = { ...this.deployment, status: plan.status }
+    return isNews || plan.actions.length > 0
+  }
+
+  /** The sets catch up with their sizes; `share` (0 to 1) of the pods that are not available come up. */
+  settle(share: number): void {
+    this.sets = this.sets.map((one) => {
+      const replicas = one.spec.replicas ?? 0
+      const available = Math.min(one.status.availableReplicas ?? 0, replicas)
+      const up = available + Math.ceil((replicas - available) * share)
+      return { ...one, status: { ...one.status, replicas, readyReplicas: up, availableReplicas: up } }
+    })
+  }
+
+  get wanted(): number {
+    return this.sets.reduce((sum, one) => sum + (one.spec.replicas ?? 0), 0)
+  }
+
+  /** Pods that will still be there and available once the sets have caught up. */
+  get available(): number {
+    return this.sets.reduce((sum, one) => sum + Math.min(one.status.availableReplicas ?? 0, one.spec.replicas ?? 0), 0)
+  }
+}
+
+test('a rollout keeps its bounds whatever happens on the way, and comes to an end', (t) => {
+  const size = fc.oneof(fc.nat(5), fc.constantFrom('0%', '10%', '25%', '100%'))
+  const event = fc.oneof(
+    fc.record({ do: fc.constant('settle' as const), share: fc.constantFrom(0, 0.3, 1) }),
+    fc.record({ do: fc.constant('template' as const), version: fc.constantFrom('1', '2', '3') }),
+    fc.record({ do: fc.constant('scale' as const), replicas: fc.nat(12) }),
+  )
+  const rollout = () =>
+    fc.assert(
+      fc.property(
+        fc.nat(12),
+        size,
+        size,
+        fc.array(event, { maxLength: 30 }),
+        (replicas, surge, unavailable, events) => {
+          const model = new Model(replicas, surge, unavailable)
+          const check = (step: () => void): void => {
+            const before = model.wanted
+            const availableBefore = model.available
+            // Growing or shrinking the whole takes and gives in proportion, whether pods work or not.
+            const isScaled = isScaling(model.deployment, model.sets.map(setDraft))
+            step()
+            const { surge: over, unavailable: under } = limitsOf(model.deployment)
+            const desired = model.deployment.spec.replicas ?? 0
+            assert.ok(model.wanted <= Math.max(before, desired + over), `${model.wanted} wanted of ${desired}+${over}`)
+            if (isScaled) return
+            assert.ok(model.available >= Math.min(availableBefore, desired - under), `${model.available} left`)
+          }
+          for (const one of events) {
+            if (one.do === 'settle') model.settle(one.share)
+            else if (one.do === 'template') model.change({ template: template('web', one.version) })
+            else model.change({ replicas: one.replicas })
+            check(() => model.look())
+          }
+          let looks = 0
+          for (let quiet = 0; quiet < 2 && looks < 100; looks++) {
+            model.settle(1)
+            let isNews = false
+            check(() => {
+              isNews = model.look()
+            })
+            quiet = isNews ? 0 : quiet + 1
+          }
+          assert.equal(model.wanted, model.deployment.spec.replicas ?? 0)
+          assert.ok(looks < 100, 'it comes to an end')
+          const fresh = model.sets.filter((one) => (one.spec.replicas ?? 0) > 0)
+          assert.ok(fresh.length <= 1)
+          for (const one of fresh)
+            assert.ok(sameTemplate(one.spec.template, model.deployment.spec.template, [hashLabel]))
+        },
+      ),
+      { numRuns: 300 },
+    )
+  t.notThrows(rollout)
 })
 
 for (const { name, run } of deploymentScenarios) {

@@ -1,7 +1,7 @@
 import type { Deployment, DeploymentCondition, DeploymentStatus } from '#api/gen/apps-v1.ts'
 import { findCondition } from '#api/meta/conditions.ts'
 import { formatTime, parseTime } from '#api/meta/time.ts'
-import { availableIn, isRolling, limitsOf, replicasOf, type SetDraft, sizeOf } from './rollout.ts'
+import { isRolling, limitsOf, replicasOf, type SetDraft, sizeOf } from './rollout.ts'
 
 /** What the Deployment says of itself: counts, and the conditions Available, Progressing and ReplicaFailure. */
 
@@ -49,9 +49,9 @@ const withoutCondition = (conditions: readonly DeploymentCondition[], type: stri
 /** Counts and availability; progress is judged by `judgeProgress`. `conditions` are those to begin with. */
 export function countStatus(view: View, conditions: readonly DeploymentCondition[]): DeploymentStatus {
   const { deployment, fresh, all, now } = view
-  const count = (field: 'replicas' | 'readyReplicas' | 'terminatingReplicas'): number =>
+  const count = (field: 'replicas' | 'readyReplicas' | 'availableReplicas' | 'terminatingReplicas'): number =>
     all.reduce((total, { set }) => total + (set.status?.[field] ?? 0), 0)
-  const available = availableIn(all)
+  const available = count('availableReplicas')
   const isEnough = available >= replicasOf(deployment) - (isRolling(deployment) ? limitsOf(deployment).unavailable : 0)
   const availability = isEnough
     ? condition('Available', 'True', 'MinimumReplicasAvailable', 'Deployment has minimum availability.', now)
