@@ -20,7 +20,7 @@ const recentMax = 1024
 export class Collection {
   readonly segment: string
   readonly namespaced: boolean
-  readonly #items = new Map<string, Item>()
+  #size = 0
   readonly #shelves = new Map<string, Shelf>()
   #namespaces: string[] | undefined
   readonly #followers = new Set<Follower>()
@@ -41,7 +41,7 @@ export class Collection {
   }
 
   get size(): number {
-    return this.#items.size
+    return this.#size
   }
 
   /** No object changed after this revision. */
@@ -62,7 +62,7 @@ export class Collection {
   }
 
   get(namespace: string, name: string): Item | undefined {
-    return this.#items.get(this.keyOf(namespace, name))
+    return this.#shelves.get(this.namespaced ? namespace : '')?.get(name)
   }
 
   /** In order; `namespace` empty: all. `start` is the first object wanted. */
@@ -78,7 +78,7 @@ export class Collection {
   }
 
   count(namespace = ''): number {
-    return namespace === '' ? this.#items.size : (this.#shelves.get(namespace)?.size ?? 0)
+    return namespace === '' ? this.#size : (this.#shelves.get(namespace)?.size ?? 0)
   }
 
   /** The JSON of all items in order, joined by commas, in pieces that are kept for the next time. */
@@ -99,7 +99,7 @@ export class Collection {
   /** Takes in what the store had at start. */
   load(key: string, value: Uint8Array, revision: number): void {
     const [namespace, name] = this.parseKey(key)
-    this.#put(key, Item.stored(namespace, name, revision, value))
+    this.#put(Item.stored(namespace, name, revision, value))
   }
 
   /** The events up to this revision are not known here. */
@@ -111,10 +111,10 @@ export class Collection {
   /** Takes in a committed change and tells everybody. */
   apply({ key, value, revision, previousRevision }: Change): void {
     const [namespace, name] = this.parseKey(key)
-    const old = previousRevision === 0 ? undefined : this.#items.get(key)
+    const old = previousRevision === 0 ? undefined : this.get(namespace, name)
     const next = value && Item.stored(namespace, name, revision, value)
-    if (next) this.#put(key, next)
-    else this.#remove(key, namespace, name)
+    if (next) this.#put(next)
+    else this.#remove(namespace, name)
     if (next === undefined && old === undefined) return
     this.#changedAt = revision
     const event = new CollectionEvent(revision, next, old)
@@ -150,24 +150,26 @@ export class Collection {
     this.#listeners.push(listener)
   }
 
-  #put(key: string, item: Item): void {
-    this.#items.set(key, item)
+  #put(item: Item): void {
     let shelf = this.#shelves.get(item.namespace)
     if (shelf === undefined) {
       shelf = new Shelf()
       this.#shelves.set(item.namespace, shelf)
       this.#namespaces = undefined
     }
+    this.#size -= shelf.size
     shelf.put(item)
+    this.#size += shelf.size
   }
 
-  #remove(key: string, namespace: string, name: string): void {
-    this.#items.delete(key)
+  #remove(namespace: string, name: string): void {
     const shelf = this.#shelves.get(namespace)
-    shelf?.remove(name)
-    if (shelf?.size === 0) {
-      this.#shelves.delete(namespace)
-      this.#namespaces = undefined
-    }
+    if (shelf === undefined) return
+    this.#size -= shelf.size
+    shelf.remove(name)
+    this.#size += shelf.size
+    if (shelf.size > 0) return
+    this.#shelves.delete(namespace)
+    this.#namespaces = undefined
   }
 }

@@ -65,8 +65,8 @@ export function metadataEncoding(definition: KindDefinition): Encoding {
     key: `metadata ${apiVersion}`,
     contentType: `${json};as=PartialObjectMetadata;v=v1;g=meta.k8s.io`,
     plain: false,
-    one: (item) => Buffer.from(JSON.stringify(partial(item.object))),
-    element: (item) => Buffer.from(JSON.stringify(partial(item.object))),
+    one: partialOf,
+    element: partialOf,
     list: (metadata) => ({
       head: `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":${JSON.stringify(metadata)},"items":[`,
       tail: ']}',
@@ -75,6 +75,12 @@ export function metadataEncoding(definition: KindDefinition): Encoding {
       Buffer.from(JSON.stringify({ kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata })),
   }
 }
+
+const partialOf = (item: Item): Buffer =>
+  Buffer.from(
+    `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":${item.metadataText}}`,
+    'latin1',
+  )
 
 /** Rows for people, made here so that a client needs to know nothing of the kind. */
 export function tableEncoding(definition: KindDefinition, include: IncludeObject, now: () => number): Encoding {

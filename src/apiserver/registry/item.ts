@@ -45,6 +45,11 @@ export class Item {
     return Buffer.from(this.text, 'latin1')
   }
 
+  /** The JSON of the metadata, cut out: no parsing, and nothing is kept. One character per byte. */
+  get metadataText(): string {
+    return this.text.slice(this.#metadataAt - 1, endOfObject(this.text, this.#metadataAt) + 1)
+  }
+
   /** Read-only. */
   get object(): KubeObject {
     this.#object ??= this.copy()
@@ -87,6 +92,32 @@ const asciiOnly = /^[\x00-\x7f]*$/
 /** From a character per byte to what the bytes say. */
 const decodeText = (text: string): string =>
   asciiOnly.test(text) ? text : Buffer.from(text, 'latin1').toString('utf8')
+
+/** Where the object ends whose inside begins at `from`. The text is JSON of our own making. */
+function endOfObject(text: string, from: number): number {
+  let depth = 1
+  for (let at = from; at < text.length; at++) {
+    switch (text.charCodeAt(at)) {
+      case 0x22:
+        do at = text.indexOf('"', at + 1)
+        while (isEscaped(text, at))
+        break
+      case 0x7b:
+        depth++
+        break
+      case 0x7d:
+        if (--depth === 0) return at
+    }
+  }
+  throw new Error('Cannot find the end of an object in stored JSON')
+}
+
+/** Whether an odd number of backslashes stands before. */
+function isEscaped(text: string, at: number): boolean {
+  let slashes = 0
+  while (text.charCodeAt(at - 1 - slashes) === 0x5c) slashes++
+  return slashes % 2 === 1
+}
 
 const asBuffer = (value: Uint8Array): Buffer =>
   Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength)

@@ -321,3 +321,15 @@ test('what has a namespace is written in one, and what has none is not found in 
   const other = { ...configMap('a'), metadata: { name: 'a', namespace: 'other' } }
   t.is((await trial.call('POST', maps, other)).status, 400)
 })
+
+test('partial metadata is the whole metadata, whatever is in its strings', async (t) => {
+  await using trial = await startTrial()
+  const annotations = { a: 'ü{"}\\"', b: '\\\\', c: '"', d: '}}}', 'e/f': '{"metadata":{}}' }
+  await trial.call('POST', maps, { ...configMap('a', { data: { k: 'v' } }), metadata: { name: 'a', annotations } })
+  const { object } = await trial.call('GET', `${maps}/a`)
+  const accept = 'application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io'
+  const partial = await trial.call('GET', `${maps}/a`, undefined, { accept })
+  t.deepEqual(partial.object.metadata, object.metadata)
+  t.deepEqual(partial.object.metadata.annotations, annotations)
+  t.deepEqual(Object.keys(partial.object), ['kind', 'apiVersion', 'metadata'])
+})

@@ -12,9 +12,18 @@ interface Chunk {
 /** The objects of one namespace (or all cluster-scoped ones), in order of their names, in chunks. */
 export class Shelf {
   readonly #chunks: Chunk[] = []
-  size = 0
+  readonly #byName = new Map<string, Item>()
+
+  get size(): number {
+    return this.#byName.size
+  }
+
+  get(name: string): Item | undefined {
+    return this.#byName.get(name)
+  }
 
   put(item: Item): void {
+    this.#byName.set(item.name, item)
     const chunk = this.#chunks[this.#chunkFor(item.name)] ?? this.#addChunk()
     const position = positionOf(chunk.items, item.name)
     chunk.joined = undefined
@@ -23,7 +32,6 @@ export class Shelf {
       return
     }
     chunk.items.splice(position, 0, item)
-    this.size++
     if (chunk.items.length <= chunkItemsMax) return
     // Names that only grow fill the last chunk: split it at its end then, not in the middle.
     const last = chunk === this.#chunks.at(-1) && position === chunk.items.length - 1
@@ -32,6 +40,7 @@ export class Shelf {
   }
 
   remove(name: string): void {
+    this.#byName.delete(name)
     const index = this.#chunkFor(name)
     const chunk = this.#chunks[index]
     if (chunk === undefined) return
@@ -39,7 +48,6 @@ export class Shelf {
     if (chunk.items[position]?.name !== name) return
     chunk.items.splice(position, 1)
     chunk.joined = undefined
-    this.size--
     if (chunk.items.length === 0) this.#chunks.splice(index, 1)
   }
 
