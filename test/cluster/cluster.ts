@@ -25,7 +25,12 @@ export class TestCluster {
 
   static up(name: string, nodes = 2): TestCluster {
     const cluster = new TestCluster(layoutCluster(name, nodes))
-    cluster.weftUp()
+    try {
+      cluster.weftUp()
+    } catch (error) {
+      cluster.down()
+      throw error
+    }
     return cluster
   }
 
