@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:net'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { compile } from '#datapath/compile.ts'
 import { ensureCgroup, findCgroups } from '#kernel/cgroup.ts'
 import { mountBpf } from '#kernel/mount.ts'
 import { formatContainerdConfig } from '#kubelet/runtime/containerd-config.ts'
@@ -27,6 +28,8 @@ import { findProcess, logTail, startProcess } from './processes.ts'
 import { waitForNodes, waitForServer, waitForSocket } from './ready.ts'
 
 const run = promisify(execFile)
+/** What can be made again: programs, images, compiled TypeScript. */
+const cacheDir = '/var/cache/weft'
 
 export interface ApplyOptions {
   /** Asked for by the user; undefined takes the usual one or the next free. */
@@ -44,6 +47,7 @@ export async function applyUp(
   const started: string[] = []
   /** Work that later steps need not wait for: images are imported while the server starts. */
   const background: Promise<void>[] = []
+  if (actions.some((action) => action.do === 'start-agent')) background.push(compilePrograms())
   const begin = performance.now()
   for (const action of actions) {
     const done = await applyAction(layout, action, options, background)
@@ -115,6 +119,11 @@ async function applyAction(
   }
 }
 
+/** The first agent would compile them otherwise, and its node be Ready a second later. */
+async function compilePrograms(): Promise<void> {
+  await compile({ cacheDir: join(cacheDir, 'bpf') })
+}
+
 function mark(layout: ClusterLayout, netns: string): string {
   const file = connectedMarker(layout, netns)
   mkdirSync(dirname(file), { recursive: true })
@@ -179,7 +188,7 @@ function writeContainerdConfig(node: NodeLayout): void {
 
 /** ctr is the one way into containerd's store that is not CRI: a node without a registry needs it. */
 async function importImages(layout: ClusterLayout, node: NodeLayout, withinMs: number): Promise<void> {
-  const archive = buildDemoArchive(installDir, '/var/cache/weft')
+  const archive = buildDemoArchive(installDir, cacheDir)
   const marker = join(node.dataDir, 'imported')
   if (existsSync(marker) && readFileSync(marker, 'utf8') === archive) return
   await waitForSocket(node.criSocket, () => requireAlive(layout, containerdProcess(node)), withinMs)
