@@ -1,4 +1,6 @@
+import { strict as assert } from 'node:assert'
 import test from 'ava'
+import fc from 'fast-check'
 import type { DaemonSet } from '#api/gen/apps-v1.ts'
 import type { Node, Pod, Taint } from '#api/gen/core-v1.ts'
 import { fakeFactory, template } from '../workload/scenario.ts'
@@ -166,6 +168,82 @@ test('Failures doubles the pause', (t) => {
   t.is(failures.hold('a', 200), 800)
   failures.replaced('a', 1_000)
   t.is(failures.hold('a', 1_000), 2_000)
+})
+
+test('a rollout keeps its bounds whatever happens on the way, and ends with one new pod on every node', (t) => {
+  const limits = fc.oneof(
+    fc.record({ maxUnavailable: fc.constantFrom(1, 2, '30%'), maxSurge: fc.constant(0) }),
+    fc.record({ maxUnavailable: fc.constant(0), maxSurge: fc.constantFrom(1, 2, '50%') }),
+  )
+  const event = fc.oneof(
+    fc.record({ do: fc.constant('settle' as const), share: fc.constantFrom(0.4, 1) }),
+    fc.record({ do: fc.constant('template' as const), hash: fc.constantFrom('1', '2', '3') }),
+    fc.record({ do: fc.constant('fail' as const), at: fc.nat(5) }),
+    fc.record({ do: fc.constant('unready' as const), at: fc.nat(5) }),
+    fc.record({ do: fc.constant('taint' as const), at: fc.nat(5), isTainted: fc.boolean() }),
+  )
+  const rollout = () =>
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }),
+        limits,
+        fc.array(event, { maxLength: 25 }),
+        (count, rollingUpdate, events) => {
+          const set = daemon({ updateStrategy: { type: 'RollingUpdate', rollingUpdate } })
+          let nodes = Array.from({ length: count }, (_, i) => node(`n${i}`))
+          let pods: Pod[] = []
+          let hash = '1'
+          let serial = 0
+          const at = (nodeName: string) => pods.filter((p) => p.spec.nodeName === nodeName)
+          const isUp = (p: Pod) => p.status.conditions?.[0]?.status === 'True' && p.status.phase === 'Running'
+          const isWanted = (n: Node) => (n.spec.taints ?? []).length === 0
+          const missing = () => nodes.filter((n) => isWanted(n) && !at(n.metadata.name).some(isUp)).length
+          const look = (): boolean => {
+            const before = missing()
+            const plan = planPods(view({ set, nodes, pods, hash, hashes: new Set([hash]) }))
+            pods = pods.filter((p) => !plan.remove.some((d) => d.pod === p))
+            for (const nodeName of plan.create) pods.push(pod(`p${serial++}`, nodeName, hash, 'Pending'))
+            const { unavailable, surge } = limitsOf(set, nodes.filter(isWanted).length)
+            const allowed = Math.max(before, surge > 0 ? 0 : unavailable)
+            assert.ok(missing() <= allowed, `${missing()} of ${allowed} missing`)
+            for (const n of nodes) assert.ok(at(n.metadata.name).length <= (surge > 0 ? 2 : 1))
+            return plan.create.length + plan.remove.length > 0
+          }
+          const settle = (share: number): void => {
+            const waiting = pods.filter(
+              (p) => p.status.phase === 'Pending' || (p.status.phase === 'Running' && !isUp(p)),
+            )
+            for (const one of waiting.slice(0, Math.ceil(waiting.length * share)))
+              pods[pods.indexOf(one)] = { ...one, status: pod('x', 'x', 'x', 'ready').status }
+          }
+          for (const one of events) {
+            if (one.do === 'settle') settle(one.share)
+            else if (one.do === 'template') hash = one.hash
+            else if (one.do === 'taint')
+              nodes = nodes.map((n, i) =>
+                i === one.at ? node(n.metadata.name, one.isTainted ? [{ key: 'k', effect: 'NoSchedule' }] : []) : n,
+              )
+            else {
+              const status = pod('x', 'x', 'x', one.do === 'fail' ? 'Failed' : 'unready').status
+              pods = pods.map((p, i) => (i === one.at ? { ...p, status } : p))
+            }
+            look()
+          }
+          let looks = 0
+          for (let quiet = 0; quiet < 2 && looks < 80; looks++) {
+            settle(1)
+            quiet = look() ? 0 : quiet + 1
+          }
+          assert.ok(looks < 80, 'it comes to an end')
+          for (const n of nodes.filter(isWanted)) {
+            const labels = at(n.metadata.name).map((p) => p.metadata.labels?.['controller-revision-hash'])
+            assert.deepEqual(labels, [hash])
+          }
+        },
+      ),
+      { numRuns: 300 },
+    )
+  t.notThrows(rollout)
 })
 
 for (const { name, run } of daemonSetScenarios) {
