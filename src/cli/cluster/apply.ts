@@ -47,7 +47,7 @@ export async function applyUp(
   const started: string[] = []
   /** Work that later steps need not wait for: images are imported while the server starts. */
   const background: Promise<void>[] = []
-  if (actions.some((action) => action.do === 'start-agent')) background.push(compilePrograms())
+  if (actions.some((action) => action.do === 'start-agent')) inBackground(background, compilePrograms())
   const begin = performance.now()
   for (const action of actions) {
     const done = await applyAction(layout, action, options, background)
@@ -95,7 +95,7 @@ async function applyAction(
       startProcess(containerdSpec(layout, action.node))
       return containerdProcess(action.node)
     case 'import-images':
-      background.push(importImages(layout, action.node, options.readyWithinMs))
+      inBackground(background, importImages(layout, action.node, options.readyWithinMs))
       return undefined
     case 'wait-server':
       await waitForServer(layout, () => requireAlive(layout, serverProcess), options.readyWithinMs)
@@ -117,6 +117,12 @@ async function applyAction(
     default:
       return action satisfies never
   }
+}
+
+/** It is awaited before the agents start; a failure until then must wait, too, and not end the process by itself. */
+function inBackground(background: Promise<void>[], work: Promise<void>): void {
+  work.catch(() => {})
+  background.push(work)
 }
 
 /** The first agent would compile them otherwise, and its node be Ready a second later. */
