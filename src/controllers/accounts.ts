@@ -8,6 +8,7 @@ export const controllerAccounts = [
   'deployment-controller',
   'endpoint-controller',
   'endpointslice-controller',
+  'endpointslicemirroring-controller',
   'generic-garbage-collector',
   'namespace-controller',
   'node-controller',

@@ -6,6 +6,7 @@ import type { SigningKey } from './certificate/sign.ts'
 import { daemonSetController } from './daemon-set/daemon-set.ts'
 import { deploymentController } from './deployment/deployment.ts'
 import { endpointSliceController } from './endpoint-slice/endpoint-slice.ts'
+import { endpointSliceMirrorController } from './endpoint-slice-mirror/endpoint-slice-mirror.ts'
 import { endpointsController } from './endpoints/endpoints.ts'
 import { garbageCollector } from './garbage-collector/garbage-collector.ts'
 import { namespaceController } from './namespace/namespace.ts'
@@ -65,6 +66,11 @@ const entries: readonly Entry[] = [
   // The name is in its events, where upstream writes it in one word.
   { name: 'daemonset-controller', account: 'daemon-set-controller', create: daemonSetController },
   { name: 'endpoint-slice-controller', account: 'endpointslice-controller', create: endpointSliceController },
+  {
+    name: 'endpoint-slice-mirroring-controller',
+    account: 'endpointslicemirroring-controller',
+    create: endpointSliceMirrorController,
+  },
   { name: 'endpoint-controller', account: 'endpoint-controller', create: endpointsController },
   {
     name: 'node-lifecycle-controller',

@@ -2,6 +2,7 @@ import test from 'ava'
 import { daemonSetScenarios } from '#controllers/daemon-set/scenarios.ts'
 import { deploymentScenarios } from '#controllers/deployment/scenarios.ts'
 import { endpointScenarios } from '#controllers/endpoint-slice/scenarios.ts'
+import { endpointSliceMirrorScenarios } from '#controllers/endpoint-slice-mirror/scenarios.ts'
 import { garbageCollectorScenarios } from '#controllers/garbage-collector/scenarios.ts'
 import { namespaceScenarios } from '#controllers/namespace/scenarios.ts'
 import { nodeIpamScenarios } from '#controllers/node-ipam/scenarios.ts'
@@ -25,6 +26,7 @@ const scenarios = [
   ...deploymentScenarios,
   ...daemonSetScenarios,
   ...endpointScenarios,
+  ...endpointSliceMirrorScenarios,
 ]
 
 const apis = { direct: await startApi(), http: await startApi() }

@@ -66,6 +66,22 @@ const cases: readonly Case[] = [
     provoke: (n) => apply(service(`e${n}`)),
   },
   {
+    binding: 'system:controller:endpointslicemirroring-controller',
+    part: /^endpoint-slice-mirroring-controller$/,
+    provoke: (n) =>
+      apply(`
+apiVersion: v1
+kind: Service
+metadata: { name: m${n} }
+spec: { ports: [{ port: 80 }] }
+---
+apiVersion: v1
+kind: Endpoints
+metadata: { name: m${n} }
+subsets: [{ addresses: [{ ip: 172.30.0.99 }], ports: [{ port: 80 }] }]
+`),
+  },
+  {
     binding: 'system:controller:endpoint-controller',
     part: /^endpoints?-controller$/,
     provoke: (n) => apply(service(`p${n}`)),

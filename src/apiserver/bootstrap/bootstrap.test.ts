@@ -138,6 +138,14 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'create,delete,get,list,update,watch endpointslices.discovery.k8s.io',
     ...events,
   ],
+  'system:controller:endpointslicemirroring-controller': [
+    'read endpoints',
+    'read services',
+    'update endpoints/finalizers',
+    'update services/finalizers',
+    'create,delete,get,list,update,watch endpointslices.discovery.k8s.io',
+    ...events,
+  ],
   'system:controller:generic-garbage-collector': ['delete,get,list,patch,update,watch *.*', ...events],
   'system:controller:namespace-controller': [
     'read namespaces',

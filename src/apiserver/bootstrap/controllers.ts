@@ -65,6 +65,12 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     rule(['create', 'delete', ...read, 'update'], ['discovery.k8s.io'], ['endpointslices']),
     events,
   ],
+  'system:controller:endpointslicemirroring-controller': [
+    rule(read, [''], ['endpoints', 'services']),
+    rule(['update'], [''], ['endpoints/finalizers', 'services/finalizers']),
+    rule(['create', 'delete', ...read, 'update'], ['discovery.k8s.io'], ['endpointslices']),
+    events,
+  ],
   'system:controller:generic-garbage-collector': [
     rule(['delete', 'get', 'list', 'patch', 'update', 'watch'], ['*'], ['*']),
     events,
