@@ -8,7 +8,7 @@ import { annotations } from './container-config.ts'
 import { fieldValue, resourceValue } from './downward.ts'
 import { ConfigError, environmentOf } from './env.ts'
 import { expand } from './expand.ts'
-import { pullPolicyOf } from './images.ts'
+import { imageNameProblem, pullPolicyOf } from './images.ts'
 import { dnsOf, formatHosts, hostnameOf, parseResolvConf } from './names.ts'
 import { linuxResourcesOf, oomScoreOf, podLimitsOf, qosClassOf } from './resources.ts'
 import { createMessageFile, messageFile, terminationMessage } from './termination-message.ts'
@@ -129,6 +129,26 @@ test('pullPolicyOf() asks for the newest each time where no version is named', (
   t.is(of('busybox:latest'), 'Always')
   t.is(of('busybox:1'), 'IfNotPresent')
   t.is(of('busybox@sha256:0'), 'IfNotPresent')
+})
+
+test('imageNameProblem() names that no registry could have', (t) => {
+  const digest = `sha256:${'0'.repeat(64)}`
+  for (const good of [
+    'busybox',
+    'a/b_c/d--e:1.0',
+    'localhost:5000/x',
+    'REG.example:1/x:V1',
+    '[::1]:5000/x',
+    `x@${digest}`,
+    `x:1@${digest}`,
+  ])
+    t.is(imageNameProblem(good), undefined, good)
+  for (const bad of ['', 'a b', 'x:', 'x/', '/x', 'x@sha256:0', 'a..b/-c', 'http://x/y'])
+    t.regex(imageNameProblem(bad) ?? '', /invalid reference format$/, bad)
+  t.is(
+    imageNameProblem('weft.local/Case:1'),
+    'Failed to apply default image tag "weft.local/Case:1": couldn\'t parse image name "weft.local/Case:1": invalid reference format: repository name (Case) must be lowercase',
+  )
 })
 
 test('terminationMessage() the file first, then the end of the log where that is wanted', (t) => {

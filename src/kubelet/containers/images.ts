@@ -28,6 +28,21 @@ export function pullPolicyOf({ image = '', imagePullPolicy }: Container): 'Alway
   return !image.includes('@') && (!last.includes(':') || last.endsWith(':latest')) ? 'Always' : 'IfNotPresent'
 }
 
+const component = '[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*'
+const label = '[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?'
+const reference = new RegExp(
+  `^(?:(?:${label}(?:\\.${label})*|\\[[0-9a-fA-F:]+\\])(?::\\d+)?/)?${component}(?:/${component})*(?::\\w[\\w.-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]{32,})?$`,
+)
+
+/** What is wrong with an image's name, in upstream's words; undefined for one that can be asked for. Pure. */
+export function imageNameProblem(image: string): string | undefined {
+  if (reference.test(image)) return undefined
+  // The host may have capitals, what comes after it may not.
+  const path = image.slice(image.indexOf('/') + 1).replace(/[:@].*$/, '')
+  const why = /[A-Z]/.test(path) ? `: repository name (${path}) must be lowercase` : ''
+  return `Failed to apply default image tag "${image}": couldn't parse image name "${image}": invalid reference format${why}`
+}
+
 /**
  * The image on this node, pulled where the policy says so. `failures` counts the pulls of this image for this pod that
  * failed before. Throws `ImageError`.
@@ -44,6 +59,15 @@ export async function ensureImage(
   const policy = pullPolicyOf(container)
   const note = (type: 'Normal' | 'Warning', reason: string, message: string) =>
     events.record(pod, { type, reason, message, fieldPath: fieldPathOf(pod, container) })
+  const fail = (reason: string, message: string): never => {
+    note('Warning', 'Failed', `Error: ${reason}`)
+    throw new ImageError({ reason, message, retryAt: clock.now() + retryFirstMs })
+  }
+  const problem = imageNameProblem(image)
+  if (problem !== undefined) {
+    note('Warning', 'InspectFailed', problem)
+    return fail('InvalidImageName', problem)
+  }
   const present = await runtime.imageStatus(image, signal)
   if (present !== undefined && policy !== 'Always') {
     note('Normal', 'Pulled', `Container image "${image}" already present on machine and can be accessed by the pod`)
@@ -52,7 +76,7 @@ export async function ensureImage(
   if (policy === 'Never') {
     const message = `Container image "${image}" is not present with pull policy of Never`
     note('Warning', 'ErrImageNeverPull', message)
-    throw new ImageError({ reason: 'ErrImageNeverPull', message, retryAt: clock.now() + retryFirstMs })
+    return fail('ErrImageNeverPull', message)
   }
   note('Normal', 'Pulling', `Pulling image "${image}"`)
   const began = clock.monotonic()
