@@ -168,6 +168,56 @@ test.serial('restart policies, back-off, and how an end is called', async (t) =>
   }
 })
 
+pod('bad-name', { containers: [{ name: 'c', image: 'weft.local/Upper:1' }] })
+pod('never-pulled', { containers: [{ name: 'c', image: 'weft.local/absent:1', imagePullPolicy: 'Never' }] })
+pod('no-program', { containers: [{ ...shell('c', ''), command: ['/absent'] }] })
+test.serial('what cannot start is called by its name', async (t) => {
+  for (const [name, reason, words] of [
+    ['bad-name', 'InvalidImageName', /repository name \(Upper\) must be lowercase$/],
+    [
+      'never-pulled',
+      'ErrImageNeverPull',
+      /^Container image "weft.local\/absent:1" is not present with pull policy of Never$/,
+    ],
+  ] as const) {
+    const { status } = await api.until(name, (p) => waitsFor(p) === reason)
+    t.regex(status.containerStatuses?.[0]?.state?.waiting?.message ?? '', words)
+    t.is(statusColumn(name), reason)
+    await eventOf(name, 'Failed', new RegExp(`^Error: ${reason}$`))
+  }
+  const { status } = await api.until('no-program', (p) => waitsFor(p) === 'CrashLoopBackOff')
+  const ended = status.containerStatuses?.[0]?.lastState?.terminated
+  t.like(ended, { reason: 'StartError', exitCode: 128 })
+  t.regex(ended?.message ?? '', /exec: "\/absent": stat \/absent: no such file or directory/)
+})
+
+pod('with-sidecar', {
+  restartPolicy: 'Never',
+  volumes: [{ name: 's', emptyDir: {} }],
+  initContainers: [
+    {
+      ...shell('side', `touch /s/side; ${idle}`, { volumeMounts: [{ name: 's', mountPath: '/s' }] }),
+      restartPolicy: 'Always',
+      startupProbe: { exec: { command: ['test', '-f', '/s/side'] }, periodSeconds: 1 },
+    },
+    shell('after', 'test -f /s/side', { volumeMounts: [{ name: 's', mountPath: '/s' }] }),
+  ],
+  containers: [shell('c', 'sleep 0.5')],
+})
+pod('updated', { containers: [shell('c', idle)] })
+test.serial(
+  'a sidecar runs beside the others and ends after them; a new image begins the container anew',
+  async (t) => {
+    await api.until('updated', isReady)
+    cluster.kubectl('set', 'image', 'pod/updated', 'c=weft.local/echo:1')
+    await eventOf('updated', 'Killing', /^Container c definition changed, will be restarted$/)
+    const { status } = await api.until('with-sidecar', (p) => p.status.phase === 'Succeeded')
+    t.is(status.initContainerStatuses?.[0]?.state?.terminated?.exitCode, 0)
+    t.true(api.history('with-sidecar').some((p) => p.status.initContainerStatuses?.[0]?.started === true))
+    await api.until('updated', (p) => p.status.containerStatuses?.[0]?.image === 'weft.local/echo:1')
+  },
+)
+
 pod('fat', {
   restartPolicy: 'Never',
   containers: [shell('c', 'tail /dev/zero', { resources: { limits: { memory: '24Mi' } } })],
