@@ -3,6 +3,6 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { asRoot, node24, root, setUp } from './setup.js'
 
-setUp([])
+await setUp([])
 const [command, args] = asRoot('npm run bench', node24, [join(root, 'test/bench/bench.ts'), ...process.argv.slice(2)])
 process.exitCode = spawnSync(command, args, { cwd: root, stdio: 'inherit' }).status ?? 1

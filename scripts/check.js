@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { root, setUp } from './setup.js'
 import { countTap } from './tap.js'
 
-setUp([])
+await setUp([])
 
 const bin = (name) => join(root, 'node_modules/.bin', name)
 const checks = [

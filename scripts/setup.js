@@ -12,6 +12,8 @@ export const node24 = join(root, 'node_modules/.bin/node')
 const nodeVersionMin = 20
 const linesShownMax = 40
 const lockSeconds = 300
+/** What a shell makes of a program that Ctrl-C ended. */
+const interrupted = 130
 
 /** One line of the table that ends a run. */
 export function timed(steps, name, run) {
@@ -36,6 +38,8 @@ export function must(what, command, args, options = {}) {
     ...options,
   })
   if (result.error) fail(`${what}: cannot run ${command}: ${result.error.message}`)
+  if (result.signal === 'SIGINT' || result.status === interrupted || /signal SIGINT/.test(result.stderr ?? ''))
+    fail(`${what}: interrupted; run this again to go on`)
   if (result.status !== 0)
     fail(
       `${what}: ${command} ${args.join(' ')} ended with ${result.status ?? result.signal}; run this again once that is mended\n${shorten(`${result.stdout ?? ''}${result.stderr ?? ''}`)}`,
@@ -60,13 +64,22 @@ export function asRoot(what, command, args) {
 }
 
 /** Everything, in order. `steps` gets a line for each. */
-export function setUp(steps) {
+export async function setUp(steps) {
   if (process.platform !== 'linux') fail(`Weft runs on Linux, this is ${process.platform}`)
   if (Number.parseInt(process.versions.node, 10) < nodeVersionMin)
     fail(`this is Node ${process.versions.node}: Weft starts from Node ${nodeVersionMin} or later`)
-  timed(steps, 'Debian packages', installPackages)
-  timed(steps, 'npm packages', installModules)
-  timed(steps, 'native/', buildNative)
+  // Ctrl-C goes to the step's program too: that is waited for, because npm takes back what it did before it ends.
+  process.once('SIGINT', () => process.exit(interrupted))
+  const all = [
+    ['Debian packages', installPackages],
+    ['npm packages', installModules],
+    ['native/', buildNative],
+  ]
+  for (const [name, run] of all) {
+    timed(steps, name, run)
+    // A signal that came meanwhile is heard only when the event loop turns.
+    await new Promise((resolve) => setImmediate(resolve))
+  }
 }
 
 function installPackages() {

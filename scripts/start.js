@@ -6,7 +6,7 @@ import { asRoot, fail, node24, root, setUp, stepTable, timed } from './setup.js'
 // Before anything is installed: without root the cluster cannot come up.
 asRoot('npm start (it makes network namespaces, mounts and BPF programs)', 'true', [])
 const steps = []
-setUp(steps)
+await setUp(steps)
 
 /** The later steps print their own progress and tables. */
 function run(name, file, args) {

@@ -7,7 +7,7 @@ import { countTap } from './tap.js'
 // Before anything is installed: the suites below that make namespaces and clusters need it.
 asRoot('npm test', 'true', [])
 const steps = []
-setUp(steps)
+await setUp(steps)
 process.stdout.write(`${stepTable(steps)}\n\n`)
 
 const bin = (name) => join(root, 'node_modules/.bin', name)
