@@ -366,4 +366,4 @@ const body = Object.entries(table).map(
 )
 writeFileSync(new URL('table.json', gen), `{\n"#atomic":${JSON.stringify(atomic)},\n${body.join(',\n')}\n}\n`)
 writeFileSync(new URL('resources.ts', gen), resources())
-console.log(`${Object.keys(table).length} messages, ${Object.values(table).flat().length} fields`)
+process.stdout.write(`${Object.keys(table).length} messages, ${Object.values(table).flat().length} fields\n`)

@@ -1,0 +1,123 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import test from 'ava'
+
+const root = resolve(import.meta.dirname, '..')
+const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8', maxBuffer: 16 << 20 })
+  .split('\0')
+  .filter((path) => path !== '' && existsSync(join(root, path)))
+const read = (path: string): string => readFileSync(join(root, path), 'utf8')
+const readmes = tracked.filter((path) => basename(path) === 'README.md')
+const manifest = JSON.parse(read('package.json')) as Record<
+  'scripts' | 'dependencies' | 'devDependencies',
+  Record<string, string>
+>
+
+/** What looks like a path of ours: a name with one of our endings, or a folder with its slash; `*` may stand in it. */
+function pathsIn(text: string): string[] {
+  const files = text.matchAll(
+    /(?<![\w./<>~*@{}$-])(#?[\w*][\w.*/-]*\.(?:ts|js|c|h|json|jsonl|md|yaml|proto|sh|txt))(?!\.?\w)/g,
+  )
+  const folders = text.matchAll(/(?<=`|\s)((?:\.\.\/)*[a-z][\w-]*(?:\/[\w-]+)*\/)(?=[`\s:])/g)
+  return [...files, ...folders].map((match) => match[1] ?? '')
+}
+
+/** Of the published modules, not ours. */
+const upstreams = new Set(['generated.proto'])
+
+/** A README names files from its own folder, from the root or from src/, and a file of a part by its bare name. */
+function names(readme: string, path: string): boolean {
+  if (upstreams.has(path)) return true
+  const folder = dirname(join(root, readme))
+  const plain = path.replace(/^#/, 'src/')
+  if ([folder, root, join(root, 'src')].some((from) => globSync(plain, { cwd: from }).length > 0)) return true
+  return globSync(`**/${plain}`, { cwd: folder, exclude: (name) => name === 'node_modules' }).length > 0
+}
+
+test('every path that a README names is there', (t) => {
+  const missing = readmes.flatMap((readme) => {
+    // What a command writes (`--json out.json`) is not there before.
+    const text = read(readme).replaceAll(/--json \S+/g, '')
+    return pathsIn(text)
+      .filter((path) => !names(readme, path))
+      .map((path) => `${readme}: ${path}`)
+  })
+  t.deepEqual(missing, [])
+  t.true(readmes.flatMap((readme) => pathsIn(read(readme))).length > 100, 'the paths are found at all')
+})
+
+test('every npm script that a README names is in package.json', (t) => {
+  const named = readmes.flatMap((readme) =>
+    [...read(readme).matchAll(/\bnpm (?:run )?([a-z]+)/g)].map((match) => ({ readme, script: match[1] ?? '' })),
+  )
+  const wrong = named.filter(
+    ({ readme, script }) => read(readme).includes(`npm run ${script}`) && !manifest.scripts[script],
+  )
+  t.deepEqual(wrong, [])
+  t.deepEqual(
+    Object.keys(manifest.scripts).filter((script) => !named.some((name) => name.script === script)),
+    [],
+    'and every script is told of',
+  )
+})
+
+test('the commands of weft are those that README.md tells of', (t) => {
+  const commands = tracked
+    .filter((path) => /^src\/cli\/[^/]+\.ts$/.test(path))
+    .flatMap((path) => [...read(path).matchAll(/\.command\('([a-z]+)/g)].map((match) => match[1] ?? ''))
+  t.true(commands.length > 0)
+  const row = /^\| `src\/cli` \|(.*)\|$/m.exec(read('README.md'))?.[1] ?? ''
+  const listed = [...row.matchAll(/`(?:weft )?([a-z]+)`/g)].map((match) => match[1] ?? '')
+  t.deepEqual(listed.toSorted(), commands.toSorted())
+  const named = readmes.flatMap((readme) =>
+    [...read(readme).matchAll(/(?:npx |`|\()weft ([a-z]+)/g)].map((match) => ({ readme, command: match[1] ?? '' })),
+  )
+  t.deepEqual(
+    named.filter(({ command }) => !commands.includes(command)),
+    [],
+  )
+})
+
+test('every dependency has its line in README.md, and every line its dependency', (t) => {
+  const table = read('README.md').split('## Dependencies')[1]?.split('\n## ')[0] ?? ''
+  const listed = table
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .flatMap((line) => [...(line.split('|')[1] ?? '').matchAll(/`([^`]+)`/g)].map((match) => match[1] ?? ''))
+  // Types of something that is listed need no reason of their own.
+  const wanted = Object.keys({ ...manifest.dependencies, ...manifest.devDependencies }).filter(
+    (name) => !name.startsWith('@types/'),
+  )
+  t.deepEqual(listed.toSorted(), wanted.toSorted())
+})
+
+test('README.md tells of every part of src', (t) => {
+  const parts = readdirSync(join(root, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
+  const told = read('README.md')
+  t.deepEqual(
+    parts.map((part) => part.name).filter((name) => !told.includes(`\`src/${name}\``)),
+    [],
+  )
+})
+
+test('no file names the host of a package or image registry', (t) => {
+  // Each machine says for itself where its packages come from. The brackets keep this file from finding itself.
+  const host =
+    /\b(?:docker|ghcr|quay|gcr|k8s\.gcr|registry\.k8s)[.]io\b|npmj[s]|pyp[i]\b|deb[.]debian[.]org|proxy[.]golang/i
+  const wrong = tracked.filter((path) => host.test(read(path)))
+  t.deepEqual(wrong, [])
+})
+
+test('nothing is left for later in a comment, and no program of ours prints but the command line', (t) => {
+  const wrong = tracked
+    .filter((path) => /^(?:src|scripts|bpf|native|images)\/.*\.(?:ts|js|c|h)$/.test(path) && !path.endsWith('.test.ts'))
+    .flatMap((path) =>
+      read(path)
+        .split('\n')
+        .flatMap((line, index) =>
+          /\b(?:TODO|FIXME|XXX)\b|\bconsole\.log\b/.test(line) ? [`${path}:${index + 1}`] : [],
+        ),
+    )
+  t.deepEqual(wrong, [])
+})
