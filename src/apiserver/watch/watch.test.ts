@@ -181,3 +181,22 @@ test('a watch ends when its resource is served no longer', async (t) => {
   t.is(await ended, undefined)
   t.is((await trial.call('GET', maps)).status, 404)
 })
+
+test('many events out of the store come through a slow reader, all and in order', async (t) => {
+  const store = openMemoryStore()
+  const first = await startTrial({ store })
+  const from = await put(first, 'a')
+  const pad = 'x'.repeat(2000)
+  const names = Array.from({ length: 1500 }, (_, i) => `m${String(i).padStart(4, '0')}`)
+  for (const name of names) await first.call('POST', maps, configMap(name, { data: { pad } }))
+  await first.api.close()
+  await using second = await startTrial({ store })
+  const watch = await openWatch(second, `${maps}?watch=1&resourceVersion=${from}`)
+  t.deepEqual(
+    await watch.take(names.length),
+    names.map((name) => `ADDED ${name}`),
+  )
+  await put(second, 'z')
+  t.deepEqual(await watch.take(1), ['ADDED z'])
+  await watch.stop()
+})

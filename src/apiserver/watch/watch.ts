@@ -56,6 +56,8 @@ export class Watch {
   #sink: Sink | undefined
   #blocked = true
   #catchingUp = false
+  /** Goes on with a catching up that waits for the sink. */
+  #wake: () => void = () => {}
   #ended = false
   /** Everything up to here was sent, or did not concern this watch. */
   #seen = 0
@@ -112,6 +114,7 @@ export class Watch {
   /** The sink takes bytes again. */
   ready(): void {
     this.#blocked = false
+    this.#wake()
     this.#pump()
   }
 
@@ -122,6 +125,7 @@ export class Watch {
     for (const cancel of this.#cancels.splice(0)) cancel()
     this.#queue = []
     this.#initial = undefined
+    this.#wake()
     if (this.#sink === undefined) return
     this.#observer.closed()
     this.#sink.end()
@@ -221,8 +225,10 @@ export class Watch {
     }
   }
 
-  async #unblocked(): Promise<void> {
-    await new Promise<void>((resolve) => this.#clock.schedule(5, resolve))
+  #unblocked(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
   }
 
   #fail(error: StatusError): void {
