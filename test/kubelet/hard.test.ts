@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -5,7 +6,7 @@ import test from 'ava'
 import { pods } from '#api/gen/resources.ts'
 import { isConditionTrue } from '#api/meta/conditions.ts'
 import { eventually } from '#client/eventually.ts'
-import { ensureCgroup, findCgroups, isPopulated, killCgroup, removeCgroup } from '#kernel/cgroup.ts'
+import { type CgroupTree, ensureCgroup, findCgroups, isPopulated, killCgroup, removeCgroup } from '#kernel/cgroup.ts'
 import { MountError, mountBind, mountsBelow, mountTmpfs, unmount } from '#kernel/mount.ts'
 import { bindSubPath } from '#kubelet/volumes/sub-path.ts'
 import { startContainerd, type TestContainerd } from './containerd.ts'
@@ -79,6 +80,17 @@ test.serial('a pod that vanished from the API is ended and cleaned up', async (t
   })
   await eventually(() => !existsSync(join(containerd.cgroups.unified, containerd.cgroup, 'pods', metadata.uid)))
   t.deepEqual(mountsBelow(join(containerd.dir, 'kubelet/pods', metadata.uid)), [])
+})
+
+test.serial('a process in the cgroup of a deleted pod that the runtime does not know of is killed', async (t) => {
+  await node.create('haunted', { hostNetwork: true, containers: [busybox('c', 'exec sleep 1000')] })
+  const { metadata } = await node.until('haunted', ready)
+  const cgroup = `${containerd.cgroup}/pods/${metadata.uid}`
+  ensureCgroup(containerd.cgroups, `${cgroup}/lost`)
+  const { ended } = await sleeperIn(containerd.cgroups, `${cgroup}/lost`)
+  await node.remove('haunted')
+  t.is(await ended, 'SIGKILL')
+  await eventually(() => isPopulated(containerd.cgroups, cgroup) === undefined, { withinMs: 10_000 })
 })
 
 test.serial('activeDeadlineSeconds ends a pod', async (t) => {
@@ -173,9 +185,17 @@ test('cgroups: made in every hierarchy, fit to be joined, killed and removed', a
   const name = `weft-test-${process.pid}`
   ensureCgroup(cgroups, `${name}/a/b`, { cpuShares: 512, memoryLimitBytes: 1 << 26, pidsMax: 50 })
   ensureCgroup(cgroups, `${name}/a/b`)
-  const { spawn } = await import('node:child_process')
+  const { ended } = await sleeperIn(cgroups, `${name}/a/b`)
+  killCgroup(cgroups, name)
+  t.is(await ended, 'SIGKILL')
+  await eventually(() => removeCgroup(cgroups, name))
+  t.is(isPopulated(cgroups, name), undefined)
+})
+
+/** A process that lives in the cgroup, and the signal that will end it. */
+async function sleeperIn(cgroups: CgroupTree, cgroup: string): Promise<{ ended: Promise<string | null> }> {
   const procs = [...cgroups.legacy.map((h) => h.path), cgroups.unified].map((root) =>
-    join(root, name, 'a/b/cgroup.procs'),
+    join(root, cgroup, 'cgroup.procs'),
   )
   const child = spawn(
     '/bin/sh',
@@ -183,9 +203,6 @@ test('cgroups: made in every hierarchy, fit to be joined, killed and removed', a
     { stdio: 'ignore' },
   )
   const ended = new Promise<string | null>((resolve) => child.on('exit', (_, signal) => resolve(signal)))
-  await eventually(() => isPopulated(cgroups, `${name}/a`) === true)
-  killCgroup(cgroups, name)
-  t.is(await ended, 'SIGKILL')
-  await eventually(() => removeCgroup(cgroups, name))
-  t.is(isPopulated(cgroups, name), undefined)
-})
+  await eventually(() => isPopulated(cgroups, cgroup) === true)
+  return { ended }
+}

@@ -4,7 +4,7 @@ import type { Container, Service } from '#api/gen/core-v1.ts'
 import { pods } from '#api/gen/resources.ts'
 import { isStatus } from '#api/meta/status.ts'
 import type { Log } from '#base/log/log.ts'
-import { ensureCgroup, removeCgroup } from '#kernel/cgroup.ts'
+import { ensureCgroup, isPopulated, killCgroup, removeCgroup } from '#kernel/cgroup.ts'
 import { containerConfig } from '../containers/container-config.ts'
 import { ConfigError, environmentOf, envReferences } from '../containers/env.ts'
 import { fieldPathOf } from '../containers/field-path.ts'
@@ -347,11 +347,17 @@ async function preStop(
 
 function cleanUp({ context, facts, vanished }: PodWork): void {
   const { uid } = facts.pod.metadata
+  const cgroup = `${context.podsCgroup}/${uid}`
+  // The runtime has nothing of the pod any more: what still lives is what it lost when it was killed itself.
+  if (context.cgroups !== undefined && isPopulated(context.cgroups, cgroup) === true) {
+    killCgroup(context.cgroups, cgroup)
+    throw new Error(`Killed processes in ${cgroup} that the runtime does not know of`)
+  }
   context.probes.forget(uid)
   context.objects.release(uid)
   context.volumes.remove(uid)
   rmSync(podLogDir(context.logsDir, facts.pod.metadata), { recursive: true, force: true })
-  if (context.cgroups !== undefined) removeCgroup(context.cgroups, `${context.podsCgroup}/${uid}`)
+  if (context.cgroups !== undefined) removeCgroup(context.cgroups, cgroup)
   vanished('everything')
 }
 
