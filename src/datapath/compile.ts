@@ -9,7 +9,8 @@ const run = promisify(execFile)
 /** Where the programs' sources are. */
 export const bpfDir = resolve(import.meta.dirname, '../../bpf')
 
-const compileWithinMs = 60_000
+/** Only against a clang that hangs: how long a start may take is said by `weft up --wait`. An emulated processor takes minutes. */
+const compileWithinMs = 600_000
 
 /** One per file of bpf/programs. */
 export const objectNames = ['from_container', 'from_netdev', 'sock'] as const
@@ -63,7 +64,8 @@ async function compileInto(dir: string, clang: string, flags: readonly string[])
         try {
           await run(clang, args, { timeout: compileWithinMs })
         } catch (error) {
-          const words = (error as { stderr?: string }).stderr ?? ''
+          const { stderr = '', killed } = error as { stderr?: string; killed?: boolean }
+          const words = killed ? `clang did not end within ${compileWithinMs / 1000} s` : stderr
           throw new Error(`Cannot compile ${name}.bpf.c\n${words}`, { cause: error })
         }
       }),
