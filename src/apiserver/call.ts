@@ -1,3 +1,4 @@
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import { managerFromUserAgent } from '#api/meta/managed-fields.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { badRequest, fieldError, invalid, StatusError } from '#api/meta/status.ts'
@@ -68,7 +69,7 @@ export function handlerExpected(served: Served | undefined, { subresource }: Rou
   if (declared?.kind === undefined) return served.expected
   const { group, version } = served.definition.resource
   const at = { group: declared.group ?? group, version: declared.version ?? version }
-  const apiVersion = at.group === '' ? at.version : `${at.group}/${at.version}`
+  const apiVersion = formatApiVersion(at)
   return { apiVersion, kind: declared.kind, message: messageOfKind(apiVersion, declared.kind) }
 }
 

@@ -1,4 +1,5 @@
 import type { APIGroupList, APIResource } from '#api/gen/meta-v1.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import type { Resource } from '#api/meta/resource.ts'
 import type { Client } from './client.ts'
 
@@ -25,7 +26,7 @@ export async function discover(client: Client, signal: AbortSignal): Promise<Dis
   ])
   const failures = new Map<string, unknown>()
   const ask = async (group: string, version: string): Promise<ServedResource[]> => {
-    const groupVersion = group === '' ? version : `${group}/${version}`
+    const groupVersion = formatApiVersion({ group, version })
     const path = group === '' ? `/api/${version}` : `/apis/${groupVersion}`
     try {
       const list = (await client.raw('GET', path, undefined, signal)) as { resources?: APIResource[] }

@@ -1,4 +1,5 @@
 import type { Resource } from '#api/meta/resource.ts'
+import { compareText } from '#base/order.ts'
 import type { ObjectKey } from './client.ts'
 
 /** The name of an object within its resource, as work queues and stores use it: `namespace/name`, or `name`. */
@@ -23,5 +24,5 @@ export const qualifiedName = ({ group, resource }: Resource): string =>
 /** Revisions are integers, comparable within a resource (facts: KEP-5504). Empty counts as 0. */
 export function compareRevisions(a: string, b: string): number {
   if (a.length !== b.length) return a.length - b.length
-  return a < b ? -1 : a > b ? 1 : 0
+  return compareText(a, b)
 }

@@ -13,10 +13,7 @@ import { load, openMap, prunePrograms } from './load.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import { EndpointMap, endpointsMap } from './maps/endpoints.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
-import { encodeConfig, gatewayMac } from './object.ts'
-
-/** rtm_protocol of our routes, so that they are found again: 'W'. */
-export const routeProtocol = 0x57
+import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
 
 export interface KernelDatapathOptions {
   readonly objects: readonly CompiledObject[]

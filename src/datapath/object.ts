@@ -37,6 +37,9 @@ export const gatewayMac = '02:57:65:66:74:01'
 export const gateway4 = '169.254.1.1'
 export const gateway6 = 'fe80::1'
 
+/** rtm_protocol of our routes, so that they are found again: 'W'. */
+export const routeProtocol = 0x57
+
 /** The globals of config.h as bytes, for one object: an object has those that its program reads. */
 export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer> {
   const cidrs = config.serviceCidrs.map((text) => {

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pods as podResource, services as serviceResource } from '#api/gen/resources.ts'
-import { delay } from '#base/async/delay.ts'
+import { aborted, delay } from '#base/async/delay.ts'
 import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
@@ -186,13 +186,6 @@ async function serve(
   })
   await Promise.all([server.run(signal), certificates.run(client, signal)])
 }
-
-/** Settles only when the signal aborts. */
-const aborted = (signal: AbortSignal): Promise<never> =>
-  new Promise((_, reject) => {
-    if (signal.aborted) return reject(signal.reason)
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-  })
 
 /** Waits for the runtime: containerd may still be starting. */
 async function versionOf(runtime: Runtime, log: Log, clock: Clock, signal: AbortSignal) {

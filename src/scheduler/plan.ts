@@ -1,4 +1,5 @@
 import { namedNodes } from '#api/placement/node-affinity.ts'
+import { compareText } from '#base/order.ts'
 import type { Judge, PlanContext, Plugin } from './plugin.ts'
 import { balancedAllocation } from './plugins/balanced-allocation.ts'
 import { imageLocality } from './plugins/image-locality.ts'
@@ -71,7 +72,7 @@ export function planPlacement(info: PodInfo, context: PlanContext, { startAt, ra
   const { passed, looked, reasons, rejectedBy } = filterNodes(info, context, judges, startAt)
   const [first] = passed
   if (first === undefined) {
-    const texts = [...reasons].map(([reason, count]) => `${count} ${reason}`).toSorted(byText)
+    const texts = [...reasons].map(([reason, count]) => `${count} ${reason}`).toSorted(compareText)
     return {
       placement: waiting(`0/${nodes.length} nodes are available: ${texts.join(', ')}.`, rejectedBy),
       looked,
@@ -86,8 +87,6 @@ const waiting = (message: string, rejectedBy: Iterable<string>): Placement => ({
   message,
   rejectedBy: new Set(rejectedBy),
 })
-
-const byText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 /** With many nodes a good one out of enough will do: half of 100 nodes, falling to a twentieth, never below 100. */
 export function nodesEnough(total: number): number {

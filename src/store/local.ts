@@ -1,5 +1,6 @@
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
+import { compareText } from '#base/order.ts'
 import type { Ledger } from './ledger.ts'
 import {
   Busy,
@@ -112,13 +113,13 @@ export class LocalStore implements Store {
       const gone = [...changedSince.keys()].filter((key) => (this.#index.get(key) ?? -1) < 0)
       if (gone.length > 0) {
         keys.push(...gone)
-        keys.sort(byBytes)
+        keys.sort(compareText)
       }
     }
     const entries: Entry[] = []
     let remaining = 0
     for (const key of keys) {
-      if (start !== undefined && byBytes(key, start) < 0) continue
+      if (start !== undefined && compareText(key, start) < 0) continue
       const revision = changedSince?.get(key) ?? this.#index.get(key) ?? 0
       if (revision <= 0) continue
       if (entries.length >= limit) {
@@ -245,13 +246,13 @@ export class LocalStore implements Store {
     this.#sortedKeys ??= [...this.#index]
       .filter(([, r]) => r > 0)
       .map(([key]) => key)
-      .sort(byBytes)
+      .sort(compareText)
     const keys = this.#sortedKeys
     let low = 0
     let high = keys.length
     while (low < high) {
       const middle = (low + high) >>> 1
-      if (byBytes(keys[middle] ?? '', prefix) < 0) low = middle + 1
+      if (compareText(keys[middle] ?? '', prefix) < 0) low = middle + 1
       else high = middle
     }
     let end = low
@@ -316,4 +317,3 @@ const entryOf = ({ key, value, revision }: Change): Entry | undefined =>
   value === undefined ? undefined : { key, value, revision }
 
 /** Keys are ASCII where it matters; UTF-16 order equals byte order there. */
-const byBytes = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)

@@ -1,21 +1,19 @@
+import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
 import type { Pod } from '#api/gen/core-v1.ts'
 import { type Address, cidrSize, formatAddress, parseAddress, parseCidr } from '#base/net/address.ts'
-
-/** Written by the API server when it binds the pod: the addresses, main one first. */
-export const podIpsAnnotation = 'weft.dev/pod-ips'
 
 /** How far into a network a free address is looked for: more pods than any node runs. */
 const searchMax = 65_536n
 
 /** Addresses that the control plane chose; undefined where it chose none. Throws for an annotation that is not ours. */
 export function assignedAddresses(pod: Pod): string[] | undefined {
-  const text = pod.metadata.annotations?.[podIpsAnnotation]
+  const text = pod.metadata.annotations?.[podAddressesAnnotation]
   if (text === undefined || text === '') return undefined
   const addresses = text.split(',').map((part) => parseAddress(part.trim()))
   const wrong = addresses.includes(undefined) || new Set(addresses.map((a) => a?.family)).size !== addresses.length
   if (wrong)
     throw new RangeError(
-      `annotation ${podIpsAnnotation} of the pod is ${JSON.stringify(text)}: one address of a family at most`,
+      `annotation ${podAddressesAnnotation} of the pod is ${JSON.stringify(text)}: one address of a family at most`,
     )
   return addresses.flatMap((address) => (address === undefined ? [] : [formatAddress(address)]))
 }

@@ -1,10 +1,7 @@
 import { createHash } from 'node:crypto'
-import { gateway4, gateway6, gatewayMac } from '#datapath/object.ts'
+import { gateway4, gateway6, gatewayMac, routeProtocol } from '#datapath/object.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
-
-/** rtm_protocol of pods' routes: the datapath's own number, 'W'. */
-const routeProtocol = 0x57
 
 /** A sandbox's cable: one end on the node, the other in the pod. */
 export interface DevicePlan {

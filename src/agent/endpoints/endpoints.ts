@@ -1,3 +1,4 @@
+import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { delay } from '#base/async/delay.ts'
 import type { Clock } from '#base/clock.ts'
@@ -9,7 +10,7 @@ import { gateway4, gateway6, gatewayMac } from '#datapath/object.ts'
 import { hasCode } from '#kernel/errno.ts'
 import type { Netlink } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
-import { assignedAddresses, freeAddresses, podIpsAnnotation } from './address.ts'
+import { assignedAddresses, freeAddresses } from './address.ts'
 import { connectSandbox, type DevicePlan, planDevice } from './device.ts'
 import { type EndpointRecord, type Records, recordName } from './record.ts'
 
@@ -173,7 +174,7 @@ export class Endpoints {
     if (podCidrs.length === 0)
       throw new CniError(
         'tryAgainLater',
-        `node ${nodeName} has no spec.podCIDRs yet, and the pod no ${podIpsAnnotation}`,
+        `node ${nodeName} has no spec.podCIDRs yet, and the pod no ${podAddressesAnnotation}`,
       )
     const used = new Set(records.list().flatMap((r) => (r.containerId === containerId ? [] : r.addresses)))
     for (const other of this.#options.pods.list())

@@ -1,9 +1,7 @@
+import { serviceNameLabel } from '#api/discovery/labels.ts'
 import type { Service as KubeService, ServicePort } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { type Backend, frontendName, type Protocol, type Service } from '#datapath/datapath.ts'
-
-/** Says of which Service a slice is. */
-export const serviceNameLabel = 'kubernetes.io/service-name'
 
 /** `namespace/name` of its Service; none for a slice that belongs to none. */
 export const serviceOfSlice = ({ metadata }: EndpointSlice): readonly string[] => {

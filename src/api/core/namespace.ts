@@ -2,13 +2,12 @@ import type { Namespace } from '../gen/core-v1.ts'
 import { namespaces } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind, statusSubresource } from '../meta/define.ts'
+import { contentFinalizer, orphanFinalizer } from '../meta/finalizers.ts'
 import { nameIsDnsLabel, qualifiedName } from '../meta/names.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
 const nameLabel = 'kubernetes.io/metadata.name'
 /** Held by the namespace controller until everything inside is gone. */
-const contentFinalizer = 'kubernetes'
-
 export const namespace = defineKind<Namespace>({
   resource: namespaces,
   message: 'core/v1.Namespace',
@@ -44,7 +43,7 @@ export const namespace = defineKind<Namespace>({
     const errors: FieldError[] = []
     for (const name of object.spec.finalizers ?? []) {
       for (const words of qualifiedName(name)) errors.push(fieldError.invalid('spec.finalizers', name, words))
-      if (!name.includes('/') && name !== contentFinalizer && name !== 'orphan') {
+      if (!name.includes('/') && name !== contentFinalizer && name !== orphanFinalizer) {
         errors.push(
           fieldError.invalid(
             'spec.finalizers',

@@ -1,5 +1,6 @@
 import type { Column, KindDefinition, ScalePaths, Subresource } from '../kind.ts'
 import { plainColumns } from './columns.ts'
+import { contentFinalizer, foregroundFinalizer, orphanFinalizer } from './finalizers.ts'
 import { type NameCheck, nameIsDnsSubdomain, qualifiedName } from './names.ts'
 import { validateObjectMeta, validateObjectMetaUpdate } from './object-meta.ts'
 import type { KubeObject, Resource } from './resource.ts'
@@ -51,7 +52,7 @@ export interface KindOptions<K extends KubeObject> {
 
 const none = (): FieldError[] => []
 
-const standardFinalizers: ReadonlySet<string> = new Set(['kubernetes', 'orphan', 'foregroundDeletion'])
+const standardFinalizers: ReadonlySet<string> = new Set([contentFinalizer, orphanFinalizer, foregroundFinalizer])
 
 /** Built-in kinds take no finalizer that has no owner in its name. */
 function validateFinalizerNames({ metadata }: KubeObject): FieldError[] {

@@ -4,6 +4,12 @@ import { type FieldError, fieldError } from './status.ts'
 
 export type Labels = Readonly<Record<string, string>>
 
+/** Labels or annotations: the same keys with the same values. */
+export function sameLabels(a: Labels, b: Labels): boolean {
+  const keys = Object.keys(a)
+  return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key])
+}
+
 /** Keys and values of labels; both are reported at the map, as upstream does. */
 export function validateLabels(labels: Labels | undefined, path: string): FieldError[] {
   const errors: FieldError[] = []

@@ -1,3 +1,4 @@
+import { compareText } from '#base/order.ts'
 import type { ManagedFieldsEntry } from '../gen/meta-v1.ts'
 import { type Shape, type ShapeField, untyped } from './field-shape.ts'
 import { type FieldsV1, isEmptyFields, subtractFields, unionFields } from './fields-v1.ts'
@@ -140,8 +141,6 @@ function capped(entries: ManagedFieldsEntry[]): ManagedFieldsEntry[] {
   }
   return [...entries.filter((entry) => !folded.has(entry)), ...buckets.values()]
 }
-
-const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 function sorted(entries: ManagedFieldsEntry[]): ManagedFieldsEntry[] {
   return entries.sort(

@@ -1,4 +1,5 @@
 import type { ObjectMeta, OwnerReference } from '../gen/meta-v1.ts'
+import { foregroundFinalizer, orphanFinalizer } from './finalizers.ts'
 import { parseApiVersion } from './gvk.ts'
 import { validateLabels } from './labels.ts'
 import { dns1123Label, immutableError, type NameCheck, nonNegativeError, qualifiedName } from './names.ts'
@@ -149,7 +150,7 @@ function validateFinalizers(finalizers: readonly string[], path: string, errors:
   for (const finalizer of finalizers) {
     for (const words of qualifiedName(finalizer)) errors.push(fieldError.invalid(path, finalizer, words))
   }
-  if (finalizers.includes('orphan') && finalizers.includes('foregroundDeletion')) {
+  if (finalizers.includes(orphanFinalizer) && finalizers.includes(foregroundFinalizer)) {
     errors.push(fieldError.invalid(path, finalizers, 'finalizer orphan and foregroundDeletion cannot be both set'))
   }
 }

@@ -1,7 +1,8 @@
 import type { Taint, Toleration } from '../gen/core-v1.ts'
 
-/** Where a pod may run, as the scheduler and the DaemonSet controller both have to judge it: taints. */
+/** Where a pod may run, as scheduler, DaemonSet controller and node lifecycle have to judge it alike: taints. */
 
+/** Without a key any key, without an effect any effect. */
 export function tolerates(toleration: Toleration, taint: Taint): boolean {
   const { effect, key, operator, value = '' } = toleration
   if (effect !== undefined && (effect as string) !== '' && effect !== taint.effect) return false

@@ -1,5 +1,5 @@
 import { canonicalQuantity, QuantityError } from '../meta/quantity.ts'
-import { type Field, findMessage, getMessage, type Message, type Scalar } from './table.ts'
+import { type Field, findMessage, getMessage, type Message, type Scalar, schemaMessage } from './table.ts'
 import { canonicalMicroTime, canonicalTime, formatDuration, parseDuration } from './times.ts'
 
 /** A value that cannot be what its field is; the message is what upstream's decoder says. */
@@ -248,7 +248,6 @@ function scalarCheck(field: Field, scalar: Scalar): Check {
   }
 }
 
-const schemaMessage = 'apiextensions/v1.JSONSchemaProps'
 const schemaCheck = lazyMessage(schemaMessage)
 const schemaList = compileList('[]v1.JSONSchemaProps', schemaCheck, () => ({}))
 

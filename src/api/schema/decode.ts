@@ -2,6 +2,7 @@ import { Buffer } from 'node:buffer'
 import type { KindDefinition } from '#api/kind.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { badRequest } from '#api/meta/status.ts'
+import { formatApiVersion } from '../meta/gvk.ts'
 import { conform, DecodeError } from './conform.ts'
 import { parseJson, SyntaxProblem } from './json.ts'
 import { messageOfKind, openEnvelope } from './protobuf.ts'
@@ -67,7 +68,7 @@ export function conformExpected(object: Json, expected: Expected): readonly stri
 /** What to expect for a body of this kind. */
 export function expectedOf(kind: KindDefinition): Expected {
   const { group, version, kind: name } = kind.resource
-  const apiVersion = group === '' ? version : `${group}/${version}`
+  const apiVersion = formatApiVersion({ group, version })
   return { apiVersion, kind: name, message: kind.message, ...(kind.conform ? { conform: kind.conform } : {}) }
 }
 

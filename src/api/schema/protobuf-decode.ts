@@ -3,7 +3,7 @@ import { DecodeError } from './conform.ts'
 import { depthMax } from './json.ts'
 import { isEnvelope, messageOfKind, openEnvelope } from './protobuf.ts'
 import { Reader } from './protobuf-reader.ts'
-import { type Field, getMessage, type Message, type Scalar } from './table.ts'
+import { type Field, getMessage, type Message, type Scalar, schemaMessage } from './table.ts'
 import { formatDuration, formatMicroTime, formatTime } from './times.ts'
 
 type Json = Record<string, unknown>
@@ -200,8 +200,6 @@ function scalarReader(scalar: Scalar): ReadValue {
       return scalar satisfies never
   }
 }
-
-const schemaMessage = 'apiextensions/v1.JSONSchemaProps'
 
 function readSchemaOr(
   reader: Reader,

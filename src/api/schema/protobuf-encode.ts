@@ -1,10 +1,9 @@
 import { Buffer } from 'node:buffer'
 import { Writer } from './protobuf-writer.ts'
-import { type Field, getMessage, type Message } from './table.ts'
+import { type Field, getMessage, type Message, schemaMessage } from './table.ts'
 import { parseDuration, parseInstant } from './times.ts'
 
 type Json = Record<string, unknown>
-const schemaMessage = 'apiextensions/v1.JSONSchemaProps'
 
 /** The bytes of an object in its JSON form (conformed). */
 export function encodeMessage(messageName: string, object: Readonly<Json>): Uint8Array {

@@ -20,6 +20,9 @@ export type Scalar =
   | 'schemaorbool'
   | 'schemaorstrings'
 
+/** The one message that contains itself: the schema of custom resources, which has three JSON forms of its own. */
+export const schemaMessage = 'apiextensions/v1.JSONSchemaProps'
+
 /** One field of a message, as the generated table has it. */
 export interface Field {
   /** JSON name. */

@@ -1,5 +1,6 @@
+import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
 import { nodes, pods, services } from '#api/gen/resources.ts'
-import { type PodAllocator, podAddressesAnnotation } from '../allocate/pods.ts'
+import type { PodAllocator } from '../allocate/pods.ts'
 import type { ServiceAllocator } from '../allocate/services.ts'
 import type { AdmissionRequest, Registry } from '../step.ts'
 import { reserve } from '../subresources/binding.ts'

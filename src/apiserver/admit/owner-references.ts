@@ -1,12 +1,12 @@
 import type { OwnerReference } from '#api/gen/meta-v1.ts'
 import * as builtin from '#api/gen/resources.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import type { Resource } from '#api/meta/resource.ts'
 import type { Authorizer } from '../authorize/authorize.ts'
 import type { AdmissionRequest, Registry } from '../step.ts'
 import { type AdmissionStep, refusal } from './step.ts'
 
-const groupVersion = ({ group, version }: Resource): string => (group === '' ? version : `${group}/${version}`)
-const builtinByKind = new Map(Object.values(builtin).map((r) => [`${groupVersion(r)}/${r.kind}`, r as Resource]))
+const builtinByKind = new Map(Object.values(builtin).map((r) => [`${formatApiVersion(r)}/${r.kind}`, r as Resource]))
 
 /**
  * An owner reference is a right: whoever sets one has the object deleted with its owner, and with blockOwnerDeletion may

@@ -1,12 +1,10 @@
+import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
 import type { Pod } from '#api/gen/core-v1.ts'
 import { pods } from '#api/gen/resources.ts'
 import { parseCidr } from '#base/net/address.ts'
 import type { Registry } from '../step.ts'
 import { Ownership } from './ownership.ts'
 import { AddressRange } from './ranges.ts'
-
-/** Where a pod's addresses are written when it is bound: `10.244.1.7,fd00:10:244:1::7`. */
-export const podAddressesAnnotation = 'weft.dev/pod-ips'
 
 export const podAddresses = ({ metadata }: Pod): string[] =>
   metadata.annotations?.[podAddressesAnnotation]?.split(',').filter((text) => text !== '') ?? []

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { KindDefinition, Subresource } from '#api/kind.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import { compareGroups, compareVersions } from './versions.ts'
 
 /** What is served, by group and version in the order of preference. */
@@ -28,8 +29,6 @@ export function groupsOf(kinds: readonly KindDefinition[]): ServedGroup[] {
     }))
 }
 
-const groupVersion = (group: string, version: string): string => (group === '' ? version : `${group}/${version}`)
-
 /** `/api` without aggregation. `address` is where clients reach us: `172.30.0.1:6443`. */
 export const apiVersions = (address: string): object => ({
   kind: 'APIVersions',
@@ -46,7 +45,7 @@ export const apiGroupList = (groups: readonly ServedGroup[]): object => ({
 export const apiGroup = (group: ServedGroup): object => ({ kind: 'APIGroup', apiVersion: 'v1', ...groupEntry(group) })
 
 function groupEntry({ name, versions }: ServedGroup): object {
-  const entries = versions.map(({ version }) => ({ groupVersion: groupVersion(name, version), version }))
+  const entries = versions.map(({ version }) => ({ groupVersion: formatApiVersion({ group: name, version }), version }))
   return { name, versions: entries, preferredVersion: entries[0] }
 }
 
@@ -54,7 +53,7 @@ export function apiResourceList(group: string, version: string, kinds: readonly 
   return {
     kind: 'APIResourceList',
     ...(group === '' ? {} : { apiVersion: 'v1' }),
-    groupVersion: groupVersion(group, version),
+    groupVersion: formatApiVersion({ group, version }),
     resources: kinds.flatMap((kind) => [
       {
         name: kind.resource.resource,

@@ -1,3 +1,4 @@
+import { compareText } from '#base/order.ts'
 /** Order of API versions as clients expect it: v2, v1, v2beta1, v1beta2, v1alpha1, then any other word alphabetically. */
 export function compareVersions(a: string, b: string): number {
   const [x, y] = [parse(a), parse(b)]
@@ -40,5 +41,5 @@ const builtInGroups = [
 export function compareGroups(a: string, b: string): number {
   const [x, y] = [builtInGroups.indexOf(a), builtInGroups.indexOf(b)]
   if (x >= 0 || y >= 0) return (x < 0 ? builtInGroups.length : x) - (y < 0 ? builtInGroups.length : y)
-  return a < b ? -1 : a > b ? 1 : 0
+  return compareText(a, b)
 }

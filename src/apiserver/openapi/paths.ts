@@ -1,4 +1,5 @@
 import type { KindDefinition, Subresource } from '#api/kind.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import { messageOfKind } from '#api/schema/protobuf.ts'
 import { definitionOfKind, definitionOfMessage } from './names.ts'
 import { gvkOf, listMessageOf, refTo, type Schema, type Style } from './schemas.ts'
@@ -126,8 +127,7 @@ function subresourceOperations(kind: KindDefinition, sub: Subresource, parent: s
   const group = sub.kind === undefined ? kind.resource.group : (sub.group ?? kind.resource.group)
   const version = sub.kind === undefined ? kind.resource.version : (sub.version ?? 'v1')
   const name = sub.kind ?? kind.resource.kind
-  const message =
-    sub.kind === undefined ? undefined : messageOfKind(group === '' ? version : `${group}/${version}`, sub.kind)
+  const message = sub.kind === undefined ? undefined : messageOfKind(formatApiVersion({ group, version }), sub.kind)
   const isStream = connects.has(sub.name) || sub.name === 'log'
   const definition = isStream ? undefined : message === undefined ? parent : definitionOfMessage(message)
   const methods: Readonly<Record<string, Method>> = {

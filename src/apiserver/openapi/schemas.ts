@@ -1,4 +1,5 @@
 import type { KindDefinition } from '#api/kind.ts'
+import { formatApiVersion } from '#api/meta/gvk.ts'
 import { describeField, describeMessage } from '#api/schema/describe.ts'
 import type { JsonSchema } from '#api/schema/json-schema.ts'
 import { messageOfKind } from '#api/schema/protobuf.ts'
@@ -73,7 +74,7 @@ class Builder {
       if (sub.kind === undefined) continue
       const group = sub.group ?? kind.resource.group
       const version = sub.version ?? 'v1'
-      const message = messageOfKind(group === '' ? version : `${group}/${version}`, sub.kind)
+      const message = messageOfKind(formatApiVersion({ group, version }), sub.kind)
       if (message !== undefined) this.addMessage(message, [{ group, version, kind: sub.kind }])
     }
   }

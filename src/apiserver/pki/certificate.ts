@@ -1,5 +1,6 @@
-import { createPrivateKey, randomBytes, webcrypto } from 'node:crypto'
+import { createPrivateKey, webcrypto } from 'node:crypto'
 import { isIP } from 'node:net'
+import { serialNumber } from '#base/x509/serial.ts'
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -55,13 +56,6 @@ async function keyPem(key: webcrypto.CryptoKey): Promise<string> {
 function importKey(pem: string): Promise<webcrypto.CryptoKey> {
   const der = createPrivateKey(pem).export({ format: 'der', type: 'pkcs8' })
   return webcrypto.subtle.importKey('pkcs8', new Uint8Array(der), algorithm, true, ['sign'])
-}
-
-/** Positive and never zero, as RFC 5280 wants it. */
-function serialNumber(): string {
-  const bytes = randomBytes(16)
-  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40
-  return bytes.toString('hex')
 }
 
 const distinguishedName = ({ commonName, organizations = [] }: Subject): Record<string, string[]>[] => [

@@ -1,4 +1,5 @@
 import type { DeleteOptions } from '#api/gen/meta-v1.ts'
+import { foregroundFinalizer, orphanFinalizer } from '#api/meta/finalizers.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { badRequest, conflict, fieldError, invalid, notFound } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
@@ -8,8 +9,6 @@ import { type Outcome, StaleRead, type WriteContext, type Writer } from './write
 
 export type Options = Partial<DeleteOptions>
 
-const orphan = 'orphan'
-const foreground = 'foregroundDeletion'
 const deleteTries = 20
 
 /** What a DELETE comes to: gone now, or marked and waiting for its finalizers or its grace. */
@@ -119,15 +118,15 @@ function finalizersFor(
   { propagationPolicy, orphanDependents }: Options,
   byDefault: 'Background' | 'Orphan' | undefined,
 ): string[] {
-  const others = present.filter((each) => each !== orphan && each !== foreground)
+  const others = present.filter((each) => each !== orphanFinalizer && each !== foregroundFinalizer)
   const asked =
     propagationPolicy ?? (orphanDependents === undefined ? undefined : orphanDependents ? 'Orphan' : 'Background')
   if (asked === undefined && others.length < present.length) return [...present]
   switch (asked ?? byDefault) {
     case 'Orphan':
-      return [...others, orphan]
+      return [...others, orphanFinalizer]
     case 'Foreground':
-      return [...others, foreground]
+      return [...others, foregroundFinalizer]
     default:
       return others
   }

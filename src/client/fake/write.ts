@@ -1,4 +1,5 @@
 import type { DeleteOptions } from '#api/gen/meta-v1.ts'
+import { foregroundFinalizer, orphanFinalizer } from '#api/meta/finalizers.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { fieldError, invalid, modified } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
@@ -102,9 +103,9 @@ export function markDeleted(object: KubeObject, options: Partial<DeleteOptions>,
   const policy = options.propagationPolicy ?? (options.orphanDependents === true ? 'Orphan' : undefined)
   const finalizers = new Set(metadata.finalizers ?? [])
   if (policy !== undefined) {
-    for (const finalizer of ['orphan', 'foregroundDeletion']) finalizers.delete(finalizer)
-    if (policy === 'Orphan') finalizers.add('orphan')
-    if (policy === 'Foreground') finalizers.add('foregroundDeletion')
+    for (const finalizer of [orphanFinalizer, foregroundFinalizer]) finalizers.delete(finalizer)
+    if (policy === 'Orphan') finalizers.add(orphanFinalizer)
+    if (policy === 'Foreground') finalizers.add(foregroundFinalizer)
     if (finalizers.size > 0) metadata.finalizers = [...finalizers]
     else delete metadata.finalizers
   }

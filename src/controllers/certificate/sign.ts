@@ -1,4 +1,5 @@
-import { createPrivateKey, randomBytes, webcrypto } from 'node:crypto'
+import { createPrivateKey, webcrypto } from 'node:crypto'
+import { serialNumber } from '#base/x509/serial.ts'
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -47,13 +48,6 @@ const extendedUsages: Readonly<Record<string, string>> = {
   'ipsec user': '1.3.6.1.5.5.7.3.7',
   timestamping: '1.3.6.1.5.5.7.3.8',
   'ocsp signing': '1.3.6.1.5.5.7.3.9',
-}
-
-/** Positive and never zero, as RFC 5280 wants it. */
-function serialNumber(): string {
-  const bytes = randomBytes(16)
-  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40
-  return bytes.toString('hex')
 }
 
 function keyAlgorithm(key: ReturnType<typeof createPrivateKey>) {

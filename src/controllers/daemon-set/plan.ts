@@ -1,6 +1,7 @@
 import type { DaemonSet, DaemonSetStatus } from '#api/gen/apps-v1.ts'
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { scaledValue } from '#api/meta/intstr.ts'
+import { compareText } from '#base/order.ts'
 import { isAvailable, isReady, isTerminal } from '../workload/pod-state.ts'
 import { type Eligibility, eligibilityFor, hashLabel, isUpdated, targetOf } from './nodes.ts'
 
@@ -77,8 +78,6 @@ const byAge = (a: Pod, b: Pod): number =>
   Number(Boolean(b.spec.nodeName)) - Number(Boolean(a.spec.nodeName)) ||
   compareText(a.metadata.creationTimestamp, b.metadata.creationTimestamp) ||
   compareText(a.metadata.name, b.metadata.name)
-
-const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 type Draft = { create: string[]; remove: Doomed[]; againIn: number | undefined }
 

@@ -1,6 +1,7 @@
 import type { Deployment, DeploymentStatus, ReplicaSet } from '#api/gen/apps-v1.ts'
 import type { Pod } from '#api/gen/core-v1.ts'
 import { findCondition } from '#api/meta/conditions.ts'
+import { sameLabels } from '#api/meta/labels.ts'
 import type { Draft } from '#client/client.ts'
 import { isTerminal } from '../workload/pod-state.ts'
 import { byAge, findNewSet, newSet, nextRevision, noteRevision, revisionOf, surplusSets } from './revision.ts'
@@ -151,7 +152,7 @@ function updates(all: readonly SetDraft[]): Action[] {
     const isSame =
       from === replicas &&
       (set.spec.minReadySeconds ?? 0) === minReadySeconds &&
-      sameMap(set.metadata.annotations ?? {}, annotations)
+      sameLabels(set.metadata.annotations ?? {}, annotations)
     if (isSame) continue
     const { minReadySeconds: _, ...spec } = set.spec
     actions.push({
@@ -166,9 +167,4 @@ function updates(all: readonly SetDraft[]): Action[] {
     })
   }
   return actions
-}
-
-function sameMap(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
-  const keys = Object.keys(a)
-  return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key])
 }

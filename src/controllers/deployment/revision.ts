@@ -1,6 +1,7 @@
 import type { Deployment, ReplicaSet } from '#api/gen/apps-v1.ts'
 import { deployments, replicaSets } from '#api/gen/resources.ts'
 import { controllerReference } from '#api/meta/owner.ts'
+import { compareText } from '#base/order.ts'
 import type { Draft } from '#client/client.ts'
 import { sameTemplate, templateHash } from '../workload/template.ts'
 import { hashLabel, historyAnnotation, ownAnnotations, revisionAnnotation } from './names.ts'
@@ -15,8 +16,6 @@ const historyCharactersMax = 2000
 export const byAge = (a: ReplicaSet, b: ReplicaSet): number =>
   compareText(a.metadata.creationTimestamp, b.metadata.creationTimestamp) ||
   compareText(a.metadata.name, b.metadata.name)
-
-const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
 
 /** The set of the present template; the oldest, where a clash of clocks left two. */
 export const findNewSet = (deployment: Deployment, byAgeSets: readonly ReplicaSet[]): ReplicaSet | undefined =>

@@ -1,3 +1,4 @@
+import { serviceNameLabel } from '#api/discovery/labels.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { endpointSlices, endpoints, services } from '#api/gen/resources.ts'
 import { keyOf } from '#client/key.ts'
@@ -6,7 +7,7 @@ import { createLoop, type LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import { OwnWrites } from '#reconcile/own-writes.ts'
 import { applyAction } from '../endpoint-slice/apply.ts'
-import { managedByLabel, serviceNameLabel } from '../endpoint-slice/pack.ts'
+import { managedByLabel } from '../endpoint-slice/pack.ts'
 import { isMirrored, managedBy, planMirror } from './plan.ts'
 
 /**

@@ -1,3 +1,4 @@
+import { serviceNameLabel } from '#api/discovery/labels.ts'
 import type { EndpointAddress, Endpoints, Service } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointPort, EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { endpoints as endpointsResource } from '#api/gen/resources.ts'
@@ -9,7 +10,6 @@ import {
   type Making,
   managedByLabel,
   planGroups,
-  serviceNameLabel,
 } from '../endpoint-slice/pack.ts'
 import type { Family } from '../endpoint-slice/service-pods.ts'
 

@@ -1,3 +1,4 @@
+import { serviceNameLabel } from '#api/discovery/labels.ts'
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { endpointSlices, nodes, pods, services } from '#api/gen/resources.ts'
@@ -9,7 +10,7 @@ import { createLoop, type LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import { OwnWrites } from '#reconcile/own-writes.ts'
 import { applyAction } from './apply.ts'
-import { managedByLabel, serviceNameLabel } from './pack.ts'
+import { managedByLabel } from './pack.ts'
 import { managedBy, planSlices } from './plan.ts'
 import { isOurs, matters, selectedBy, servicesOf, TriggerTimes } from './service-pods.ts'
 

@@ -1,4 +1,5 @@
 import type { Endpoint, EndpointPort, EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { sameLabels } from '#api/meta/labels.ts'
 import { controllerReference, isControlledBy } from '#api/meta/owner.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import type { Draft } from '#client/client.ts'
@@ -6,7 +7,6 @@ import type { Family } from './service-pods.ts'
 
 /** Endpoints into slices, by as few writes as can be: every write of a slice goes to every node. */
 
-export const serviceNameLabel = 'kubernetes.io/service-name'
 export const managedByLabel = 'endpointslice.kubernetes.io/managed-by'
 
 const endpointsPerSliceMax = 100
@@ -167,7 +167,7 @@ function writes(
   const { name, namespace = '' } = owner.metadata
   for (const { ports, endpoints, from = spare.pop(), changed } of packed) {
     const isOwned = from !== undefined && isControlledBy(from, owner)
-    if (from !== undefined && isOwned && !changed && sameMap(from.metadata.labels ?? {}, labels)) continue
+    if (from !== undefined && isOwned && !changed && sameLabels(from.metadata.labels ?? {}, labels)) continue
     const annotations = annotate(isOwned ? (from?.metadata.annotations ?? {}) : {})
     const content = { addressType: family, ports: [...ports], endpoints: [...endpoints] }
     if (from !== undefined && isOwned) {
@@ -184,9 +184,4 @@ function writes(
   }
   for (const slice of spare) actions.push({ do: 'delete', slice })
   return actions
-}
-
-export function sameMap(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
-  const keys = Object.keys(b)
-  return Object.keys(a).length === keys.length && keys.every((key) => a[key] === b[key])
 }

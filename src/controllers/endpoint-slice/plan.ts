@@ -1,17 +1,9 @@
+import { headlessLabel, serviceNameLabel } from '#api/discovery/labels.ts'
 import type { Pod, Service } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointPort, EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { services } from '#api/gen/resources.ts'
 import { isReady } from '../workload/pod-state.ts'
-import {
-  type Action,
-  addToGroup,
-  type Group,
-  inSafeOrder,
-  type Making,
-  managedByLabel,
-  planGroups,
-  serviceNameLabel,
-} from './pack.ts'
+import { type Action, addToGroup, type Group, inSafeOrder, type Making, managedByLabel, planGroups } from './pack.ts'
 import {
   addressOf,
   type Family,
@@ -23,7 +15,6 @@ import {
   triggerAnnotation,
 } from './service-pods.ts'
 
-export const headlessLabel = 'service.kubernetes.io/headless'
 export const managedBy = 'endpointslice-controller.k8s.io'
 
 /** What is known of a node; undefined when there is no such node. */

@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
+import { headlessLabel } from '#api/discovery/labels.ts'
 import type { EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service } from '#api/gen/core-v1.ts'
+import { compareText } from '#base/order.ts'
 import type { Draft } from '#client/client.ts'
 import {
   addressOf,
@@ -16,7 +18,6 @@ const addressesMax = 1000
 export const capacityAnnotation = 'endpoints.kubernetes.io/over-capacity'
 export const managedByLabel = 'endpoints.kubernetes.io/managed-by'
 export const managedBy = 'endpoint-controller'
-const headlessLabel = 'service.kubernetes.io/headless'
 
 export interface View {
   readonly service: Service
@@ -147,5 +148,3 @@ function labelsFor(service: Service): Record<string, string> {
   else delete labels[headlessLabel]
   return labels
 }
-
-const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)

@@ -1,11 +1,12 @@
 import type { ObjectMeta, OwnerReference } from '#api/gen/meta-v1.ts'
+import { foregroundFinalizer, orphanFinalizer } from '#api/meta/finalizers.ts'
 import { formatApiVersion } from '#api/meta/gvk.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { isStatus } from '#api/meta/status.ts'
 import type { Client } from '#client/client.ts'
 import type { EventRecorder } from '#client/events.ts'
 import type { ReconcileContext } from '#reconcile/controller.ts'
-import { type Consequences, foregroundFinalizer, type Graph, type Item, orphanFinalizer } from './graph.ts'
+import type { Consequences, Graph, Item } from './graph.ts'
 import type { Monitors } from './monitors.ts'
 import { dropFinalizer, dropOwners, type KnownOwner, type OwnerState, planItem, unblockOwners } from './plan.ts'
 

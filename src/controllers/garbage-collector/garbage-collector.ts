@@ -1,4 +1,5 @@
 import { customResourceDefinitions } from '#api/gen/resources.ts'
+import { aborted } from '#base/async/delay.ts'
 import { awaitChange } from '#reconcile/controller.ts'
 import { createLoop, type LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
@@ -30,7 +31,6 @@ export function garbageCollector(context: LoopContext): Part {
       start((signal) => monitors.run(signal))
       return async (key, look) => {
         await Promise.race([monitors.ready, aborted(look.signal)])
-        look.signal.throwIfAborted()
         if (key.startsWith(orphanPrefix)) await collection.letGo(key.slice(orphanPrefix.length), look)
         else await collection.look(key, look)
         return awaitChange
@@ -38,9 +38,3 @@ export function garbageCollector(context: LoopContext): Part {
     },
   })
 }
-
-const aborted = (signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })

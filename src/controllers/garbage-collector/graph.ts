@@ -1,8 +1,6 @@
 import type { ObjectMeta, OwnerReference } from '#api/gen/meta-v1.ts'
+import { foregroundFinalizer, orphanFinalizer } from '#api/meta/finalizers.ts'
 import type { Resource } from '#api/meta/resource.ts'
-
-export const orphanFinalizer = 'orphan'
-export const foregroundFinalizer = 'foregroundDeletion'
 
 /** What the collector keeps of an object: who it is, whom it belongs to, and whether it is going. */
 export interface Item {

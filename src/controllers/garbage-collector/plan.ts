@@ -1,5 +1,5 @@
 import type { ObjectMeta, OwnerReference } from '#api/gen/meta-v1.ts'
-import { foregroundFinalizer, orphanFinalizer } from './graph.ts'
+import { foregroundFinalizer, orphanFinalizer } from '#api/meta/finalizers.ts'
 
 /** What an owner that a reference names turned out to be. */
 export type OwnerState =

@@ -1,5 +1,6 @@
 import type { Namespace } from '#api/gen/core-v1.ts'
 import { namespaces, pods } from '#api/gen/resources.ts'
+import { contentFinalizer } from '#api/meta/finalizers.ts'
 import { isStatus } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
 import { discover } from '#client/discovery.ts'
@@ -8,7 +9,7 @@ import { isAccessDenied } from '#reconcile/errors.ts'
 import { createLoop, type LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import { deleteContent } from './apply.ts'
-import { isEmpty, kubernetesFinalizer, nextLookMs, planConditions } from './plan.ts'
+import { isEmpty, nextLookMs, planConditions } from './plan.ts'
 
 /**
  * Empties namespaces that are being deleted, then lets them go. What is in them is asked of the server anew each time,
@@ -50,7 +51,7 @@ export function namespaceController(context: LoopContext): Part {
             look.log.debug({ remaining: Object.fromEntries(findings.remaining) }, 'the namespace is not empty yet')
             return requeueAfter(nextLookMs(findings))
           }
-          const finalizers = (namespace.spec.finalizers ?? []).filter((f) => f !== kubernetesFinalizer)
+          const finalizers = (namespace.spec.finalizers ?? []).filter((f) => f !== contentFinalizer)
           const spec = { ...namespace.spec, finalizers }
           await client.update(namespaces, { ...namespace, spec }, { subresource: 'finalize', signal: look.signal })
           look.log.info({}, 'the namespace is empty')
@@ -64,4 +65,4 @@ export function namespaceController(context: LoopContext): Part {
 }
 
 const isGoing = ({ metadata, spec }: Namespace): boolean =>
-  metadata.deletionTimestamp !== undefined && (spec.finalizers ?? []).includes(kubernetesFinalizer)
+  metadata.deletionTimestamp !== undefined && (spec.finalizers ?? []).includes(contentFinalizer)

@@ -5,7 +5,6 @@ import type { Discovered, ServedResource } from '#client/discovery.ts'
 import { qualifiedName } from '#client/key.ts'
 
 /** The finalizer that holds a namespace until its content is gone. */
-export const kubernetesFinalizer = 'kubernetes'
 
 /** What is deleted in a namespace: pods first, because what they use must outlive them; then all the rest. Pure. */
 export function planDeletion(discovered: Discovered): {

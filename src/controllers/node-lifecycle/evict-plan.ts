@@ -1,19 +1,6 @@
-import type { Node, Pod, Taint, Toleration } from '#api/gen/core-v1.ts'
+import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { parseTime } from '#api/meta/time.ts'
-
-/** Whether a pod bears a taint. An empty key with Exists bears all; an empty effect every effect. */
-export function tolerates(toleration: Toleration, taint: Taint): boolean {
-  if (toleration.effect && toleration.effect !== taint.effect) return false
-  if (toleration.key && toleration.key !== taint.key) return false
-  switch (toleration.operator ?? 'Equal') {
-    case 'Exists':
-      return true
-    case 'Equal':
-      return toleration.key !== undefined && (toleration.value ?? '') === (taint.value ?? '')
-    default:
-      return false
-  }
-}
+import { tolerates } from '#api/placement/taints.ts'
 
 export type Verdict = { readonly do: 'stay' } | { readonly do: 'evict'; readonly atMs: number }
 

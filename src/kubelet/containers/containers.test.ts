@@ -2,15 +2,16 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
+import { qosClassOf } from '#api/core/pod/qos.ts'
 import type { Container, Pod } from '#api/gen/core-v1.ts'
 import type { ContainerRecord } from '../runtime/runtime.ts'
 import { annotations } from './container-config.ts'
 import { fieldValue, resourceValue } from './downward.ts'
 import { ConfigError, environmentOf } from './env.ts'
 import { expand } from './expand.ts'
-import { imageNameProblem, pullPolicyOf } from './images.ts'
+import { imageNameProblem } from './images.ts'
 import { dnsOf, formatHosts, hostnameOf, parseResolvConf } from './names.ts'
-import { linuxResourcesOf, oomScoreOf, podLimitsOf, qosClassOf } from './resources.ts'
+import { linuxResourcesOf, oomScoreOf, podLimitsOf } from './resources.ts'
 import { createMessageFile, messageFile, terminationMessage } from './termination-message.ts'
 
 const box = (name: string, more: Partial<Container> = {}): Container => ({
@@ -121,14 +122,6 @@ test("resources in the kernel's units", (t) => {
     cpuQuotaMicroseconds: 50_000,
     memoryLimitBytes: 128 << 20,
   })
-})
-test('pullPolicyOf() asks for the newest each time where no version is named', (t) => {
-  const of = (image: string) => pullPolicyOf({ name: 'c', image, resources: {} })
-  t.is(of('busybox'), 'Always')
-  t.is(of('localhost:5000/busybox'), 'Always')
-  t.is(of('busybox:latest'), 'Always')
-  t.is(of('busybox:1'), 'IfNotPresent')
-  t.is(of('busybox@sha256:0'), 'IfNotPresent')
 })
 
 test('imageNameProblem() names that no registry could have', (t) => {

@@ -1,3 +1,4 @@
+import { pullPolicyOf } from '#api/core/pod/defaults.ts'
 import type { Container, Pod } from '#api/gen/core-v1.ts'
 import type { Hindrance } from '../pods/facts.ts'
 import type { NodeContext } from '../pods/node-context.ts'
@@ -20,13 +21,6 @@ const retryFirstMs = 10_000
 const retryMaxMs = 300_000
 /** How long ErrImagePull shows before it is called what it is by then: a back-off. */
 const renamedAfterMs = 1_000
-
-/** Without a tag or digest the newest is meant, and that is asked for each time. */
-export function pullPolicyOf({ image = '', imagePullPolicy }: Container): 'Always' | 'IfNotPresent' | 'Never' {
-  if (imagePullPolicy !== undefined) return imagePullPolicy
-  const last = image.slice(image.lastIndexOf('/') + 1)
-  return !image.includes('@') && (!last.includes(':') || last.endsWith(':latest')) ? 'Always' : 'IfNotPresent'
-}
 
 const component = '[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*'
 const label = '[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?'
@@ -56,7 +50,7 @@ export async function ensureImage(
 ): Promise<ImageRecord> {
   const { runtime, events, clock } = context
   const image = container.image ?? ''
-  const policy = pullPolicyOf(container)
+  const policy = container.imagePullPolicy ?? pullPolicyOf(container.image ?? '')
   const note = (type: 'Normal' | 'Warning', reason: string, message: string) =>
     events.record(pod, { type, reason, message, fieldPath: fieldPathOf(pod, container) })
   const fail = (reason: string, message: string): never => {

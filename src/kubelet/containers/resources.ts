@@ -1,31 +1,7 @@
+import { qosClassOf } from '#api/core/pod/qos.ts'
 import type { Container, PodSpec } from '#api/gen/core-v1.ts'
 import { parseQuantity, quantityMilli, quantityValue } from '#api/meta/quantity.ts'
 import type { LinuxResources } from '../runtime/runtime.ts'
-
-export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort'
-type Resources = Container['resources'] | undefined
-
-const compute = ['cpu', 'memory'] as const
-
-/** Guaranteed: cpu and memory limits on every container, equal to the requests; BestEffort: none at all. */
-export function qosClassOf(spec: PodSpec): QosClass {
-  const all: Resources[] = [...(spec.initContainers ?? []), ...spec.containers].map((c) => c.resources)
-  const groups: Resources[] = hasAny(spec.resources) ? [spec.resources] : all
-  if (!groups.some(hasAny)) return 'BestEffort'
-  const guaranteed = groups.every((r) =>
-    compute.every((name) => {
-      const limit = r?.limits?.[name]
-      const request = r?.requests?.[name] ?? limit
-      return limit !== undefined && request !== undefined && parseQuantity(limit).nano === parseQuantity(request).nano
-    }),
-  )
-  return guaranteed ? 'Guaranteed' : 'Burstable'
-}
-
-const hasAny = (r: Resources): boolean =>
-  compute.some((name) =>
-    [r?.limits?.[name], r?.requests?.[name]].some((q) => q !== undefined && parseQuantity(q).nano > 0n),
-  )
 
 const quotaPeriod = 100_000
 const quotaMin = 1_000

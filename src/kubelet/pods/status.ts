@@ -1,7 +1,7 @@
+import { qosClassOf } from '#api/core/pod/qos.ts'
 import type { ContainerStatus, Pod, PodCondition, PodStatus } from '#api/gen/core-v1.ts'
 import { isConditionTrue, withCondition } from '#api/meta/conditions.ts'
 import { formatTime } from '#api/meta/time.ts'
-import { qosClassOf } from '../containers/resources.ts'
 import { containerStatus, type StatusContext } from './container-status.ts'
 import { type ContainerView, isEnding, isLive, isTerminal, type PodFacts, viewsOf } from './facts.ts'
 import { isInitialized } from './plan.ts'

@@ -1,5 +1,5 @@
 import type { Container, Pod, Probe } from '#api/gen/core-v1.ts'
-import { delay } from '#base/async/delay.ts'
+import { aborted, delay } from '#base/async/delay.ts'
 import { isAbort, type Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import type { EventRecorder } from '#client/events.ts'
@@ -207,13 +207,6 @@ export class Probes {
     }
   }
 }
-
-/** Settles only when the signal aborts. */
-const aborted = (signal: AbortSignal): Promise<never> =>
-  new Promise((_, reject) => {
-    if (signal.aborted) return reject(signal.reason)
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-  })
 
 function verdictOf({ states, container }: Follower): ProbeVerdict {
   const { startup, liveness, readiness } = states
