@@ -66,7 +66,7 @@ container_cgroup() { echo "$pods/$(pod_uid "$1")/$(container_id "$1")"; }
 limits_of_web() {
   cgroup=$(container_cgroup "$web")
   echo "${cgroup#/sys/fs/cgroup}: memory.max $(cat "$cgroup/memory.max"), cpu.weight $(cat "$cgroup/cpu.weight"), processes $(wc -l <"$cgroup/cgroup.procs")"
-  same "$(cat "$cgroup/memory.max")" 67108864 && same "$(cat "$cgroup/cpu.weight")" 1 && [ -s "$cgroup/cgroup.procs" ]
+  same "$(cat "$cgroup/memory.max")" 67108864 && same "$(cat "$cgroup/cpu.weight")" 1 && [ "$(wc -l <"$cgroup/cgroup.procs")" -gt 0 ]
 }
 limits_of_pod() {
   cgroup=$(dirname "$(container_cgroup "$web")")
@@ -139,13 +139,14 @@ traffic_went_on() {
 }
 
 nothing_left() {
-  left=$(
+  left=$( (
     find /sys/fs/cgroup -name '*weft*'
-    ls /run/netns /run/weft /var/lib/weft /run/containerd/s 2>/dev/null
+    find /run/weft /var/lib/weft
+    find /run/netns /run/containerd/s -mindepth 1
     grep -E 'weft|overlay|bpf' /proc/self/mounts | grep -v ' /weft '
     bpftool link
-    pgrep -a 'containerd|runc|echo|pause|node'
-  )
+    ps -eo pid,args | grep -E 'containerd|/weft/|/echo|/pause|sleep 1000000' | grep -vE 'grep|(checks|machine)\.sh'
+  ) 2>/dev/null)
   echo 'looked at cgroups, /run/netns, /run/weft, /var/lib/weft, shim sockets, mounts, BPF links, processes'
   same "$left" ''
 }

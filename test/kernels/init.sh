@@ -5,7 +5,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
-mount -t ext4 /dev/nvme1n1 /weft && exec sh /weft/test/kernels/machine.sh
+mount -t ext4 /dev/nvme0n2 /weft && exec sh /weft/test/kernels/machine.sh
 echo 'init: the disk with the checkout cannot be mounted'
 echo o >/proc/sysrq-trigger
 sleep 60

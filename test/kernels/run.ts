@@ -164,11 +164,10 @@ function makeImage(image: string, dir: string, size: string): void {
 /** Runs the machine to its power-off, its console to standard output and console.log. The images stay as they are. */
 async function boot(): Promise<number> {
   const vmlinuz = readdirSync(join(kernel, 'boot')).find((file) => file.startsWith('vmlinuz-'))
-  const disk = (id: string, file: string): string[] => [
-    '-drive',
-    `file=${file},if=none,id=${id},format=raw,snapshot=on,cache=unsafe`,
-    '-device',
-    `nvme,serial=${id},drive=${id}`,
+  // One controller: of two, the kernel takes the faster first, and the disks change their names.
+  const disk = (id: string, file: string, number: number): string[] => [
+    ...['-drive', `file=${file},if=none,id=${id},format=raw,snapshot=on,cache=unsafe`],
+    ...['-device', `nvme-ns,drive=${id},nsid=${number}`],
   ]
   const child = spawn(
     'nice',
@@ -178,8 +177,9 @@ async function boot(): Promise<number> {
       ...['-kernel', join(kernel, 'boot', String(vmlinuz))],
       '-append',
       `console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rw init=/sbin/weft-init weft.nodes=${values.nodes}`,
-      ...disk('root', rootImage),
-      ...disk('weft', weftImage),
+      ...['-device', 'nvme,serial=weft'],
+      ...disk('root', rootImage, 1),
+      ...disk('weft', weftImage, 2),
     ],
     { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, TMPDIR: cacheDir } },
   )
