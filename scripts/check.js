@@ -10,7 +10,7 @@ const bin = (name) => join(root, 'node_modules/.bin', name)
 const checks = [
   ['types', bin('tsc'), []],
   ['lint and format', bin('biome'), ['check', '--error-on-warnings', '.']],
-  ['fast tests', bin('ava'), ['--tap', 'src/**/*.test.ts', 'test/layout.test.ts']],
+  ['fast tests', bin('ava'), ['--tap', 'src/**/*.test.ts', 'test/*.test.ts']],
 ]
 const results = await Promise.all(
   checks.map(async ([name, command, args]) => {
