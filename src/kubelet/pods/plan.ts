@@ -128,6 +128,12 @@ function planRun(facts: PodFacts): Plan {
 
   for (const { spec, record } of [...views.init, ...views.apps]) {
     if (record === undefined || !isLive(record) || memory.stopping.has(record.id)) continue
+    // The runtime died while it made it, and does not know what became of it: that has to be settled first.
+    if (record.state === 'unknown') {
+      const why = `Container ${spec.name} is in an unknown state, will be restarted`
+      actions.push({ do: 'stop-container', id: record.id, name: spec.name, graceSeconds: graceOf(pod.spec), why })
+      continue
+    }
     const hash = record.annotations[annotations.hash]
     if (hash !== undefined && hash !== containerHash(spec)) {
       const why = `Container ${spec.name} definition changed, will be restarted`

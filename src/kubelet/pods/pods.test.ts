@@ -147,6 +147,11 @@ test('planPod() replaces a broken sandbox, ending first what lives in it', (t) =
 test('planPod() removes a container that was made but never started', (t) => {
   t.deepEqual(plan(factsOf(podOf(), [sandbox()], [run('c', { state: 'created' })])), ['remove-container c-0'])
 })
+test('planPod() stops a container of which the runtime does not know whether it runs', (t) => {
+  const { actions } = planPod(factsOf(podOf(), [sandbox()], [run('c', { state: 'unknown' })]))
+  t.like(actions, [{ do: 'stop-container', name: 'c' }])
+  t.is(actions.length, 1)
+})
 test('planPod() runs init containers one after the other, then the others', (t) => {
   const pod = podOf({ initContainers: [box('i'), box('j')], containers: [box('c')] })
   t.deepEqual(plan(factsOf(pod, [sandbox()], [])), ['start i 0'])
