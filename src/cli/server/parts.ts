@@ -51,7 +51,7 @@ export function startParts({ handler, ...data }: PartsOptions): Parts {
   const worker = new Worker(new URL('./parts-thread.ts', import.meta.url), {
     workerData,
     transferList: [port2],
-    resourceLimits: { maxYoungGenerationSizeMb: 16 },
+    resourceLimits: { maxYoungGenerationSizeMb: 4 },
   })
   const ended = new Promise<number>((resolve) => worker.once('exit', resolve))
   const failed = new Promise<never>((_, reject) => {
