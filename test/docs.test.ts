@@ -67,7 +67,7 @@ test('the commands of weft are those that README.md tells of', (t) => {
     .filter((path) => /^src\/cli\/[^/]+\.ts$/.test(path))
     .flatMap((path) => [...read(path).matchAll(/\.command\('([a-z]+)/g)].map((match) => match[1] ?? ''))
   t.true(commands.length > 0)
-  const row = /^\| `src\/cli` \|(.*)\|$/m.exec(read('README.md'))?.[1] ?? ''
+  const row = /^\| `src\/cli` +\|(.*)\|$/m.exec(read('README.md'))?.[1] ?? ''
   const listed = [...row.matchAll(/`(?:weft )?([a-z]+)`/g)].map((match) => match[1] ?? '')
   t.deepEqual(listed.toSorted(), commands.toSorted())
   const named = readmes.flatMap((readme) =>
