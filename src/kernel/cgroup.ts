@@ -112,8 +112,20 @@ function handDown(unified: string, cgroup: string): void {
     const has = readFileSync(join(dir, 'cgroup.controllers'), 'utf8').trim().split(' ')
     const given = readFileSync(join(dir, 'cgroup.subtree_control'), 'utf8').trim().split(' ')
     const missing = ['cpu', 'cpuset', 'io', 'memory', 'pids'].filter((c) => has.includes(c) && !given.includes(c))
-    if (missing.length > 0) writeFileSync(join(dir, 'cgroup.subtree_control'), missing.map((c) => `+${c}`).join(' '))
+    if (missing.length > 0) giveChildren(dir, missing)
     dir = join(dir, part)
+  }
+}
+
+function giveChildren(dir: string, controllers: readonly string[]): void {
+  try {
+    writeFileSync(join(dir, 'cgroup.subtree_control'), controllers.map((c) => `+${c}`).join(' '))
+  } catch (error) {
+    const why =
+      (error as NodeJS.ErrnoException).code === 'EBUSY'
+        ? ': it has processes of its own (in a container, move them into a cgroup below it first)'
+        : ''
+    throw new Error(`Cannot hand ${controllers.join(', ')} down from the cgroup ${dir}${why}`, { cause: error })
   }
 }
 

@@ -1,4 +1,8 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test from 'ava'
+import { ensureCgroup, findCgroups, weightOfShares } from './cgroup.ts'
 import { checkResult, errnoName, hasCode, KernelError } from './errno.ts'
 import { Fd } from './fd.ts'
 import { requireFeatures } from './features.ts'
@@ -57,4 +61,34 @@ test('a kernel that lacks what is needed is refused with names and versions', (t
   const feature = { name: 'tcx', since: '6.6', required: true, cost: '', available: false, reason: 'EINVAL' }
   t.throws(() => requireFeatures([feature]), { message: /tcx \(EINVAL; Linux 6\.6 has it\).*6\.8 or later/ })
   t.notThrows(() => requireFeatures([{ ...feature, required: false }]))
+})
+
+test('findCgroups tells a hybrid machine from one with cgroup v2 alone', (t) => {
+  const v2 = 'proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0\n'
+  t.deepEqual(findCgroups(v2), { unified: '/sys/fs/cgroup', legacy: [] })
+  const hybrid = 'cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n'
+  t.deepEqual(findCgroups(hybrid), {
+    unified: '/sys/fs/cgroup/unified',
+    legacy: [{ path: '/sys/fs/cgroup/cpu', controllers: ['cpu', 'cpuacct'] }],
+  })
+  t.throws(() => findCgroups('proc /proc proc rw 0 0\n'), { message: /cgroup2/ })
+})
+
+test('ensureCgroup on cgroup v2 hands controllers down at every level, then sets the limits', (t) => {
+  const unified = mkdtempSync(join(tmpdir(), 'weft-cgroup-'))
+  t.teardown(() => rmSync(unified, { recursive: true }))
+  const levels = ['', 'weft', 'weft/pods'].map((level) => join(unified, level))
+  for (const dir of levels) {
+    mkdirSync(dir, { recursive: true })
+    writeFileSync(join(dir, 'cgroup.controllers'), 'cpu memory misc\n')
+    writeFileSync(join(dir, 'cgroup.subtree_control'), dir.endsWith('pods') ? '' : 'cpu\n')
+  }
+  ensureCgroup({ unified, legacy: [] }, 'weft/pods/a', { cpuShares: 1024, memoryLimitBytes: 4096, pidsMax: 9 })
+  const read = (file: string) => readFileSync(join(unified, file), 'utf8')
+  t.is(read('weft/cgroup.subtree_control'), '+memory')
+  t.is(read('weft/pods/cgroup.subtree_control'), '+cpu +memory')
+  t.is(read('weft/pods/a/memory.max'), '4096')
+  t.is(read('weft/pods/a/pids.max'), '9')
+  t.is(read('weft/pods/a/cpu.weight'), String(weightOfShares(1024)))
+  t.deepEqual([weightOfShares(2), weightOfShares(262_144)], [1, 10_000])
 })
