@@ -355,9 +355,10 @@ function cleanUp({ context, facts, vanished }: PodWork): void {
   }
   context.probes.forget(uid)
   context.objects.release(uid)
-  context.volumes.remove(uid)
-  rmSync(podLogDir(context.logsDir, facts.pod.metadata), { recursive: true, force: true })
   if (context.cgroups !== undefined) removeCgroup(context.cgroups, cgroup)
+  rmSync(podLogDir(context.logsDir, facts.pod.metadata), { recursive: true, force: true })
+  // Last, because its directory is how an agent that has just come up knows that something of the pod is here.
+  context.volumes.remove(uid)
   vanished('everything')
 }
 
