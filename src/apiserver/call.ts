@@ -121,7 +121,7 @@ export function contextOf(call: ResourceCall, query: URLSearchParams, options: s
 
 export const dryRunOf = (query: URLSearchParams, options: string): boolean => dryRunIn(query.getAll('dryRun'), options)
 
-export function dryRunIn(values: readonly string[], options: string): boolean {
+function dryRunIn(values: readonly string[], options: string): boolean {
   const some = values.filter((value) => value !== '')
   if (some.length === 0) return false
   if (some.some((value) => value !== 'All')) {

@@ -8,7 +8,7 @@ const allVerbs = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch'
 const rest = ['get', 'patch', 'update']
 
 /** A kind without rules of its own, for tests of what is the same for all kinds. */
-export function plainKind(resource: Resource, more: Partial<KindDefinition> = {}): KindDefinition {
+function plainKind(resource: Resource, more: Partial<KindDefinition> = {}): KindDefinition {
   return {
     resource,
     message: messageOfKind(formatApiVersion(resource), resource.kind),

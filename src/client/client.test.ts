@@ -15,6 +15,7 @@ import {
   serviceAccounts,
 } from '#api/gen/resources.ts'
 import { isStatus, type StatusError, serviceUnavailable, timeout } from '#api/meta/status.ts'
+import { formatMicroTime } from '#api/meta/time.ts'
 import type { ApiHandler, ApiRequest } from '#api/wire.ts'
 import { Scope } from '#base/async/scope.ts'
 import { FakeClock } from '#base/clock.ts'
@@ -25,7 +26,7 @@ import { FakeClient } from './fake.ts'
 import { createHttpClient } from './http.ts'
 import { Informer, Informers, nodeOfPod } from './informer.ts'
 import { formatKubeconfig, parseKubeconfig } from './kubeconfig.ts'
-import { keepLease, leaseEnd } from './lease.ts'
+import { keepLease } from './lease.ts'
 import { createPortHandler, servePort } from './port.ts'
 import { type Change, follow, initialState, type State, step } from './watch.ts'
 
@@ -443,7 +444,7 @@ test('keepLease() makes the lease, renews it, and makes it again when it is gone
   scope.start((signal) => keepLease({ client, key, holder: 'n', durationSeconds: 40, everyMs: 10_000, clock }, signal))
   await eventually(() => client.calls.length === 1)
   const first = await client.get(leases, key)
-  t.is(leaseEnd(first), clock.now() + 40_000)
+  t.like(first.spec, { renewTime: formatMicroTime(clock.now()), leaseDurationSeconds: 40 })
   await eventually(async () => {
     clock.advance(10_000)
     return (await client.get(leases, key)).spec.renewTime !== first.spec.renewTime

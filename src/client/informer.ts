@@ -1,4 +1,3 @@
-import { controllerOf } from '#api/meta/owner.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { delay } from '#base/async/delay.ts'
 import { Scope } from '#base/async/scope.ts'
@@ -307,16 +306,6 @@ function prepare<K extends KubeObject>(object: K): K {
   delete object.metadata.managedFields
   return deepFreeze(object)
 }
-
-/** Index by the uid of the owner that controls the object. */
-export const controllerUid = (object: KubeObject): readonly string[] => {
-  const owner = controllerOf(object)
-  return owner === undefined ? [] : [owner.uid]
-}
-
-/** Index by the uids of all owners. */
-export const ownerUids = (object: KubeObject): readonly string[] =>
-  object.metadata.ownerReferences?.map((o) => o.uid) ?? []
 
 /** Index of pods by the node they are bound to; `''` for those that are not. */
 export const nodeOfPod = (pod: KubeObject & { spec: { nodeName?: string } }): readonly string[] => [

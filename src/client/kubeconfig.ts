@@ -21,7 +21,7 @@ export function formatKubeconfig(config: Kubeconfig): string {
   const { server, cluster, user, ca, cert, key, token, serverName, namespace } = config
   const base64 = (text: string) => Buffer.from(text).toString('base64')
   const context = `${user}@${cluster}`
-  return stringify({
+  const file = {
     apiVersion: 'v1',
     kind: 'Config',
     clusters: [
@@ -46,7 +46,9 @@ export function formatKubeconfig(config: Kubeconfig): string {
     ],
     contexts: [{ name: context, context: { cluster, user, ...(namespace === undefined ? {} : { namespace }) } }],
     'current-context': context,
-  })
+  }
+  // Quoted, on one line: every reader of YAML, of whichever version, takes it for the same text.
+  return stringify(file, { defaultStringType: 'QUOTE_DOUBLE', defaultKeyType: 'PLAIN', lineWidth: 0 })
 }
 
 type Fields = Readonly<Record<string, unknown>>

@@ -2,7 +2,7 @@ import type { Lease } from '#api/gen/coordination-v1.ts'
 import type { OwnerReference } from '#api/gen/meta-v1.ts'
 import { leases } from '#api/gen/resources.ts'
 import { isStatus } from '#api/meta/status.ts'
-import { formatMicroTime, parseTime } from '#api/meta/time.ts'
+import { formatMicroTime } from '#api/meta/time.ts'
 import { Backoff } from '#base/async/backoff.ts'
 import { delay } from '#base/async/delay.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
@@ -75,10 +75,4 @@ async function find(client: Client, key: ObjectKey, signal: AbortSignal): Promis
     if (isStatus(error, 'NotFound')) return undefined
     throw error
   }
-}
-
-/** Milliseconds since the epoch until which the lease speaks for its holder; undefined when it was never renewed. */
-export function leaseEnd({ spec }: Lease): number | undefined {
-  const renewed = parseTime(spec.renewTime)
-  return renewed === undefined ? undefined : renewed + (spec.leaseDurationSeconds ?? 0) * 1000
 }

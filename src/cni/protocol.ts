@@ -26,7 +26,7 @@ export interface Request {
 }
 
 /** Error codes of the specification, section 5. */
-export const errorCodes = {
+const errorCodes = {
   incompatibleVersion: 1,
   invalidEnvironment: 4,
   io: 5,

@@ -1,4 +1,4 @@
-import { type Cidr, cidrContains, parseAddress, parseCidr } from '#base/net/address.ts'
+import { type Cidr, parseCidr } from '#base/net/address.ts'
 import type { AttachType } from '#kernel/bpf/program.ts'
 import type { ObjectName } from './compile.ts'
 import { encodeAddress } from './maps/address.ts'
@@ -64,16 +64,4 @@ function encodeNetwork(cidr: Cidr | undefined): Buffer {
     encodeAddress({ family: cidr.family, value: cidr.base }),
     Buffer.from(mask.toString(16).padStart(32, '0'), 'hex'),
   ])
-}
-
-/** True where the address lies in one of the networks. */
-export function inNetworks(address: string, cidrs: readonly string[]): boolean {
-  const parsed = parseAddress(address)
-  return (
-    parsed !== undefined &&
-    cidrs.some((text) => {
-      const cidr = parseCidr(text)
-      return cidr !== undefined && cidrContains(cidr, parsed)
-    })
-  )
 }

@@ -134,9 +134,6 @@ export const linkDetach = bind<(link: number) => number>('int weft_link_detach(i
 export const programTestRun = bind<(run: TestRunInOut) => number>('int weft_test_run(_Inout_ weft_test_run *)')
 
 export const mapInfoOf = bind<(fd: number, out: MapInfoOut) => number>('int weft_map_info(int, _Out_ weft_map_info *)')
-export const mapCreate = bind<
-  (type: number, name: string, keySize: number, valueSize: number, entriesMax: number, flags: number) => number
->('int weft_map_create(uint32_t, const char *, uint32_t, uint32_t, uint32_t, uint32_t)')
 export const mapLookup = bind<(fd: number, key: Uint8Array, value: Uint8Array) => number>(
   'int weft_map_lookup(int, const void *, void *)',
 )

@@ -3,7 +3,7 @@ import { getSystemErrorMap } from 'node:util'
 import koffi from 'koffi'
 
 /** mount(2) flags, linux/mount.h. */
-export const mountFlags = {
+const mountFlags = {
   readOnly: 1,
   noSuid: 2,
   noDev: 4,

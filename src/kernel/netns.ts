@@ -118,17 +118,6 @@ export class Namespace extends Fd {
   }
 }
 
-/** Same as `Namespace.listen` for a caller who needs one socket: returns the number, the caller's to close. */
-export function listenInNamespace(
-  nameOrPath: string,
-  address: string,
-  port: number,
-  protocol: 'tcp' | 'udp' = 'tcp',
-): number {
-  using namespace = Namespace.open(nameOrPath)
-  return namespace.listen(address, port, protocol).release()
-}
-
 /** Network byte order, 4 or 16 bytes. Throws a RangeError for what is no address. */
 export function addressBytes(text: string): Buffer {
   const address = parseAddress(text)

@@ -4,7 +4,7 @@ import type { Resource } from '../meta/resource.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 
 /** Served below a service account only: `serviceaccounts/token`. */
-export const tokenRequests: Resource<TokenRequest> = {
+const tokenRequests: Resource<TokenRequest> = {
   group: 'authentication.k8s.io',
   version: 'v1',
   resource: 'tokenrequests',

@@ -10,7 +10,7 @@ import { type FieldError, fieldError } from '../meta/status.ts'
 
 /** The newer form of events. Both forms are one object in the store, kept in the older. */
 
-export function toCoreEvent(event: Event): CoreEvent {
+function toCoreEvent(event: Event): CoreEvent {
   const { regarding, note, reportingController, ...rest } = event
   const { deprecatedSource, deprecatedFirstTimestamp, deprecatedLastTimestamp, deprecatedCount, ...same } = rest
   return {
@@ -26,7 +26,7 @@ export function toCoreEvent(event: Event): CoreEvent {
   }
 }
 
-export function fromCoreEvent(event: CoreEvent): Event {
+function fromCoreEvent(event: CoreEvent): Event {
   const { involvedObject, message, reportingComponent, source, firstTimestamp, lastTimestamp, count, ...same } = event
   const { eventTime, series, ...rest } = same
   return {

@@ -21,8 +21,6 @@ const metadataFields: Readonly<Record<string, FieldGetter>> = {
   'metadata.namespace': (object) => object.metadata.namespace ?? '',
 }
 
-export const everyField: FieldSelector = { requirements: [], matches: () => true }
-
 /**
  * Throws the 400 a real API server gives: for a term that is none, and for a label this kind does not select by.
  * `fields` are the kind's own, beyond metadata.name and metadata.namespace.
@@ -52,14 +50,8 @@ export function exactField(selector: FieldSelector, field: string): string | und
   return selector.requirements.find((r) => r.field === field && r.operator === '=')?.value
 }
 
-export function formatFieldSelector(selector: FieldSelector): string {
-  return selector.requirements
-    .map(({ field, operator, value }) => `${field}${operator}${value.replace(/[\\,=]/g, (c) => `\\${c}`)}`)
-    .join(',')
-}
-
 /** Requirements in sorted order of their text. Throws a 400. */
-export function parseTerms(text: string): FieldRequirement[] {
+function parseTerms(text: string): FieldRequirement[] {
   const requirements: FieldRequirement[] = []
   for (const term of splitTerms(text).sort()) {
     if (term === '') continue

@@ -1,5 +1,3 @@
-import type { Resource } from './resource.ts'
-
 export interface GroupVersion {
   readonly group: string
   readonly version: string
@@ -20,9 +18,4 @@ export function formatApiVersion({ group, version }: GroupVersion): string {
 /** Group of an apiVersion, `''` for core or nothing readable. */
 export function groupOf(apiVersion: string): string {
   return parseApiVersion(apiVersion)?.group ?? ''
-}
-
-/** The apiVersion and kind an object of this resource carries. */
-export function typeMetaOf(resource: Resource): { apiVersion: string; kind: string } {
-  return { apiVersion: formatApiVersion(resource), kind: resource.kind }
 }

@@ -2,7 +2,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { type ConditionLike, withCondition } from './conditions.ts'
 import { customShape, shapeOf } from './field-shape.ts'
-import { exactField, formatFieldSelector, parseFieldSelector } from './fields.ts'
+import { exactField, parseFieldSelector } from './fields.ts'
 import { generateName, safeEncode } from './generate-name.ts'
 import { scaledValue } from './intstr.ts'
 import { isStrictlyInside, parsePrefix } from './ip.ts'
@@ -18,16 +18,9 @@ import {
   portName,
   qualifiedName,
 } from './names.ts'
-import {
-  addQuantity,
-  canonicalQuantity,
-  compareQuantity,
-  parseQuantity,
-  quantityMilli,
-  quantityValue,
-} from './quantity.ts'
+import { canonicalQuantity, compareQuantity, parseQuantity, quantityMilli, quantityValue } from './quantity.ts'
 import type { KubeObject } from './resource.ts'
-import { exactMatch, formatSelector, parseSelector, SelectorError, selectorFrom } from './selector.ts'
+import { formatSelector, parseSelector, SelectorError, selectorFrom } from './selector.ts'
 import { StatusError } from './status.ts'
 import { age, formatMicroTime, formatTime, humanDuration, parseTime } from './time.ts'
 
@@ -74,7 +67,6 @@ test('selectorFrom() selects nothing for no selector and everything for an empty
   t.true(selectorFrom({}).matches(undefined))
   const both = selectorFrom({ matchLabels: { a: 'b' }, matchExpressions: [{ key: 'c', operator: 'DoesNotExist' }] })
   t.deepEqual([both.matches({ a: 'b' }), both.matches({ a: 'b', c: '' })], [true, false])
-  t.is(exactMatch(both, 'a'), 'b')
   t.throws(() => selectorFrom({ matchExpressions: [{ key: 'a', operator: 'in' }] }), {
     message: '"in" is not a valid label selector operator',
   })
@@ -85,7 +77,6 @@ test('parseFieldSelector() refuses labels the kind does not know, in upstream\u2
   const selector = parseFieldSelector('spec.nodeName=n,metadata.name!=a\\,b', fields)
   t.deepEqual([selector.matches(object('x')), selector.matches(object('a,b'))], [true, false])
   t.is(exactField(selector, 'spec.nodeName'), 'n')
-  t.is(formatFieldSelector(selector), 'metadata.name!=a\\,b,spec.nodeName=n')
   const message = (text: string, known = {}) => {
     const error = t.throws(() => parseFieldSelector(text, known), { instanceOf: StatusError })
     t.is(error?.code, 400)
@@ -123,8 +114,8 @@ test('quantities have one form each', (t) => {
 test('quantities add and compare exactly', (t) => {
   t.is(compareQuantity(parseQuantity('0.1'), parseQuantity('100m')), 0)
   t.is(compareQuantity(parseQuantity('1Gi'), parseQuantity('1G')), 1)
-  const sum = addQuantity(parseQuantity('100m'), parseQuantity('1.2'))
-  t.deepEqual([quantityMilli(sum), quantityValue(sum)], [1300n, 2n])
+  const odd = parseQuantity('1.3')
+  t.deepEqual([quantityMilli(odd), quantityValue(odd)], [1300n, 2n])
   fc.assert(
     fc.property(fc.bigInt(-(10n ** 15n), 10n ** 15n), fc.constantFrom('', 'm', 'k', 'Mi', 'u'), (n, suffix) => {
       const quantity = parseQuantity(`${n}${suffix}`)

@@ -31,11 +31,10 @@ const labelValueRegExp = new RegExp(`^(${qualified})?$`)
 const portNameRegExp = /^[-a-z0-9]+$/
 const configKeyRegExp = /^[-._a-zA-Z0-9]+$/
 const headerNameRegExp = /^[-A-Za-z0-9]+$/
-const identifierRegExp = /^[A-Za-z_][A-Za-z0-9_]*$/
 const envNameRegExp = /^[\x20-\x3c\x3e-\x7e]+$/
 
 /** `must be no more than 63 characters`; label keys and values say bytes. */
-export const maxLengthError = (length: number, unit: 'characters' | 'bytes' = 'characters'): string =>
+const maxLengthError = (length: number, unit: 'characters' | 'bytes' = 'characters'): string =>
   `must be no more than ${length} ${unit}`
 
 export function regexError(words: string, expression: string, ...examples: string[]): string {
@@ -198,20 +197,6 @@ export function httpHeaderName(value: string): readonly string[] {
       ]
 }
 
-export function cIdentifier(value: string): readonly string[] {
-  return identifierRegExp.test(value)
-    ? nothing
-    : [
-        regexError(
-          "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'",
-          '[A-Za-z_][A-Za-z0-9_]*',
-          'my_name',
-          'MY_NAME',
-          'MyName',
-        ),
-      ]
-}
-
 /** RBAC names, and anything else that only has to be one segment of a URL path. */
 export function pathSegment(value: string): readonly string[] {
   if (value === '.' || value === '..') return [`may not be '${value}'`]
@@ -228,7 +213,6 @@ const masked = (name: string, prefix: boolean): string =>
 
 export const nameIsDnsSubdomain: NameCheck = (name, prefix) => dns1123Subdomain(masked(name, prefix))
 export const nameIsDnsLabel: NameCheck = (name, prefix) => dns1123Label(masked(name, prefix))
-export const nameIsDns1035Label: NameCheck = (name, prefix) => dns1035Label(masked(name, prefix))
 export const nameIsPathSegment: NameCheck = (name, prefix) => {
   const errors = pathSegment(name)
   return prefix ? errors.filter((words) => !words.startsWith('may not be')) : errors

@@ -105,7 +105,7 @@ function suffixOf(suffix: string, text: string): { format: Quantity['format']; e
 }
 
 /** Canonical form: no fraction, the largest suffix that keeps it exact. */
-export function formatQuantity({ nano, format }: Quantity): string {
+function formatQuantity({ nano, format }: Quantity): string {
   if (nano === 0n) return '0'
   const size = nano < 0n ? -nano : nano
   const sign = nano < 0n ? '-' : ''
@@ -135,15 +135,6 @@ export function canonicalQuantity(text: string | number): string {
 
 export function compareQuantity(a: Quantity, b: Quantity): -1 | 0 | 1 {
   return a.nano < b.nano ? -1 : a.nano > b.nano ? 1 : 0
-}
-
-/** The sum in the format of the first that is not zero. */
-export function addQuantity(a: Quantity, b: Quantity): Quantity {
-  return { nano: a.nano + b.nano, format: a.nano === 0n ? b.format : a.format }
-}
-
-export function subtractQuantity(a: Quantity, b: Quantity): Quantity {
-  return { nano: a.nano - b.nano, format: a.nano === 0n ? b.format : a.format }
 }
 
 /** Rounded up to whole units, as upstream's `Value()`. */

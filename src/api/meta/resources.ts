@@ -1,6 +1,6 @@
 import type { ResourceRequirements } from '../gen/core-v1.ts'
 import { nonNegativeError, qualifiedName } from './names.ts'
-import { compareQuantity, parseQuantity, tryParseQuantity } from './quantity.ts'
+import { compareQuantity, tryParseQuantity } from './quantity.ts'
 import { type FieldError, fieldError } from './status.ts'
 
 /** Lists of resources by name (`cpu`, `memory`, `hugepages-2Mi`, `example.com/gpu`). */
@@ -32,7 +32,7 @@ const standardResources: ReadonlySet<string> = new Set([
 export const isHugePages = (name: string): boolean => name.startsWith('hugepages-')
 
 /** Neither a standard resource nor in Kubernetes' own domains: whole numbers, requested as limited. */
-export function isExtendedResource(name: string): boolean {
+function isExtendedResource(name: string): boolean {
   return name.includes('/') && !name.includes('kubernetes.io/') && !name.startsWith('requests.')
 }
 
@@ -159,20 +159,4 @@ function compareWithLimit(
   } else if (order > 0) {
     errors.push(fieldError.invalid(path, request, `must be less than or equal to ${name} limit of ${limit}`))
   }
-}
-
-/** Whether two lists hold the same amounts, however they are written. */
-export function sameResources(
-  a: Readonly<Record<string, string>> | undefined,
-  b: Readonly<Record<string, string>> | undefined,
-): boolean {
-  const keys = new Set([...Object.keys(a ?? {}), ...Object.keys(b ?? {})])
-  for (const key of keys) {
-    const left = a?.[key]
-    const right = b?.[key]
-    if (left === right) continue
-    if (left === undefined || right === undefined) return false
-    if (compareQuantity(parseQuantity(left), parseQuantity(right)) !== 0) return false
-  }
-  return true
 }

@@ -85,11 +85,6 @@ function integerOf(text: string | undefined): bigint | undefined {
   return text !== undefined && /^[+-]?\d{1,19}$/.test(text) ? BigInt(text.replace(/^\+/, '')) : undefined
 }
 
-/** Exact matches only: a Service's or ReplicationController's selector map. An empty map selects nothing there. */
-export function selectorFromSet(set: Labels | undefined): Selector {
-  return selectorOf(Object.entries(set ?? {}).map(([key, value]) => ({ key, operator: '=', values: [value] })))
-}
-
 /** Absent selects nothing, empty selects everything (upstream's LabelSelectorAsSelector). Throws `SelectorError`. */
 export function selectorFrom(selector: LabelSelector | undefined): Selector {
   if (selector === undefined) return nothing
@@ -110,16 +105,6 @@ const expressionOperators: Readonly<Record<string, Operator>> = {
   NotIn: 'notin',
   Exists: 'exists',
   DoesNotExist: '!',
-}
-
-/** A label whose value the selector fixes, for finding objects by an index. */
-export function exactMatch(selector: Selector, key: string): string | undefined {
-  for (const requirement of selector.requirements) {
-    if (requirement.key !== key) continue
-    const single = requirement.operator === '=' || requirement.operator === '==' || requirement.operator === 'in'
-    return single && requirement.values.length === 1 ? requirement.values[0] : undefined
-  }
-  return undefined
 }
 
 /** `a=b,c in (d,e),!f`: the inverse of `parseSelector`. */

@@ -5,7 +5,7 @@ import { type FieldError, fieldError } from '../meta/status.ts'
 
 /** kk:pkg/apis/rbac/validation and defaults, for the four kinds. */
 
-export const rbacGroup = 'rbac.authorization.k8s.io'
+const rbacGroup = 'rbac.authorization.k8s.io'
 
 export function validateRules(rules: readonly PolicyRule[], { namespaced }: { namespaced: boolean }): FieldError[] {
   const errors: FieldError[] = []

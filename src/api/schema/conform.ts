@@ -1,5 +1,5 @@
 import { canonicalQuantity, QuantityError } from '../meta/quantity.ts'
-import { type Field, findMessage, getMessage, type Message, type Scalar, schemaMessage } from './table.ts'
+import { type Field, getMessage, type Message, type Scalar, schemaMessage } from './table.ts'
 import { canonicalMicroTime, canonicalTime, formatDuration, parseDuration } from './times.ts'
 
 /** A value that cannot be what its field is; the message is what upstream's decoder says. */
@@ -315,6 +315,3 @@ function checkDuration(value: unknown): unknown {
   if (nanos === undefined) throw new DecodeError(`time: invalid duration ${JSON.stringify(value)}`)
   return formatDuration(nanos)
 }
-
-/** Whether the message has a protobuf form and a typed check: built-in kinds. */
-export const isBuiltIn = (messageName: string): boolean => findMessage(messageName) !== undefined

@@ -16,7 +16,7 @@ const octal: ScalarTag = {
 }
 
 /** The reader takes about a second for this much; JSON bodies, which kubectl sends, may be larger. */
-export const yamlBytesMax = 1024 * 1024
+const yamlBytesMax = 1024 * 1024
 
 /**
  * The first document of a YAML text as JSON would have it. A key that comes twice is told as upstream's reader does:

@@ -3,7 +3,7 @@ import { type FieldError, fieldError } from '#api/meta/status.ts'
 import { parseAddress } from '#base/net/address.ts'
 
 export type Family = 'IPv4' | 'IPv6'
-export const noAddress = 'None'
+const noAddress = 'None'
 
 /** Whether a Service has cluster addresses to speak of, `None` included. */
 export const takesAddresses = (spec: ServiceSpec): boolean => spec.type !== 'ExternalName'

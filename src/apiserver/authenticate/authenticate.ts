@@ -135,7 +135,7 @@ function userOfCertificate(der: Uint8Array): User | undefined {
   }
 }
 
-export const anonymousUser: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] }
+const anonymousUser: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] }
 
 /** Whom a request without credentials is taken for: somebody nameless where only health is asked, nobody elsewhere. */
 export function anonymousFor(path: string): User | undefined {

@@ -27,7 +27,7 @@ function pathAllowed(rule: PolicyRule, path: string): boolean {
 }
 
 /** One verb on one resource (or path): what a rule says, taken apart. */
-export function atoms(rule: PolicyRule): PolicyRule[] {
+function atoms(rule: PolicyRule): PolicyRule[] {
   const of = (list: readonly string[] | undefined): readonly string[] => list ?? []
   const found: PolicyRule[] = []
   for (const verb of of(rule.verbs)) {

@@ -29,7 +29,7 @@ export interface BootstrapOptions {
 /** Whom the server is when it writes for itself. */
 export const serverItself: User = { name: 'system:apiserver', groups: ['system:masters', 'system:authenticated'] }
 
-export const systemNamespaces = ['default', 'kube-system', 'kube-public', 'kube-node-lease'] as const
+const systemNamespaces = ['default', 'kube-system', 'kube-public', 'kube-node-lease'] as const
 
 /**
  * Puts in what every cluster starts with, adding what is missing to what is there, and goes on keeping right what only

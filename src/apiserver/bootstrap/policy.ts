@@ -236,7 +236,7 @@ const bindings: readonly BindingRow[] = [
 ]
 
 /** Where every bootstrap object is recognised, and kept up to date at start unless somebody sets the annotation to false. */
-export const bootstrapMeta = (name: string) => ({
+const bootstrapMeta = (name: string) => ({
   name,
   labels: { 'kubernetes.io/bootstrapping': 'rbac-defaults' } as Record<string, string>,
   annotations: { 'rbac.authorization.kubernetes.io/autoupdate': 'true' } as Record<string, string>,

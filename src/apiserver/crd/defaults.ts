@@ -22,9 +22,3 @@ export function applyDefaults(value: unknown, schema: JsonSchema): void {
     applyDefaults(value[key], values)
   }
 }
-
-/** Whether there is anything for `applyDefaults` to do. */
-export function hasDefaults(schema: JsonSchema): boolean {
-  const below = [...Object.values(schema.properties ?? {}), itemsOf(schema), valuesOf(schema)]
-  return below.some((s) => s !== undefined && (s.default !== undefined || hasDefaults(s)))
-}

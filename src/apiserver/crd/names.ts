@@ -36,7 +36,7 @@ export function takenNames(
 }
 
 /** The names asked for, with those filled in that have a default. */
-export function wantedNames({ names }: CustomResourceDefinition['spec']): Names {
+function wantedNames({ names }: CustomResourceDefinition['spec']): Names {
   return {
     ...names,
     singular: names.singular || names.kind.toLowerCase(),

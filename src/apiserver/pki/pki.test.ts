@@ -3,9 +3,7 @@ import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { parse } from 'yaml'
 import { FakeClock } from '#base/clock.ts'
-import { kubeconfig } from './kubeconfig.ts'
 import { loadOrCreatePki } from './pki.ts'
 
 const made: string[] = []
@@ -80,26 +78,4 @@ test('a certificate whose key was lost half-way is made anew', async (t) => {
   writeFileSync(join(path, 'admin.key'), first.serving.key)
   const healed = await loadOrCreatePki(options(path))
   t.not(healed.admin.certificate, first.admin.certificate)
-})
-
-test('kubeconfig() is YAML with everything inline', (t) => {
-  const text = kubeconfig({
-    cluster: 'weft',
-    server: 'https://127.0.0.1:6443',
-    authority: 'CA',
-    user: 'admin',
-    credentials: { certificate: 'CERT', key: 'KEY' },
-  })
-  const read = parse(text)
-  t.is(read['current-context'], 'admin@weft')
-  t.deepEqual(read.clusters, [
-    { name: 'weft', cluster: { server: 'https://127.0.0.1:6443', 'certificate-authority-data': btoa('CA') } },
-  ])
-  t.deepEqual(read.users, [
-    { name: 'admin', user: { 'client-certificate-data': btoa('CERT'), 'client-key-data': btoa('KEY') } },
-  ])
-  const token = parse(
-    kubeconfig({ cluster: 'c', server: 's', authority: 'CA', user: 'node', credentials: { token: 'ab.cd' } }),
-  )
-  t.deepEqual(token.users, [{ name: 'node', user: { token: 'ab.cd' } }])
 })

@@ -181,7 +181,7 @@ export function tooLargeRevision(wanted: number, newest: number): StatusError {
   ])
 }
 
-export const tooOld = (wanted: number, { compactedRevision }: Compacted): StatusError =>
+const tooOld = (wanted: number, { compactedRevision }: Compacted): StatusError =>
   expired(`too old resource version: ${wanted} (${compactedRevision})`)
 
 const tokenVersion = 'meta.k8s.io/v1'

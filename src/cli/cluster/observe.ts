@@ -30,7 +30,7 @@ export function observe(layout: ClusterLayout): Observed {
   }
 }
 
-export function runningProcesses(layout: ClusterLayout): RunningProcess[] {
+function runningProcesses(layout: ClusterLayout): RunningProcess[] {
   return processNames(layout).flatMap((name) => findProcess(name, pidFile(layout, name)) ?? [])
 }
 

@@ -70,7 +70,7 @@ export async function waitForNodes(layout: ClusterLayout, check: () => void, wit
   )
 }
 
-export async function readyNodes(client: Client): Promise<string[]> {
+async function readyNodes(client: Client): Promise<string[]> {
   const { items } = await client.list(nodes, { signal: AbortSignal.timeout(5_000) })
   return items
     .filter((node) => node.status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True'))

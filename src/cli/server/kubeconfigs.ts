@@ -1,6 +1,6 @@
 import { writeSecret } from '#apiserver/pki/files.ts'
-import { kubeconfig } from '#apiserver/pki/kubeconfig.ts'
 import type { Pki } from '#apiserver/pki/pki.ts'
+import { formatKubeconfig } from '#client/kubeconfig.ts'
 
 export interface KubeconfigsOptions {
   readonly dataDir: string
@@ -14,21 +14,10 @@ export interface KubeconfigsOptions {
 
 /** `admin.kubeconfig` for people, `bootstrap.kubeconfig` for a new node, which may ask for its certificate and nothing else. */
 export function writeKubeconfigs({ dataDir, cluster, pki, externalUrl, serverUrl }: KubeconfigsOptions): void {
-  const authority = pki.authority.certificate
-  writeSecret(
-    dataDir,
-    'admin.kubeconfig',
-    kubeconfig({ cluster, server: externalUrl, authority, user: 'kubernetes-admin', credentials: pki.admin }),
-  )
-  writeSecret(
-    dataDir,
-    'bootstrap.kubeconfig',
-    kubeconfig({
-      cluster,
-      server: serverUrl,
-      authority,
-      user: 'bootstrap',
-      credentials: { token: pki.bootstrapToken },
-    }),
-  )
+  const ca = pki.authority.certificate
+  const { certificate: cert, key } = pki.admin
+  const admin = { cluster, server: externalUrl, ca, user: 'kubernetes-admin', cert, key }
+  const node = { cluster, server: serverUrl, ca, user: 'bootstrap', token: pki.bootstrapToken }
+  writeSecret(dataDir, 'admin.kubeconfig', formatKubeconfig(admin))
+  writeSecret(dataDir, 'bootstrap.kubeconfig', formatKubeconfig(node))
 }

@@ -9,7 +9,7 @@ import { formatTime } from '#api/meta/time.ts'
 /** Kinds whose status a client may not write together with the rest. These have no status subresource. */
 const withoutStatus = new Set(['Event', 'ConfigMap', 'Secret', 'Lease', 'Endpoints', 'EndpointSlice', 'ServiceAccount'])
 
-export const hasStatusSubresource = (resource: Resource): boolean => !withoutStatus.has(resource.kind)
+const hasStatusSubresource = (resource: Resource): boolean => !withoutStatus.has(resource.kind)
 
 /** `spec` and the like, for telling whether the generation goes up. */
 function essence(object: KubeObject): string {

@@ -33,7 +33,7 @@ const usagesAre = (csr: Csr, required: readonly string[], allowed: readonly stri
 }
 
 /** Why a request does not fit its signer, or undefined where it does (upstream's rules per signer). Pure. */
-export function misfit(csr: Csr, asked: Asked): string | undefined {
+function misfit(csr: Csr, asked: Asked): string | undefined {
   if (asked.isAuthority) return 'a certificate authority may not be asked for'
   switch (csr.spec.signerName) {
     case signers.kubelet:

@@ -34,7 +34,7 @@ const daemonTolerations = [
 ]
 const hostNetworkToleration = exists('network-unavailable', 'NoSchedule')
 
-export function tolerationsOf({ tolerations = [], hostNetwork }: PodSpec): Toleration[] {
+function tolerationsOf({ tolerations = [], hostNetwork }: PodSpec): Toleration[] {
   const added = hostNetwork === true ? [...daemonTolerations, hostNetworkToleration] : daemonTolerations
   const isSame = (a: Toleration, b: Toleration): boolean =>
     a.key === b.key && a.operator === b.operator && a.effect === b.effect && a.value === b.value

@@ -25,8 +25,7 @@ export const isRolling = (deployment: Deployment): boolean => deployment.spec.st
  * Available pods that will stay: a set that was told to shrink and has not yet still reports pods that are about to go,
  * and a template that changes back at that moment must not take the last ones for spare (upstream does).
  */
-export const availableOf = ({ set }: SetDraft): number =>
-  Math.min(set.status?.availableReplicas ?? 0, set.spec.replicas ?? 1)
+const availableOf = ({ set }: SetDraft): number => Math.min(set.status?.availableReplicas ?? 0, set.spec.replicas ?? 1)
 const sum = (sets: readonly SetDraft[], of: (set: SetDraft) => number): number =>
   sets.reduce((total, set) => total + of(set), 0)
 export const sizeOf = (sets: readonly SetDraft[]): number => sum(sets, (s) => s.replicas)

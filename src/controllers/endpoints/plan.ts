@@ -15,7 +15,7 @@ import {
 import { isReady } from '../workload/pod-state.ts'
 
 const addressesMax = 1000
-export const capacityAnnotation = 'endpoints.kubernetes.io/over-capacity'
+const capacityAnnotation = 'endpoints.kubernetes.io/over-capacity'
 export const managedByLabel = 'endpoints.kubernetes.io/managed-by'
 export const managedBy = 'endpoint-controller'
 

@@ -12,7 +12,7 @@ export const defaultGraces: Graces = { graceMs: 50_000, startupGraceMs: 60_000 }
 /** The conditions that a node reports, and that nobody can vouch for when it is silent. */
 const reported = ['Ready', 'MemoryPressure', 'DiskPressure', 'PIDPressure']
 
-export const taintKeys = {
+const taintKeys = {
   notReady: 'node.kubernetes.io/not-ready',
   unreachable: 'node.kubernetes.io/unreachable',
   unschedulable: 'node.kubernetes.io/unschedulable',

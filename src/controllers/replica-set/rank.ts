@@ -3,7 +3,7 @@ import { parseTime } from '#api/meta/time.ts'
 import { isActive, isReady, readySince } from '../workload/pod-state.ts'
 
 /** Pods with a lower cost are deleted first, among those that are equally far. */
-export const deletionCostAnnotation = 'controller.kubernetes.io/pod-deletion-cost'
+const deletionCostAnnotation = 'controller.kubernetes.io/pod-deletion-cost'
 
 /**
  * The `count` pods whose loss hurts least: not placed before placed, pending before running, unready before ready,

@@ -2,7 +2,7 @@ import type { ConfigMap, Namespace } from '#api/gen/core-v1.ts'
 
 /** Where a pod finds the authority that signed the API server's certificate. */
 export const rootCaName = 'kube-root-ca.crt'
-export const rootCaFile = 'ca.crt'
+const rootCaFile = 'ca.crt'
 
 export type Action =
   | { readonly do: 'nothing' }

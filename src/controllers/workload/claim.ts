@@ -8,11 +8,11 @@ import type { Index, Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
 
 /** Index by the uid of the controlling owner; objects that nobody controls are found by `orphansIn(namespace)`. */
-export const byController = (object: KubeObject): readonly string[] => [
+const byController = (object: KubeObject): readonly string[] => [
   controllerOf(object)?.uid ?? orphansIn(object.metadata.namespace ?? ''),
 ]
 
-export const orphansIn = (namespace: string): string => `orphans in ${namespace}`
+const orphansIn = (namespace: string): string => `orphans in ${namespace}`
 
 export const controllerIndex = <K extends KubeObject>(informer: Informer<K>): Index<K> =>
   informer.index('controller', byController)

@@ -4,7 +4,7 @@ import * as ffi from '../ffi.ts'
 import type { Namespace } from '../netns.ts'
 
 /** enum bpf_attach_type of linux/bpf.h; tcx is newer than the headers of Debian 12. */
-export const attachTypes = {
+const attachTypes = {
   connect4: 10,
   connect6: 11,
   sendmsg4: 14,

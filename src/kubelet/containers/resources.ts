@@ -9,7 +9,7 @@ const sharesMin = 2
 const nodeCriticalPriority = 2_000_001_000
 
 /** Milli-CPUs as v1 shares. */
-export const sharesOf = (milli: number): number => Math.max(sharesMin, Math.trunc((milli * 1024) / 1000))
+const sharesOf = (milli: number): number => Math.max(sharesMin, Math.trunc((milli * 1024) / 1000))
 
 /** The kernel's limits of one container. `memoryBytes` is the node's, which the OOM score is measured by. */
 export function linuxResourcesOf(container: Container, spec: PodSpec, memoryBytes: number): LinuxResources {

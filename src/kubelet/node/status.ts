@@ -30,7 +30,7 @@ const pidsFreeMin = 1_000
 const imagesMax = 50
 
 /** What the node has, in the API's words. Pure. */
-export function capacityOf({
+function capacityOf({
   machine,
   pressure,
   podsMax,

@@ -89,7 +89,7 @@ export interface ContainerView {
 }
 
 /** An init container with `restartPolicy: Always` is a sidecar (KEP-753). */
-export const kindOfInit = (spec: Container): ContainerKind => (spec.restartPolicy === 'Always' ? 'sidecar' : 'init')
+const kindOfInit = (spec: Container): ContainerKind => (spec.restartPolicy === 'Always' ? 'sidecar' : 'init')
 
 export function viewsOf(facts: Pick<PodFacts, 'pod' | 'containers'>): { init: ContainerView[]; apps: ContainerView[] } {
   const view = (spec: Container, kind: ContainerKind): ContainerView => {

@@ -47,7 +47,7 @@ function validateWeight(weight: number, path: string, errors: FieldError[]): voi
   }
 }
 
-export function validateNodeSelector(selector: NodeSelector, path: string, errors: FieldError[]): void {
+function validateNodeSelector(selector: NodeSelector, path: string, errors: FieldError[]): void {
   const terms = selector.nodeSelectorTerms ?? []
   if (terms.length === 0) {
     errors.push(fieldError.required(`${path}.nodeSelectorTerms`, 'must have at least one node selector term'))

@@ -29,7 +29,7 @@ interface Operation {
 }
 
 /** Throws 400 for what is no patch, 413 for too many operations. */
-export function parseJsonPatch(patch: unknown): Operation[] {
+function parseJsonPatch(patch: unknown): Operation[] {
   if (!Array.isArray(patch)) {
     throw badRequest('error decoding patch: json: cannot unmarshal the patch into Go value of type jsonpatch.Patch')
   }
