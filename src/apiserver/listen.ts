@@ -97,7 +97,7 @@ export class Listener {
     )
     this.#tls.maxConnections = connectionsMax
     this.#tls.on('tlsClientError', (error, socket) => {
-      options.log.debug({ err: error }, 'A TLS handshake failed')
+      options.log.debug({ err: error }, 'a TLS handshake failed')
       socket.destroy()
     })
   }
@@ -112,7 +112,7 @@ export class Listener {
     )
     await promise
     this.#tls.removeListener('error', reject)
-    this.#tls.on('error', (error) => this.#options.log.error({ err: error }, 'The listening socket failed'))
+    this.#tls.on('error', (error) => this.#options.log.error({ err: error }, 'the listening socket failed'))
     const address = this.#tls.address()
     return typeof address === 'object' && address !== null ? (address as AddressInfo).port : 0
   }
@@ -145,7 +145,7 @@ export class Listener {
   #connection(socket: TLSSocket): void {
     this.#sockets.add(socket)
     socket.once('close', () => this.#sockets.delete(socket))
-    socket.on('error', (error) => this.#options.log.debug({ err: error }, 'A connection broke'))
+    socket.on('error', (error) => this.#options.log.debug({ err: error }, 'a connection broke'))
     const certificate = socket.authorized ? socket.getPeerCertificate(false).raw : undefined
     if (socket.alpnProtocol !== 'h2') {
       this.#certificates.set(socket, certificate)
@@ -162,9 +162,9 @@ export class Listener {
     session.setLocalWindowSize(1024 * 1024)
     this.#sessions.add(session)
     session.once('close', () => this.#sessions.delete(session))
-    session.on('error', (error) => this.#options.log.debug({ err: error }, 'An HTTP/2 session broke'))
+    session.on('error', (error) => this.#options.log.debug({ err: error }, 'an HTTP/2 session broke'))
     session.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number) => {
-      stream.on('error', (error) => this.#options.log.debug({ err: error }, 'An HTTP/2 stream broke'))
+      stream.on('error', (error) => this.#options.log.debug({ err: error }, 'an HTTP/2 stream broke'))
       const hasBody = (flags & constants.NGHTTP2_FLAG_END_STREAM) === 0
       void this.#request2(stream, headers, certificate, hasBody)
     })
@@ -249,7 +249,7 @@ export class Listener {
       }
       stream.end()
     } catch (error) {
-      this.#options.log.debug({ err: error }, 'An answer broke off')
+      this.#options.log.debug({ err: error }, 'an answer broke off')
       stream.destroy()
     }
   }
@@ -277,7 +277,7 @@ export class Listener {
 
   #refusal(error: unknown): ApiResponse {
     if (error instanceof StatusError) return statusResponse(error)
-    this.#options.log.debug({ err: error }, 'A request could not be read')
+    this.#options.log.debug({ err: error }, 'a request could not be read')
     const message = error instanceof Error ? error.message : String(error)
     return statusResponse(new StatusError({ status: 'Failure', code: 400, reason: 'BadRequest', message }))
   }

@@ -193,7 +193,7 @@ export class Server {
   #statusOf(error: unknown, { method, path }: ApiRequest): StatusError {
     const known = storeTrouble(error)
     if (known instanceof StatusError) return known
-    this.#parts.log.error({ err: error, method, path }, 'A request failed for a reason of our own')
+    this.#parts.log.error({ err: error, method, path }, 'a request failed for a reason of our own')
     return internalError(error instanceof Error ? error.message : String(error))
   }
 }

@@ -205,7 +205,7 @@ export class LocalStore implements Store {
       try {
         await this.#ledger.append(changes)
       } catch (error) {
-        this.#log.error({ err: error, writes: changes.length }, 'Cannot write to the store')
+        this.#log.error({ err: error, writes: changes.length }, 'cannot write to the store')
         // Comparisons that failed may have failed against this very group, so they are not known either.
         for (const commit of commits) commit.reject(new WriteFailed(error))
         return
@@ -279,7 +279,7 @@ export class LocalStore implements Store {
     this.#cancelTimer = this.#clock.schedule(this.#options.compactEveryMs, () => {
       this.#compacting = this.#compacting
         .then(() => this.#compact(this.#compactionTarget()))
-        .catch((error: unknown) => this.#log.error({ err: error }, 'Cannot compact the store'))
+        .catch((error: unknown) => this.#log.error({ err: error }, 'cannot compact the store'))
         .then(() => {
           if (!this.#closed) this.#scheduleCompaction()
         })
@@ -309,7 +309,7 @@ export class LocalStore implements Store {
     }
     this.#compactedRevision = target
     await this.#ledger.drop(drop, target)
-    this.#log.debug({ revision: target, dropped: drop.length }, 'Compacted the store')
+    this.#log.debug({ revision: target, dropped: drop.length }, 'compacted the store')
   }
 }
 

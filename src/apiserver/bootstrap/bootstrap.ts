@@ -89,7 +89,7 @@ function keeper({ registry, log, clock }: BootstrapOptions, right: () => Promise
           next(undefined)
         },
         (error: unknown) => {
-          log.warn({ err: error }, "Cannot keep the server's own objects right, trying again")
+          log.warn({ err: error }, "cannot keep the server's own objects right, trying again")
           next(backoff.next())
         },
       )

@@ -25,7 +25,7 @@ export function expireEvents(registry: Registry, clock: Clock, log: Log): () => 
   const schedule = (): void => {
     cancel = clock.schedule(lookEveryMs, () => {
       look()
-        .catch((error: unknown) => log.warn({ err: error }, 'Cannot remove old events'))
+        .catch((error: unknown) => log.warn({ err: error }, 'cannot remove old events'))
         .finally(() => {
           if (!stopped) schedule()
         })

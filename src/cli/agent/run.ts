@@ -28,7 +28,7 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     certificate: certificates.client,
     userAgent: `weft/agent/${flags.node}`,
   })
-  log.info({}, 'The node is admitted')
+  log.info({}, 'the node is admitted')
 
   const network = createAgent({
     nodeName: flags.node,
@@ -41,7 +41,7 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     log: log.child({ part: 'network' }),
   })
   scope.start((signal) => network.run(signal))
-  log.info({}, 'The network is starting')
+  log.info({}, 'the network is starting')
 
   const kubelet = createKubelet({
     nodeName: flags.node,
@@ -60,10 +60,10 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     log: log.child({ part: 'kubelet' }),
   })
   scope.start((signal) => kubelet.run(signal))
-  log.info({}, 'The kubelet is starting')
+  log.info({}, 'the kubelet is starting')
 
   void untilTold().then((why) => {
-    log.info({ why }, 'Stopping')
+    log.info({ why }, 'stopping')
     stopping.abort(new DOMException(why, 'AbortError'))
   })
   await scope.done()

@@ -27,10 +27,10 @@ export async function runServer(flags: ServerFlags): Promise<void> {
   const servers = [{ address: advertiseAddress, port }]
   const serverUrl = `https://${advertiseAddress}:${port}`
   writeKubeconfigs({ dataDir, cluster: flags.cluster, pki, externalUrl: flags.externalUrl ?? serverUrl, serverUrl })
-  log.info({}, 'The keys and certificates are there')
+  log.info({}, 'the keys and certificates are there')
 
   await using store = openLmdbStore(join(dataDir, 'store'))
-  log.info({ revision: store.revision }, 'The store is open')
+  log.info({ revision: store.revision }, 'the store is open')
 
   const tokens = issueTokens(identitiesOfParts())
   let parts: Parts | undefined
@@ -46,7 +46,7 @@ export async function runServer(flags: ServerFlags): Promise<void> {
   })
   if (flags.listenFd !== undefined) await api.listen({ fd: Number(flags.listenFd) })
   for (const host of bindAddress) await api.listen({ host, port })
-  log.info({ addresses: bindAddress, port }, 'The API server listens')
+  log.info({ addresses: bindAddress, port }, 'the API server listens')
 
   parts = startParts({
     handler: api.handler,
@@ -55,10 +55,10 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     clusterCidrs: flags.clusterCidr,
     logLevel: flags.logLevel,
   })
-  log.info({}, 'Controllers and scheduler are starting')
+  log.info({}, 'controllers and scheduler are starting')
 
   const why = await Promise.race([untilTold(), parts.failed])
-  log.info({ why }, 'Stopping')
+  log.info({ why }, 'stopping')
   await parts.stop()
   await api.close()
 }
