@@ -13,7 +13,7 @@ export function addKubeconfig(program: Command): void {
         accessSync(path, constants.R_OK)
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'EACCES')
-          throw new Error(`${path} is root's alone: work as root (sudo -Es)`, { cause: error })
+          throw new Error(`${path} is root's alone: work as root (sudo -Es)`)
         throw new Error(`there is no cluster ${JSON.stringify(name)}: run weft up --name ${name} first`)
       }
       process.stdout.write(`${path}\n`)

@@ -21,7 +21,7 @@ import {
 import { externalUrl, portFile } from './endpoint.ts'
 import { connectNode, createFabric } from './fabric.ts'
 import type { ClusterLayout, NodeLayout } from './layout.ts'
-import { connectedMarker, pidFile } from './observe.ts'
+import { connectedMarker, importedMarker, pidFile } from './observe.ts'
 import { type Action, agentProcess, containerdProcess, serverProcess } from './plan.ts'
 import { portTaken } from './prerequisites.ts'
 import { findProcess, logTail, startProcess } from './processes.ts'
@@ -195,7 +195,7 @@ function writeContainerdConfig(node: NodeLayout): void {
 /** ctr is the one way into containerd's store that is not CRI: a node without a registry needs it. */
 async function importImages(layout: ClusterLayout, node: NodeLayout, withinMs: number): Promise<void> {
   const archive = buildDemoArchive(installDir, cacheDir)
-  const marker = join(node.dataDir, 'imported')
+  const marker = importedMarker(node)
   if (existsSync(marker) && readFileSync(marker, 'utf8') === archive) return
   await waitForSocket(node.criSocket, () => requireAlive(layout, containerdProcess(node)), withinMs)
   try {

@@ -186,6 +186,7 @@ const nothing: Observed = {
   namespaces: new Set(),
   connected: new Set(),
   mounts: new Set(),
+  imported: new Set(),
   running: new Set(),
   surplusNodes: [],
 }
@@ -193,6 +194,7 @@ const everything: Observed = {
   namespaces: new Set(['weft-weft-fabric', 'weft-weft-node-1', 'weft-weft-node-2']),
   connected: new Set(['weft-weft-fabric', 'weft-weft-node-1', 'weft-weft-node-2']),
   mounts: new Set(['/run/weft/weft/node-1/bpf', '/run/weft/weft/node-2/bpf']),
+  imported: new Set(['node-1', 'node-2']),
   running: new Set(processNames(layout)),
   surplusNodes: [],
 }
@@ -238,6 +240,15 @@ test('plan: a namespace that a crash left half-made is made anew; what is whole 
     'mount-bpffs /run/weft/weft/node-1/bpf',
     'start-containerd node-1',
     'import-images node-1',
+  ])
+})
+
+test('plan: images whose import was cut off are imported, though containerd runs', (t) => {
+  t.deepEqual(words(planUp({ layout }, { ...everything, imported: new Set(['node-1']) })), [
+    ...always,
+    'import-images node-2',
+    'wait-server',
+    'wait-nodes',
   ])
 })
 

@@ -1,12 +1,15 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { mountsBelow } from '#kernel/mount.ts'
-import type { ClusterLayout } from './layout.ts'
+import type { ClusterLayout, NodeLayout } from './layout.ts'
 import { agentProcess, containerdProcess, type Observed, serverProcess } from './plan.ts'
 import { findProcess, type RunningProcess } from './processes.ts'
 
 /** Says that a namespace has all its devices and addresses; written last, so a crash half-way is seen. */
 export const connectedMarker = (layout: ClusterLayout, netns: string): string => join(layout.runDir, 'connected', netns)
+
+/** Says which images a node has: the path of their archive, written when the import has ended. */
+export const importedMarker = (node: NodeLayout): string => join(node.dataDir, 'imported')
 
 export const pidFile = (layout: ClusterLayout, process: string): string =>
   join(layout.runDir, 'pids', process.replace('/', '.'))
@@ -25,6 +28,7 @@ export function observe(layout: ClusterLayout): Observed {
     namespaces,
     connected: new Set([...namespaces].filter((ns) => existsSync(connectedMarker(layout, ns)))),
     mounts: new Set([layout.runDir, layout.stateDir].flatMap((dir) => mountsBelow(dir))),
+    imported: new Set(layout.nodes.filter((node) => existsSync(importedMarker(node))).map((node) => node.name)),
     running: new Set(runningProcesses(layout).map((p) => p.name)),
     surplusNodes: [...namespaces].filter((ns) => /-node-\d+$/.test(ns) && !known.has(ns)),
   }

@@ -8,6 +8,8 @@ export interface Observed {
   readonly connected: ReadonlySet<string>
   /** Mount points below the cluster's directories. */
   readonly mounts: ReadonlySet<string>
+  /** Names of the nodes whose containerd has been given the images to its end. */
+  readonly imported: ReadonlySet<string>
   /** Names of the processes that run. */
   readonly running: ReadonlySet<string>
   /** Nodes of an earlier, larger cluster of the same name. */
@@ -54,8 +56,10 @@ export function planUp({ layout }: UpOptions, observed: Observed): Action[] {
   for (const node of nodes) {
     if (!observed.connected.has(node.netns)) actions.push({ do: 'create-node-namespace', node, fabric })
     if (!observed.mounts.has(node.bpffs)) actions.push({ do: 'mount-bpffs', path: node.bpffs })
-    if (!observed.running.has(containerdProcess(node)))
-      actions.push({ do: 'start-containerd', node }, { do: 'import-images', node })
+    const started = observed.running.has(containerdProcess(node))
+    if (!started) actions.push({ do: 'start-containerd', node })
+    // A new start looks whether the images are still those; an `up` that was cut off may have left the import undone.
+    if (!started || !observed.imported.has(node.name)) actions.push({ do: 'import-images', node })
   }
   actions.push({ do: 'wait-server' })
   for (const node of nodes) if (!observed.running.has(agentProcess(node))) actions.push({ do: 'start-agent', node })

@@ -30,6 +30,7 @@ export interface ClusterStatus {
 export async function readStatus(name: string): Promise<ClusterStatus> {
   const layout = layoutCluster(name, Math.max(1, nodeCountOf(name)))
   if (!exists(layout)) throw new Error(`there is no cluster ${JSON.stringify(name)}: run weft up --name ${name} first`)
+  if (process.getuid?.() !== 0) throw new Error("weft status reads root's files: run it as root (sudo npx weft status)")
   const processes = processNames(layout).map((process) => ({
     name: process,
     pid: findProcess(process, pidFile(layout, process))?.pid ?? null,
