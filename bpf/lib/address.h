@@ -29,7 +29,7 @@ INLINE int address_equal(const struct address *a, const struct address *b)
 	       a->word[0] == b->word[0];
 }
 
-/* An empty network (no Services of that family) has the mask 0 and the base 0, which no lookup address but :: matches. */
+/* Nothing is in an empty network (no Services of that family): its mask is 0, which would otherwise contain everything. */
 INLINE int network_contains(const volatile struct network *n, const struct address *a)
 {
 	if (n->mask.word[0] == 0)

@@ -72,7 +72,7 @@ class Connections {
   }
 
   readonly handler: ApiHandler = (request) => {
-    if (this.#closed) return Promise.reject(new Error(`The client of ${this.#url.origin} is closed`))
+    if (this.#closed) return Promise.reject(new Error(`Cannot reach ${this.#url.origin}: this client is closed`))
     if (request.signal.aborted) return Promise.reject(request.signal.reason)
     return this.#send(request)
   }
@@ -216,7 +216,7 @@ async function* bodyOf(
     if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) throw new Error(`the stream ended with code ${stream.rstCode}`)
   } catch (cause) {
     signal.throwIfAborted()
-    throw new Error(`The connection to ${origin} broke while an answer was coming`, { cause })
+    throw new Error(`Cannot read the answer of ${origin}: the connection broke`, { cause })
   } finally {
     stream.close(constants.NGHTTP2_CANCEL)
   }

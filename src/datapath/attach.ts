@@ -103,7 +103,7 @@ export class Attachments {
 
   #program(spec: ProgramSpec): Program {
     const program = this.#programs.get(spec.name)
-    if (program === undefined) throw new Error(`program ${spec.name} is not loaded`)
+    if (program === undefined) throw new Error(`Cannot attach program ${spec.name}: it is not loaded`)
     return program
   }
 

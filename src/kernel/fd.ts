@@ -10,7 +10,7 @@ export class Fd implements Disposable {
 
   /** Throws once it is closed: a number that is used again would be somebody else's file. */
   get number(): number {
-    if (this.#fd < 0) throw new Error('this descriptor is closed')
+    if (this.#fd < 0) throw new Error('Cannot use a descriptor that is closed')
     return this.#fd
   }
 

@@ -176,7 +176,7 @@ async function serve(
   const { client, runtime, pods, clock, log, nodeName, port } = parts
   await certificates.ensure('server', client, signal)
   const certificate = certificates.get('server')
-  if (certificate === undefined) throw new Error('the serving certificate is gone')
+  if (certificate === undefined) throw new Error('Cannot serve the kubelet API: its certificate is gone')
   const about = { nodeName, client, runtime, pods, clock, log }
   const options = { host, port, certificate, clientAuthority, moreMetrics, ...about }
   const server = new KubeletServer(options)

@@ -79,7 +79,7 @@ function begin(context: LoopContext, options: LoopOptions, scope: Scope): void {
     ...(context.metrics === undefined ? {} : { metrics: context.metrics.queue(name) }),
     ...(options.workers === undefined ? {} : { workers: options.workers }),
     reconcile: (key, given) => {
-      if (reconcile === undefined) throw new Error(`${name} was given a key before it began`)
+      if (reconcile === undefined) throw new Error(`Cannot work on ${key}: ${name} has not begun`)
       return reconcile(key, given)
     },
   })

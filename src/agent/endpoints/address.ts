@@ -13,7 +13,7 @@ export function assignedAddresses(pod: Pod): string[] | undefined {
   const wrong = addresses.includes(undefined) || new Set(addresses.map((a) => a?.family)).size !== addresses.length
   if (wrong)
     throw new RangeError(
-      `annotation ${podAddressesAnnotation} of the pod is ${JSON.stringify(text)}: one address of a family at most`,
+      `Cannot use annotation ${podAddressesAnnotation}=${JSON.stringify(text)} of the pod: it takes one address of a family at most`,
     )
   return addresses.flatMap((address) => (address === undefined ? [] : [formatAddress(address)]))
 }
@@ -25,12 +25,12 @@ export function assignedAddresses(pod: Pod): string[] | undefined {
 export function freeAddresses(podCidrs: readonly string[], used: ReadonlySet<string>): string[] {
   return podCidrs.map((text) => {
     const cidr = parseCidr(text)
-    if (cidr === undefined) throw new RangeError(`${JSON.stringify(text)} is not a network`)
+    if (cidr === undefined) throw new RangeError(`Cannot take an address from ${JSON.stringify(text)}: not a network`)
     const end = cidr.base + (cidrSize(cidr) < searchMax ? cidrSize(cidr) : searchMax) - 1n
     for (let value = cidr.base + 2n; value < end; value++) {
       const address = formatAddress({ family: cidr.family, value } satisfies Address)
       if (!used.has(address)) return address
     }
-    throw new Error(`no address is free in ${text}`)
+    throw new Error(`Cannot give the pod an address: no address is free in ${text}`)
   })
 }

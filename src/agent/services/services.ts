@@ -1,13 +1,12 @@
 import type { Service as KubeService } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { Backoff } from '#base/async/backoff.ts'
-import { delay } from '#base/async/delay.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
 import { type Datapath, frontendName, type Service } from '#datapath/datapath.ts'
 import { Signal } from '../signal.ts'
+import { writeLoop } from '../write-loop.ts'
 import { planServices } from './plan.ts'
 import { reflectService, serviceOfSlice } from './reflect.ts'
 
@@ -18,9 +17,6 @@ export interface ServicesOptions {
   readonly clock: Clock
   readonly log: Log
 }
-
-const retryFirstMs = 100
-const retryMaxMs = 30_000
 
 /**
  * Services and EndpointSlices poured into the kernel's maps. On start everything is compared with what the kernel has,
@@ -66,25 +62,17 @@ export class Services {
       (next, old) => this.#look([next, old].flatMap((s) => (s === undefined ? [] : serviceOfSlice(s)))),
       signal,
     )
-    const backoff = new Backoff({ firstMs: retryFirstMs, maxMs: retryMaxMs, jitter: 0.2 })
     let first = true
-    while (!signal.aborted) {
-      try {
-        if (first) this.#writeAll()
-        else this.#writeChanged()
-        if (first) started()
-        first = false
-        this.#trouble = undefined
-        backoff.reset()
-        await this.#wake.wait(signal)
-      } catch (error) {
-        if (signal.aborted) break
-        // The rows stay changed: they are written with the next attempt.
-        this.#trouble = error
-        log.error({ err: error }, 'Services could not be written, trying again')
-        await delay(backoff.next(), signal, clock)
-      }
+    const write = (): void => {
+      if (first) this.#writeAll()
+      else this.#writeChanged()
+      first = false
     }
+    const tell = (trouble: unknown): void => {
+      this.#trouble = trouble
+    }
+    const sentence = 'Services could not be written, trying again'
+    await writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, signal, started)
   }
 
   #look(keys: readonly string[]): void {
@@ -117,7 +105,7 @@ export class Services {
     )
   }
 
-  /** Everything that changed since, in one go. An address that moves from one Service to another is one write. */
+  /** Everything that changed since, in one go; after a failure it all stays changed. An address that moves from one Service to another is one write. */
   #writeChanged(): void {
     const keys = [...this.#changed]
     if (keys.length === 0) return

@@ -61,6 +61,6 @@ async function bringLoopbackUp(netlink: Netlink): Promise<void> {
 
 async function indexOf(netlink: Netlink, device: string, netns: string): Promise<number> {
   const link = await netlink.link(device)
-  if (link === undefined) throw new Error(`there is no device ${device} in ${netns}`)
+  if (link === undefined) throw new Error(`Cannot set up ${netns}: it has no device ${device}`)
   return link.index
 }

@@ -62,7 +62,7 @@ export class RunAllocator {
     this.#free.clear()
     this.#next = 0
     for (const { first, count } of used.filter((r) => r.count > 0).toSorted((a, b) => a.first - b.first)) {
-      if (first < this.#next) throw new Error(`runs overlap at ${first}`)
+      if (first < this.#next) throw new Error(`Cannot take over the runs of an earlier agent: two overlap at ${first}`)
       this.#release(this.#next, first - this.#next)
       this.#next = first + sizeOf(count)
     }

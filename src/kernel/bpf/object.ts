@@ -30,12 +30,12 @@ export class BpfObject implements Disposable {
       `read BPF object ${name}`,
       readLibbpfLog,
     )
-    if (out[0] === null) throw new Error(`BPF object ${name} was opened without a result`)
+    if (out[0] === null) throw new Error(`Cannot read BPF object ${name}: libbpf gave neither object nor error`)
     return new BpfObject(out[0], name, elf)
   }
 
   get #pointer(): ffi.ObjectPointer {
-    if (this.#object === undefined) throw new Error(`BPF object ${this.#name} is closed`)
+    if (this.#object === undefined) throw new Error(`Cannot use BPF object ${this.#name}: it is closed`)
     return this.#object
   }
 

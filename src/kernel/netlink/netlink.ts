@@ -318,7 +318,8 @@ function routeTypeName(name: string | undefined): RouteType {
 
 function splitCidr(cidr: string): { readonly bytes: Buffer; readonly prefix: number } {
   const [ip = '', prefix = ''] = cidr.split('/')
-  if (!/^\d+$/.test(prefix)) throw new RangeError(`${JSON.stringify(cidr)} has no prefix length`)
+  if (!/^\d+$/.test(prefix))
+    throw new RangeError(`${JSON.stringify(cidr)} has no prefix length: write it as 10.0.0.0/24`)
   return { bytes: addressBytes(ip), prefix: Number(prefix) }
 }
 
@@ -335,7 +336,7 @@ export const formatMac = (bytes: Uint8Array): string => [...bytes].map((b) => b.
 /** Throws a RangeError for anything but six two-digit groups. */
 export function parseMac(text: string): Buffer {
   if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text))
-    throw new RangeError(`${JSON.stringify(text)} is not a MAC address`)
+    throw new RangeError(`${JSON.stringify(text)} is not a MAC address: write it as 02:00:00:00:00:01`)
   return Buffer.from(text.replaceAll(':', ''), 'hex')
 }
 
