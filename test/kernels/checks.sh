@@ -85,6 +85,14 @@ service() {
     same "$(k exec "$client" -- get "udp://$ip:9000/hello")" hello || return 1
   done
 }
+# Every replica, wherever it is.
+pod_to_pod() {
+  for ip in $(k get pods -l app=web -o 'jsonpath={.items[*].status.podIPs[*].ip}'); do
+    case $ip in *:*) ip="[$ip]" ;; esac
+    k exec "$client" -- get "http://$ip:8080/" >/dev/null || return 1
+    echo "$ip"
+  done
+}
 log() { k logs "$web" >/dev/null; }
 
 # More than its limit: the kernel ends it, and the kubelet says why.
@@ -176,6 +184,7 @@ check 'memory.max of its pod' limits_of_pod
 check 'kubectl exec' inside
 check 'exec: standard input, output and exit code' exit_code
 check 'kubectl logs' log
+check 'pod to pod, every replica, both families' pod_to_pod
 check 'ClusterIP, TCP and UDP, both families' service
 check 'a container over its memory limit is OOMKilled' oom
 check 'an exit is seen, the container started again' exit_is_seen
