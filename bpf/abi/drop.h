@@ -1,5 +1,5 @@
 /*
- * Why a packet went no further, and the counters' index. Names are words of a sentence: TypeScript shows them as they are.
+ * Why a packet went no further, and the counters' index. The words for people are in src/datapath/maps/counters.ts.
  * Numbers are part of the pinned map: add at the end, never renumber.
  */
 #ifndef WEFT_ABI_DROP_H

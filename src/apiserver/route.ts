@@ -115,5 +115,5 @@ function decode(part: string): string {
   }
 }
 
-/** As Go's ParseBool, and an empty value counts as true, as `?watch` does upstream. */
+/** As Go's ParseBool; an empty value is false. */
 export const isTrue = (text: string | null): boolean => text !== null && /^(1|t|T|true|TRUE|True)$/.test(text)

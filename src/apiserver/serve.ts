@@ -58,10 +58,10 @@ export class Server {
     try {
       const query = request.query === '' ? noQuery : new URLSearchParams(request.query)
       route = parseRoute(request.method, request.path, query)
-      const found = this.#find(route, request, certificate, query, warnings)
-      response = mutating ? await this.#inTime(found) : await found
+      const answer = this.#answer(route, request, certificate, query, warnings)
+      response = mutating ? await this.#inTime(answer) : await answer
     } catch (error) {
-      response = statusResponse(this.#statusOf(error, request))
+      response = statusResponse(this.statusOf(error, request))
     } finally {
       metrics.inflight[kind]--
     }
@@ -97,11 +97,7 @@ export class Server {
     return { attributes, authorize }
   }
 
-  statusOf(error: unknown, request: ApiRequest): StatusError {
-    return this.#statusOf(error, request)
-  }
-
-  async #find(
+  async #answer(
     route: Route,
     request: ApiRequest,
     certificate: Uint8Array | undefined,
@@ -190,7 +186,8 @@ export class Server {
     })
   }
 
-  #statusOf(error: unknown, { method, path }: ApiRequest): StatusError {
+  /** Any failure as what the caller is told; one that is nobody's fault but ours is logged. */
+  statusOf(error: unknown, { method, path }: ApiRequest): StatusError {
     const known = storeTrouble(error)
     if (known instanceof StatusError) return known
     this.#parts.log.error({ err: error, method, path }, 'a request failed for a reason of our own')
