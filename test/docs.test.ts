@@ -49,7 +49,7 @@ test('every path that a README names is there', (t) => {
 
 test('every npm script that a README names is in package.json', (t) => {
   const named = readmes.flatMap((readme) =>
-    [...read(readme).matchAll(/\bnpm (?:run )?([a-z]+)/g)].map((match) => ({ readme, script: match[1] ?? '' })),
+    [...read(readme).matchAll(/\bnpm (?:run )?([a-z:]+)/g)].map((match) => ({ readme, script: match[1] ?? '' })),
   )
   const wrong = named.filter(
     ({ readme, script }) => read(readme).includes(`npm run ${script}`) && !manifest.scripts[script],

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pods as podResource, services as serviceResource } from '#api/gen/resources.ts'
+import { Backoff } from '#base/async/backoff.ts'
 import { aborted, delay } from '#base/async/delay.ts'
 import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
@@ -187,15 +188,19 @@ async function serve(
   await Promise.all([server.run(signal), certificates.run(client, signal)])
 }
 
+/** A second and a quarter in all: longer than containerd needs to start. */
+const quietTries = 6
+
 /** Waits for the runtime: containerd may still be starting. */
 async function versionOf(runtime: Runtime, log: Log, clock: Clock, signal: AbortSignal) {
-  for (let waitMs = 20; ; waitMs = Math.min(1_000, waitMs * 2)) {
+  const backoff = new Backoff({ firstMs: 20, maxMs: 1_000 })
+  for (let tries = 1; ; tries++) {
     try {
       return await runtime.version(signal)
     } catch (error) {
       if (signal.aborted) throw error
-      if (waitMs === 640) log.warn({ err: error }, 'the container runtime does not answer yet')
-      await delay(waitMs, signal, clock)
+      if (tries === quietTries) log.warn({ err: error }, 'the container runtime does not answer yet')
+      await delay(backoff.next(), signal, clock)
     }
   }
 }

@@ -7,14 +7,19 @@ export interface NodeRange {
   readonly nodePrefix: number
 }
 
+/** More than 65,536 networks would make a range nobody can look through; upstream has the same limit. */
+const networkBitsMax = 16
+
 /** `10.244.0.0/16` in pieces of /24. Throws for what is no range or cannot be cut so. */
 export function parseNodeRange(cluster: string, nodePrefix: number): NodeRange {
   const cidr = parseCidr(cluster)
   if (cidr === undefined) throw new Error(`Cannot use "${cluster}" as the cluster's pod network: not a CIDR`)
   const most = cidr.family === 4 ? 32 : 128
-  // More than 65,536 networks would make a range nobody can look through; upstream has the same limit.
-  if (nodePrefix < cidr.prefix || nodePrefix > most || nodePrefix - cidr.prefix > 16)
-    throw new Error(`Cannot cut ${cluster} into node networks of /${nodePrefix}`)
+  const longest = Math.min(most, cidr.prefix + networkBitsMax)
+  if (nodePrefix < cidr.prefix || nodePrefix > longest)
+    throw new Error(
+      `Cannot cut ${cluster} into node networks of /${nodePrefix}: use a length from ${cidr.prefix} to ${longest}`,
+    )
   return { cluster: cidr, nodePrefix }
 }
 

@@ -124,11 +124,15 @@ export const zoneOf = ({ metadata: { labels = {} } }: Node): string =>
 
 export type ZoneState = 'normal' | 'partial' | 'full'
 
+/** Upstream's numbers: up to two failed nodes are no matter of their zone; from this share on they are. */
+const fewMax = 2
+const partialShare = 0.55
+
 /** Upstream's judgement of a zone: more than half of it failing at once is more likely the network than the nodes. */
 export function zoneState(readiness: readonly Readiness[]): ZoneState {
   const failed = readiness.filter((r) => r !== 'True').length
   if (failed > 0 && failed === readiness.length) return 'full'
-  return failed > 2 && failed / readiness.length >= 0.55 ? 'partial' : 'normal'
+  return failed > fewMax && failed / readiness.length >= partialShare ? 'partial' : 'normal'
 }
 
 /** Zones of more nodes than this still lose some of them slowly when most of the zone fails. */

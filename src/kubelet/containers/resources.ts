@@ -26,7 +26,10 @@ export function linuxResourcesOf(container: Container, spec: PodSpec, memoryByte
   }
 }
 
-/** Who is killed first when memory runs out: the less a container asked for, the sooner. */
+/**
+ * Who is killed first when memory runs out: the less a container asked for, the sooner. Upstream's scores: -997 is just
+ * above the runtime's own, and what is in between stays off both ends (3 to 999).
+ */
 export function oomScoreOf(container: Container, spec: PodSpec, memoryBytes: number): number {
   if ((spec.priority ?? 0) >= nodeCriticalPriority) return -997
   const qos = qosClassOf(spec)

@@ -50,6 +50,7 @@ export function createTokenSource(client: Client, clock: Clock): TokenSource {
       const fresh = {
         token: answer.status.token ?? '',
         expiresAt,
+        // As upstream: when a fifth of its life is left, and at the latest after a day.
         refreshAt: Math.min(now + (expiresAt - now) * 0.8, now + 24 * 3_600_000),
       }
       kept.delete(key)

@@ -1,6 +1,6 @@
 import type { Pod, PodAffinityTerm } from '#api/gen/core-v1.ts'
-import type { LabelSelector } from '#api/gen/meta-v1.ts'
 import { type Selector, selectorFrom } from '#api/meta/selector.ts'
+import { withLabelsOf } from '../label-keys.ts'
 import { type Judge, type PlanContext, type Plugin, scoreMax } from '../plugin.ts'
 import type { NodeInfo, PodCount } from '../snapshot.ts'
 
@@ -74,18 +74,6 @@ function compile(pod: Pod, term: PodAffinityTerm, { namespacesBy }: Pick<PlanCon
     selector: selectorFrom(labelSelector),
     namespaces: [...named],
   }
-}
-
-/** `matchLabelKeys` and `mismatchLabelKeys`: pods whose value of these labels is, or is not, the pod's own. */
-function withLabelsOf(pod: Pod, term: PodAffinityTerm): LabelSelector | undefined {
-  const { labelSelector, matchLabelKeys = [], mismatchLabelKeys = [] } = term
-  const by = (operator: string) => (key: string) => {
-    const value = pod.metadata.labels?.[key]
-    return value === undefined ? [] : [{ key, operator, values: [value] }]
-  }
-  const added = [...matchLabelKeys.flatMap(by('In')), ...mismatchLabelKeys.flatMap(by('NotIn'))]
-  if (labelSelector === undefined || added.length === 0) return labelSelector
-  return { ...labelSelector, matchExpressions: [...(labelSelector.matchExpressions ?? []), ...added] }
 }
 
 const matches = ({ namespaces, selector }: Term, pod: Pod): boolean =>

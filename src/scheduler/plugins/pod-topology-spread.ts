@@ -1,8 +1,8 @@
 import type { Pod, TopologySpreadConstraint } from '#api/gen/core-v1.ts'
-import type { LabelSelector } from '#api/gen/meta-v1.ts'
 import { type Selector, selectorFrom } from '#api/meta/selector.ts'
 import { type NodeTest, requiredNodeTest } from '#api/placement/node-affinity.ts'
 import { untoleratedTaint } from '#api/placement/taints.ts'
+import { withLabelsOf } from '../label-keys.ts'
 import { type Judge, type PlanContext, type Plugin, scoreMax } from '../plugin.ts'
 import type { NodeInfo, PodCount, PodInfo } from '../snapshot.ts'
 
@@ -43,8 +43,8 @@ export const podTopologySpread: Plugin = {
 }
 
 function compile({ pod }: PodInfo, constraint: TopologySpreadConstraint, { snapshot }: PlanContext): Constraint {
-  const { topologyKey, maxSkew, minDomains = 1, labelSelector, matchLabelKeys = [] } = constraint
-  const merged = withLabelsOf(pod, labelSelector, matchLabelKeys)
+  const { topologyKey, maxSkew, minDomains = 1 } = constraint
+  const merged = withLabelsOf(pod, constraint)
   const selector = selectorFrom(merged)
   return {
     key: topologyKey,
@@ -54,20 +54,6 @@ function compile({ pod }: PodInfo, constraint: TopologySpreadConstraint, { snaps
     self: selector.matches(pod.metadata.labels) ? 1 : 0,
     counts: nodeTest(pod, constraint),
   }
-}
-
-/** `matchLabelKeys`: only pods whose value of these labels is the pod's own. */
-function withLabelsOf(
-  pod: Pod,
-  selector: LabelSelector | undefined,
-  keys: readonly string[],
-): LabelSelector | undefined {
-  const added = keys.flatMap((key) => {
-    const value = pod.metadata.labels?.[key]
-    return value === undefined ? [] : [{ key, operator: 'In', values: [value] }]
-  })
-  if (selector === undefined || added.length === 0) return selector
-  return { ...selector, matchExpressions: [...(selector.matchExpressions ?? []), ...added] }
 }
 
 function nodeTest(
