@@ -140,6 +140,11 @@ agent_comes_back() {
   ids >$work/after
   cmp $work/before $work/after >&2 || { cat $work/before $work/after >&2; return 1; }
 }
+up_again() {
+  weft up --wait 600 --nodes "$nodes" >$work/again || return 1
+  cat $work/again
+  grep -q 'nothing to do' $work/again
+}
 traffic_went_on() {
   within 60 k exec "$client" -- grep -q end /tmp/traffic || return 1
   k exec "$client" -- sh -c 'sort /tmp/traffic | uniq -c'
@@ -191,7 +196,7 @@ check 'an exit is seen, the container started again' exit_is_seen
 check 'agent killed with SIGKILL, weft up: same containers' agent_comes_back
 check 'requests to the Service went on meanwhile' traffic_went_on
 check 'kubectl exec after it' inside
-check 'weft up again changes nothing' weft up --wait 600 --nodes "$nodes"
+check 'weft up again changes nothing' up_again
 find $cluster -maxdepth 4 -type d | sed 's,^,tree ,'
 check 'weft down' weft down
 check 'nothing is left' nothing_left
