@@ -120,7 +120,9 @@ function planNode(
 function planSurged({ set, hash, now }: View, nodeName: string, running: readonly Pod[], plan: Draft): void {
   const isNew = (pod: Pod): boolean => pod.metadata.labels?.[hashLabel] === hash
   const fresh = running.find(isNew)
-  const old = running.find((pod) => !isNew(pod))
+  // The template may have changed twice: of two that are old, the one that serves is the one to keep.
+  const older = running.filter((pod) => !isNew(pod))
+  const old = older.find(isReady) ?? older[0]
   for (const pod of running) if (pod !== fresh && pod !== old) plan.remove.push({ pod, because: undefined, nodeName })
   if (fresh === undefined || old === undefined) return
   if (!isReady(old) || isAvailable(fresh, set.spec.minReadySeconds ?? 0, now))
