@@ -72,14 +72,15 @@ export class Watched implements AsyncDisposable {
   }
 
   /** Waits for the object's end and returns its last version. */
-  gone({ metadata: { name, namespace, uid } }: Pod): Promise<Pod> {
+  gone({ metadata: { name, namespace, uid } }: Pod, limitMs = withinMs): Promise<Pod> {
     return this.#eventually(
       () => (this.#gone.has(uid) ? this.history(name, namespace).findLast((p) => p.metadata.uid === uid) : undefined),
       () => `pod ${name} did not go`,
+      limitMs,
     )
   }
 
-  async #eventually<T>(find: () => T | undefined, words: () => string): Promise<T> {
+  async #eventually<T>(find: () => T | undefined, words: () => string, limitMs = withinMs): Promise<T> {
     const found = find()
     if (found !== undefined) return found
     return new Promise<T>((resolve, reject) => {
@@ -91,8 +92,8 @@ export class Watched implements AsyncDisposable {
       }
       const timer = setTimeout(() => {
         finish()
-        reject(new Error(`${words()}\nwithin ${withinMs / 1000} s`))
-      }, withinMs)
+        reject(new Error(`${words()}\nwithin ${limitMs / 1000} s`))
+      }, limitMs)
       const finish = () => {
         clearTimeout(timer)
         this.#listeners.delete(listener)

@@ -13,6 +13,8 @@ let cluster: TestCluster
 let api: Watched
 let orphan: Pod
 const limits = { withinMs: 30_000, pauseMs: 50 }
+/** The collector looks every 20 s, and a node must be missing for 40 s: two looks round that, and some. */
+const collectedMs = 100_000
 
 test.before(async () => {
   cluster = TestCluster.up('t-work', 3)
@@ -227,7 +229,7 @@ metadata: { name: s, namespace: doomed }
 })
 
 test.serial('pods of a deleted node are collected; the node that comes back ends what is left of them', async (t) => {
-  const last = await api.gone(orphan)
+  const last = await api.gone(orphan, collectedMs)
   t.is(last.status.phase, 'Failed')
   t.like(findCondition(last.status.conditions, 'DisruptionTarget'), { status: 'True', reason: 'DeletionByPodGC' })
   const cgroups = findCgroups()
