@@ -68,7 +68,7 @@ async function onePass(apiload: string | undefined): Promise<Measured & { readon
   const directory = mkdtempSync(join(tmpdir(), 'weft-bench-api-'))
   const server = spawn(
     process.execPath,
-    ['--max-semi-space-size=4', '--heap-growing-percent=40', resolve(import.meta.dirname, 'api-server.ts'), directory],
+    ['--max-semi-space-size=16', '--heap-growing-percent=20', resolve(import.meta.dirname, 'api-server.ts'), directory],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   )
   try {

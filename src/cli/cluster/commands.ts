@@ -35,9 +35,10 @@ export function serverSpec(layout: ClusterLayout, listenFd: number, apiPort: num
   const [v4] = fabric.addresses
   const command = [
     process.execPath,
-    // The heap grows in small steps: two thirds of the memory after a storm of requests, for a little of its speed.
-    '--max-semi-space-size=4',
-    '--heap-growing-percent=40',
+    // Room for the garbage of one burst of requests, and small steps for what survives it: two thirds of the memory
+    // after a storm, at the same speed.
+    '--max-semi-space-size=16',
+    '--heap-growing-percent=20',
     main,
     'server',
     `--cluster=${layout.name}`,
