@@ -1,11 +1,9 @@
-import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { join, resolve } from 'node:path'
-import { promisify } from 'node:util'
 import { type ClusterLayout, layoutCluster } from '#cli/cluster/layout.ts'
 import { distributionKubectl } from '../../scripts/kubectl.js'
 
 const root = resolve(import.meta.dirname, '../..')
-const run = promisify(execFile)
 
 export interface Outcome {
   readonly code: number
@@ -76,10 +74,6 @@ export class TestCluster {
 
   json<T>(...args: string[]): T {
     return JSON.parse(this.kubectl(...args, '-o', 'json')) as T
-  }
-
-  async kubectlAsync(...args: string[]): Promise<string> {
-    return (await run(this.#kubectl, args, { env: this.env, timeout: 60_000, maxBuffer: 64 << 20 })).stdout.trimEnd()
   }
 
   /** Runs kubectl on a terminal of its own and of that size (script(1)) and returns what that showed. */

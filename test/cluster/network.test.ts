@@ -184,7 +184,7 @@ test.serial('no table of iptables is in any of the namespaces', (t) => {
   }
 })
 
-test.serial('at run time nothing of Weft starts ctr, runc, ip, nsenter, bpftool or kubectl', (t) => {
+test.serial('what runs in the nodes is none of ctr, ip, nsenter, bpftool, kubectl, iptables or nft', (t) => {
   const forbidden = new Set(['ctr', 'ip', 'nsenter', 'bpftool', 'kubectl', 'iptables', 'nft'])
   const found = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
