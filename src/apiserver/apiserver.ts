@@ -9,9 +9,11 @@ import type { Store } from '#store/store.ts'
 import { createAccess } from './access.ts'
 import type { PortRange } from './allocate/ranges.ts'
 import { forbiddenFor } from './authorize/forbidden.ts'
+import { serverItself } from './bootstrap/bootstrap.ts'
 import type { ServerAddress } from './bootstrap/kubernetes-service.ts'
 import { notServed } from './call.ts'
 import { CustomResources } from './crd/crd.ts'
+import { type BundledDefinitions, installDefinitions } from './crd/install.ts'
 import { Documents } from './documents.ts'
 import { Listener, type ListenTarget } from './listen.ts'
 import { Metrics } from './metrics.ts'
@@ -38,6 +40,8 @@ export interface ApiServerOptions {
   readonly staticTokens: ReadonlyMap<string, User>
   /** Metrics of what runs beside the server, in the text format; `/metrics` shows them below its own. */
   readonly otherMetrics?: () => Promise<string>
+  /** CustomResourceDefinitions that come with the server; none if absent. */
+  readonly bundled?: BundledDefinitions
   readonly clock?: Clock
   readonly log?: Log
   /** A request's body must arrive within this. */
@@ -99,6 +103,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   const tasks = new Scope()
   tasks.start((signal) => custom.run(signal))
   await access.bootstrap()
+  if (options.bundled) await installDefinitions(registry, options.bundled, serverItself)
   ready = true
 
   const listeners: Listener[] = []

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { gatewayDefinitions, supersedes } from '#api/gateway/crds.ts'
 import { kinds } from '#api/scheme.ts'
 import { createApiServer } from '#apiserver/apiserver.ts'
 import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
@@ -41,6 +42,7 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     serviceCidrs: flags.serviceCidr,
     servers,
     staticTokens: tokens.users,
+    bundled: { definitions: gatewayDefinitions, supersedes },
     otherMetrics: async () => parts?.metrics() ?? '',
     log,
   })
