@@ -21,10 +21,11 @@ export class TestCluster {
     this.#kubectl = distributionKubectl()
   }
 
-  static up(name: string, nodes = 2): TestCluster {
+  /** `pathFirst`: a directory whose programs every part of the cluster finds before the machine's. */
+  static up(name: string, nodes = 2, { pathFirst }: { readonly pathFirst?: string } = {}): TestCluster {
     const cluster = new TestCluster(layoutCluster(name, nodes))
     try {
-      cluster.weftUp()
+      cluster.weftUp(pathFirst === undefined ? {} : { PATH: `${pathFirst}:${process.env.PATH}` })
     } catch (error) {
       cluster.down()
       throw error
@@ -32,8 +33,8 @@ export class TestCluster {
     return cluster
   }
 
-  weftUp(): string {
-    return weft('up', '--name', this.layout.name, '--nodes', String(this.layout.nodes.length))
+  weftUp(env: Readonly<Record<string, string>> = {}): string {
+    return weftWith(env, 'up', '--name', this.layout.name, '--nodes', String(this.layout.nodes.length))
   }
 
   down(): void {
@@ -104,8 +105,13 @@ export class TestCluster {
 
 /** Runs the command line as a user does, and throws with its words where it fails. */
 export function weft(...args: string[]): string {
+  return weftWith({}, ...args)
+}
+
+function weftWith(env: Readonly<Record<string, string>>, ...args: string[]): string {
   return execFileSync(process.execPath, [join(root, 'src/cli/main.ts'), ...args], {
     encoding: 'utf8',
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: 120_000,
   })

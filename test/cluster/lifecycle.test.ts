@@ -1,6 +1,8 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
+import { layoutCluster } from '#cli/cluster/layout.ts'
 import { TestCluster, weft } from './cluster.ts'
 
 /** `weft up`, again, after a crash of everything, and `weft down`: what is there and what is left. */
@@ -27,12 +29,26 @@ function traces(): string[] {
   return found
 }
 
-const ids = (kind: 'prog' | 'link' | 'map'): Set<number> =>
-  new Set(
-    (JSON.parse(execFileSync('bpftool', [kind, 'show', '-j'], { encoding: 'utf8' })) as { id: number }[]).map(
-      (o) => o.id,
+const kinds = ['prog', 'link', 'map'] as const
+interface BpfObject {
+  readonly id: number
+}
+const show = (...args: string[]): unknown => JSON.parse(execFileSync('bpftool', ['-j', ...args], { encoding: 'utf8' }))
+const ids = (kind: (typeof kinds)[number]): Set<number> =>
+  new Set((show(kind, 'show') as BpfObject[]).map((object) => object.id))
+
+/** What the cluster has in the kernel, as `kind id`: what is pinned on its nodes' own file systems. */
+function pinned(): string[] {
+  const folders = { programs: 'prog', links: 'link', maps: 'map' } as const
+  return layoutCluster(name, 2).nodes.flatMap(({ bpffs }) =>
+    Object.entries(folders).flatMap(([folder, kind]) =>
+      readdirSync(join(bpffs, folder), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => show(kind, 'show', 'pinned', join(entry.parentPath, entry.name)) as BpfObject)
+        .map(({ id }) => `${kind} ${id}`),
     ),
   )
+}
 const shimSockets = (): string[] => (existsSync('/run/containerd/s') ? readdirSync('/run/containerd/s') : [])
 
 interface StatusJson {
@@ -49,7 +65,7 @@ function status(): StatusJson {
 }
 
 test.serial('up, up again, kill -9 of everything, up, down: nothing is left', (t) => {
-  const before = { prog: ids('prog'), link: ids('link'), map: ids('map'), shims: shimSockets() }
+  const shims = shimSockets()
   const cluster = TestCluster.up(name)
   const first = status()
   t.deepEqual(
@@ -67,7 +83,12 @@ test.serial('up, up again, kill -9 of everything, up, down: nothing is left', (t
   cluster.kubectl('create', 'configmap', 'kept', '--from-literal=a=b')
   cluster.kubectl('create', 'deployment', 'd', '--image=weft.local/echo:1')
   cluster.kubectl('rollout', 'status', 'deployment/d', '--timeout=60s')
-  t.true(ids('link').size > before.link.size, 'programs are attached')
+  const before = pinned()
+  for (const kind of kinds)
+    t.true(
+      before.some((object) => object.startsWith(kind)),
+      `${kind} there`,
+    )
 
   for (const { pid } of status().processes) if (pid !== null) process.kill(pid, 'SIGKILL')
   t.true(status().processes.every((p) => p.pid === null))
@@ -75,15 +96,15 @@ test.serial('up, up again, kill -9 of everything, up, down: nothing is left', (t
   t.is(cluster.kubectl('get', 'configmap', 'kept', '-o', 'jsonpath={.data.a}'), 'b')
   cluster.kubectl('rollout', 'status', 'deployment/d', '--timeout=60s')
 
+  const after = pinned()
   cluster.down()
   t.deepEqual(traces(), [])
-  for (const kind of ['prog', 'link', 'map'] as const)
-    t.deepEqual(
-      [...ids(kind)].filter((id) => !before[kind].has(id)),
-      [],
-      `${kind} left`,
-    )
-  t.deepEqual(shimSockets(), before.shims)
+  const left = new Set(kinds.flatMap((kind) => [...ids(kind)].map((id) => `${kind} ${id}`)))
+  t.deepEqual(
+    [...before, ...after].filter((object) => left.has(object)),
+    [],
+  )
+  t.deepEqual(shimSockets(), shims)
 })
 
 test.serial('down without a cluster says so and ends well', (t) => {
