@@ -15,6 +15,12 @@ export function addServer(program: Command): void {
     .option('--external-url <url>', 'where the administrator reaches it (https://ADVERTISED:PORT)')
     .option('--cluster-cidr <cidr>', 'network of the pods, one of each family', collect, [])
     .option('--service-cidr <cidr>', 'network of the Services, one of each family', collect, [])
+    .option(
+      '--load-balancer-pool <range>',
+      'addresses of LoadBalancer Services: FIRST-LAST or a network; may be repeated',
+      collect,
+      [],
+    )
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action(async (flags: ServerFlags) => {
       const { runServer } = await import('./server/run.ts')

@@ -2,12 +2,14 @@ import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
+import { collect } from './flags.ts'
 
 interface UpFlags {
   readonly name: string
   readonly nodes: string
   readonly apiPort?: string
   readonly wait: string
+  readonly loadBalancerPool: readonly string[]
 }
 
 export function addUp(program: Command): void {
@@ -18,8 +20,16 @@ export function addUp(program: Command): void {
     .option('--nodes <count>', 'how many nodes', '2')
     .option('--api-port <port>', 'port of the API server on 127.0.0.1 (6443, or the next free one)')
     .option('--wait <seconds>', 'how long each part may take to come up', '60')
+    .option(
+      '--load-balancer-pool <range>',
+      'addresses of LoadBalancer Services, FIRST-LAST or a network; may be repeated (172.30.0.200-172.30.0.250 and fd00:172:30::200-fd00:172:30::2ff)',
+      collect,
+      [],
+    )
     .action(async (flags: UpFlags) => {
-      const layout = layoutCluster(flags.name, Number(flags.nodes))
+      const usual = layoutCluster(flags.name, Number(flags.nodes))
+      const { loadBalancerPool } = flags
+      const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
       const readyWithinMs = parseSeconds(flags.wait) * 1000
       // Loaded only now: they need native/, and say so in one line where it is not built.

@@ -16,6 +16,7 @@ export const controllerAccounts = [
   'replicaset-controller',
   'root-ca-cert-publisher',
   'service-account-controller',
+  'service-controller',
 ] as const
 
 export type ControllerAccount = (typeof controllerAccounts)[number]

@@ -9,6 +9,7 @@ import { endpointSliceController } from './endpoint-slice/endpoint-slice.ts'
 import { endpointSliceMirrorController } from './endpoint-slice-mirror/endpoint-slice-mirror.ts'
 import { endpointsController } from './endpoints/endpoints.ts'
 import { garbageCollector } from './garbage-collector/garbage-collector.ts'
+import { loadBalancerController } from './load-balancer/load-balancer.ts'
 import { namespaceController } from './namespace/namespace.ts'
 import { nodeIpamController } from './node-ipam/node-ipam.ts'
 import { parseNodeRange } from './node-ipam/plan.ts'
@@ -26,6 +27,8 @@ export interface ControllersOptions {
   readonly authority: SigningKey
   /** The pod networks, one a family: `10.244.0.0/16`, `fd00:10:244::/56`. */
   readonly clusterCidrs: readonly string[]
+  /** What Services of type LoadBalancer are given addresses from: `172.30.0.200-172.30.0.250`. */
+  readonly loadBalancerPools: readonly string[]
 }
 
 /** Length of a node's prefix in the cluster's network (upstream's defaults for IPv4 and IPv6). */
@@ -72,6 +75,11 @@ const entries: readonly Entry[] = [
     create: endpointSliceMirrorController,
   },
   { name: 'endpoint-controller', account: 'endpoint-controller', create: endpointsController },
+  {
+    name: 'service-controller',
+    account: 'service-controller',
+    create: (context, { loadBalancerPools }) => loadBalancerController(loadBalancerPools)(context),
+  },
   {
     name: 'node-lifecycle-controller',
     account: 'node-controller',

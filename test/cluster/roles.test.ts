@@ -93,6 +93,17 @@ subsets: [{ addresses: [{ ip: 172.30.0.99 }], ports: [{ port: 80 }] }]
     provoke: (n) => apply(service(`p${n}`)),
   },
   {
+    binding: 'system:controller:service-controller',
+    part: /^service-controller$/,
+    provoke: (n) =>
+      apply(`
+apiVersion: v1
+kind: Service
+metadata: { name: l${n} }
+spec: { type: LoadBalancer, ports: [{ port: 80 }] }
+`),
+  },
+  {
     binding: 'system:controller:service-account-controller',
     part: /^service-account-controller$/,
     provoke: (n) => void cluster.kubectl('create', 'namespace', `a${n}`),

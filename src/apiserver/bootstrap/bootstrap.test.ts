@@ -174,6 +174,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'get,list,watch,patch,update configmaps [kube-root-ca.crt]',
     ...events,
   ],
+  'system:controller:service-controller': ['read services', 'patch,update services/status', ...events],
   'system:controller:service-account-controller': [
     'read namespaces',
     'create,get,list,watch serviceaccounts',

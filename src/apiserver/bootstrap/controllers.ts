@@ -114,4 +114,9 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     rule(['create', ...read], [''], ['serviceaccounts']),
     events,
   ],
+  'system:controller:service-controller': [
+    rule(read, [''], ['services']),
+    rule(change, [''], ['services/status']),
+    events,
+  ],
 }

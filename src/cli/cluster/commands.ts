@@ -50,6 +50,7 @@ export function serverSpec(layout: ClusterLayout, listenFd: number, apiPort: num
     `--external-url=https://127.0.0.1:${apiPort}`,
     ...layout.podCidrs.map((c) => `--cluster-cidr=${c}`),
     ...layout.serviceCidrs.map((c) => `--service-cidr=${c}`),
+    ...layout.loadBalancerPools.map((range) => `--load-balancer-pool=${range}`),
   ]
   return { ...processSpec(layout, serverProcess, fabric.netns, server.cgroup, command), listenFd }
 }

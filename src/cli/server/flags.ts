@@ -11,5 +11,6 @@ export interface ServerFlags {
   readonly externalUrl?: string
   readonly clusterCidr: readonly string[]
   readonly serviceCidr: readonly string[]
+  readonly loadBalancerPool: readonly string[]
   readonly logLevel: LogLevel
 }

@@ -12,7 +12,7 @@ import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from
 import type { PartsData, ToParts } from './parts.ts'
 
 /** The thread of controllers and scheduler: one connection to the API, one set of copies, an identity for each part. */
-const { port, tokenOf, authority, clusterCidrs, logLevel } = workerData as PartsData
+const { port, tokenOf, authority, clusterCidrs, loadBalancerPools, logLevel } = workerData as PartsData
 const handler = createPortHandler(port)
 const log = createLog('controllers', logLevel)
 const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
@@ -35,6 +35,7 @@ const manager = new Manager({
       contextOf: (name) => contextOf(name, controllerIdentity(name)),
       authority,
       clusterCidrs,
+      loadBalancerPools,
     }),
     scheduler(contextOf('default-scheduler', schedulerIdentity)),
   ],

@@ -15,6 +15,7 @@ export interface PartsOptions {
   /** Signs nodes' certificates. */
   readonly authority: CertificateAndKey
   readonly clusterCidrs: readonly string[]
+  readonly loadBalancerPools: readonly string[]
   readonly logLevel: LogLevel
 }
 

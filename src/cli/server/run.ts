@@ -55,6 +55,7 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     tokenOf: tokens.tokenOf,
     authority: pki.authority,
     clusterCidrs: flags.clusterCidr,
+    loadBalancerPools: flags.loadBalancerPool,
     logLevel: flags.logLevel,
   })
   log.info({}, 'controllers and scheduler are starting')
