@@ -11,12 +11,13 @@ const mayImport: Record<string, readonly string[]> = {
   client: ['base', 'api'],
   datapath: ['base', 'kernel'],
   reconcile: ['base', 'api', 'client'],
+  gateway: ['base', 'api'],
   apiserver: ['base', 'api', 'store'],
   cni: ['base', 'kernel'],
-  controllers: ['base', 'api', 'client', 'reconcile'],
+  controllers: ['base', 'api', 'client', 'reconcile', 'gateway'],
   scheduler: ['base', 'api', 'client', 'reconcile'],
   kubelet: ['base', 'api', 'client', 'reconcile', 'kernel'],
-  agent: ['base', 'api', 'client', 'reconcile', 'kernel', 'datapath', 'cni/protocol.ts'],
+  agent: ['base', 'api', 'client', 'reconcile', 'kernel', 'datapath', 'gateway', 'cni/protocol.ts'],
 }
 
 const root = resolve(import.meta.dirname, '..')

@@ -1,0 +1,369 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { Namespace, Secret, Service } from '#api/gen/core-v1.ts'
+import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { type Selector, selectorFrom } from '#api/meta/selector.ts'
+import { type BackendPort, endpointsOf } from './backends.ts'
+import type { Backend, Route as EngineRoute, EngineState, Listener } from './engine.ts'
+import { examineGateway, type GatewayResult, isOurs } from './gateways.ts'
+import { type Grants, grantsOf } from './grants.ts'
+import type { ListenerResult } from './listeners.ts'
+import type { Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, Route } from './objects.ts'
+import { examineRoute, listenerId, type RouteNeeds, type RouteResult, routeId } from './routes.ts'
+
+/** A local copy of objects, as an informer has it. */
+export interface Copies<K> {
+  /** By `namespace/name`, or `name`. */
+  get(key: string): K | undefined
+  list(): readonly K[]
+}
+
+/** Everything that decides what a Gateway does. Read when asked, never kept. */
+export interface GatewayFacts {
+  readonly classes: Copies<GatewayClass>
+  readonly gateways: Copies<Gateway>
+  readonly httpRoutes: Copies<HttpRoute>
+  readonly grpcRoutes: Copies<GrpcRoute>
+  readonly grants: Copies<ReferenceGrant>
+  readonly namespaces: Copies<Namespace>
+  readonly services: Copies<Service>
+  secret(namespace: string, name: string): Secret | undefined
+  /** Of a Service, by `namespace/name`. Who only writes statuses has none. */
+  slices(service: string): readonly EndpointSlice[]
+  /** Where a Gateway is reached, by `namespace/name`. */
+  addresses(gateway: string): readonly string[]
+}
+
+/** What has come out differently since the last look. */
+export interface Changed {
+  /** `namespace/name`; also of those that are gone or no longer ours. */
+  readonly gateways: ReadonlySet<string>
+  /** Route ids; also of those that are gone. */
+  readonly routes: ReadonlySet<string>
+  readonly backends: ReadonlySet<string>
+}
+
+/**
+ * From objects to what every Gateway, route and backend comes to. Pure in what it answers: it depends on the facts
+ * alone, in whatever order they came. It remembers results, and looks again only at what a change can have touched,
+ * so that one route of 5,000 costs one route. Controller and nodes have one each and come to the same.
+ */
+export class GatewayModel {
+  readonly #facts: GatewayFacts
+  readonly #gateways = new Map<string, GatewayResult>()
+  readonly #routes = new Map<string, RouteResult>()
+  readonly #byService = new Index()
+  readonly #byGateway = new Index()
+  readonly #listeners = new Map<string, Listener>()
+  readonly #engineRoutes = new Map<string, EngineRoute>()
+  readonly #backends = new Map<string, Backend>()
+  /** How many routes name a port. */
+  readonly #uses = new Map<string, { readonly port: BackendPort; count: number }>()
+  #grants: Grants | undefined
+  #revision = 0
+  #state: EngineState | undefined
+  readonly #dirtyGateways = new Set<string>()
+  readonly #dirtyRoutes = new Set<string>()
+  readonly #dirtyBackends = new Set<string>()
+
+  constructor(facts: GatewayFacts) {
+    this.#facts = facts
+  }
+
+  /** Everything may be different: at the start, and where a change touches all. */
+  touchAll(): void {
+    this.#grants = undefined
+    for (const { metadata } of this.#facts.gateways.list()) this.touchGateway(`${metadata.namespace}/${metadata.name}`)
+    for (const key of this.#gateways.keys()) this.touchGateway(key)
+    this.touchRoutes()
+    for (const id of this.#uses.keys()) this.#dirtyBackends.add(id)
+  }
+
+  /** A namespace's labels decide which listeners take its routes. */
+  touchRoutes(): void {
+    for (const route of this.#facts.httpRoutes.list()) this.touchRoute(route)
+    for (const route of this.#facts.grpcRoutes.list()) this.touchRoute(route)
+    for (const id of this.#routes.keys()) this.#dirtyRoutes.add(id)
+  }
+
+  touchGateway(key: string): void {
+    this.#dirtyGateways.add(key)
+  }
+
+  touchRoute(route: Pick<Route, 'kind' | 'metadata'>): void {
+    this.#dirtyRoutes.add(routeId(route))
+  }
+
+  /** A Service came, went or changed. */
+  touchService(key: string): void {
+    for (const id of this.#byService.get(key)) this.#dirtyRoutes.add(id)
+  }
+
+  /** The slices of a Service changed. */
+  touchSlices(service: string): void {
+    for (const [id, { port }] of this.#uses) if (port.service === service) this.#dirtyBackends.add(id)
+  }
+
+  /** A Secret changed: whoever names it is looked at again. */
+  touchSecret(namespace: string, name: string): void {
+    for (const gateway of this.#facts.gateways.list()) {
+      if (secretsOf(gateway).some((ref) => ref.namespace === namespace && ref.name === name))
+        this.touchGateway(`${gateway.metadata.namespace}/${gateway.metadata.name}`)
+    }
+  }
+
+  /** Looks at what was touched, and says what came out differently. */
+  refresh(): Changed {
+    const gateways = new Set<string>()
+    const routes = new Set<string>()
+    const backends = new Set<string>()
+    this.#grants ??= grantsOf(this.#facts.grants.list())
+    const grants = this.#grants
+    for (const key of this.#dirtyGateways) {
+      if (!this.#refreshGateway(key, grants)) continue
+      gateways.add(key)
+      for (const id of this.#byGateway.get(key)) this.#dirtyRoutes.add(id)
+    }
+    this.#dirtyGateways.clear()
+    const needs = this.#routeNeeds(grants)
+    for (const id of this.#dirtyRoutes) {
+      const before = this.#routes.get(id)
+      if (!this.#refreshRoute(id, needs)) continue
+      routes.add(id)
+      for (const { gateway } of [...(before?.parents ?? []), ...(this.#routes.get(id)?.parents ?? [])])
+        gateways.add(gateway)
+    }
+    this.#dirtyRoutes.clear()
+    for (const id of this.#dirtyBackends) if (this.#refreshBackend(id)) backends.add(id)
+    this.#dirtyBackends.clear()
+    return { gateways, routes, backends }
+  }
+
+  gateway(key: string): GatewayResult | undefined {
+    return this.#gateways.get(key)
+  }
+
+  route(id: string): RouteResult | undefined {
+    return this.#routes.get(id)
+  }
+
+  /** How many routes a listener of the Gateway has. */
+  attachedRoutes(gateway: string, listener: string): number {
+    let count = 0
+    for (const id of this.#byGateway.get(gateway)) {
+      const parents = this.#routes.get(id)?.parents ?? []
+      if (parents.some((p) => p.gateway === gateway && p.attached.some((a) => a.listener === listener))) count++
+    }
+    return count
+  }
+
+  /** Gateways by key, as last looked at. */
+  get gateways(): ReadonlyMap<string, GatewayResult> {
+    return this.#gateways
+  }
+
+  /** What an engine is given. What is unchanged is the same object as before. */
+  engineState(): EngineState {
+    this.#state ??= {
+      revision: this.#revision,
+      listeners: new Map(this.#listeners),
+      routes: new Map(this.#engineRoutes),
+      backends: new Map(this.#backends),
+    }
+    return this.#state
+  }
+
+  #changedState(): void {
+    this.#state = undefined
+    this.#revision++
+  }
+
+  #refreshGateway(key: string, grants: Grants): boolean {
+    const before = this.#gateways.get(key)
+    const gateway = this.#facts.gateways.get(key)
+    const gatewayClass = gateway && this.#facts.classes.get(gateway.spec.gatewayClassName)
+    if (gateway === undefined || !isOurs(gatewayClass) || gatewayClass?.spec.parametersRef !== undefined) {
+      if (before === undefined) return false
+      this.#gateways.delete(key)
+      this.#setListeners(before, undefined)
+      return true
+    }
+    const needs = { grants, secret: this.#facts.secret.bind(this.#facts) }
+    const next = examineGateway(gateway, this.#facts.addresses(key), needs)
+    if (before !== undefined && sameGateway(before, next)) return false
+    this.#gateways.set(key, next)
+    this.#setListeners(before, next)
+    return true
+  }
+
+  #setListeners(before: GatewayResult | undefined, next: GatewayResult | undefined): void {
+    const wanted = next === undefined ? new Map<string, Listener>() : engineListeners(next)
+    for (const { listener } of before?.listeners ?? []) {
+      const id = listenerId(keyOf(before?.gateway), listener.name)
+      if (!wanted.has(id) && this.#listeners.delete(id)) this.#changedState()
+    }
+    for (const [id, listener] of wanted) {
+      if (isDeepStrictEqual(this.#listeners.get(id), listener)) continue
+      this.#listeners.set(id, listener)
+      this.#changedState()
+    }
+  }
+
+  #routeNeeds(grants: Grants): RouteNeeds {
+    const selectors = new Map<ListenerResult, Selector | undefined>()
+    return {
+      grants,
+      service: (key) => this.#facts.services.get(key),
+      gateway: (key) => this.#gateways.get(key),
+      selects: ({ gateway }, result, namespace) => {
+        const { from = 'Same', selector } = result.listener.allowedRoutes?.namespaces ?? {}
+        if (from === 'All') return true
+        if (from === 'Same') return gateway.metadata.namespace === namespace
+        if (from !== 'Selector') return false
+        if (!selectors.has(result)) selectors.set(result, readSelector(selector))
+        const labels = this.#facts.namespaces.get(namespace)?.metadata.labels ?? {}
+        return selectors.get(result)?.matches(labels) ?? false
+      },
+    }
+  }
+
+  #routeObject(id: string): Route | undefined {
+    const slash = id.indexOf('/')
+    const key = id.slice(slash + 1)
+    return id.startsWith('HTTPRoute/') ? this.#facts.httpRoutes.get(key) : this.#facts.grpcRoutes.get(key)
+  }
+
+  #refreshRoute(id: string, needs: RouteNeeds): boolean {
+    const before = this.#routes.get(id)
+    const route = this.#routeObject(id)
+    const next = route && examineRoute(route, needs)
+    if (sameRoute(before, next)) return false
+    if (next === undefined) this.#routes.delete(id)
+    else this.#routes.set(id, next)
+    this.#byService.change(id, before?.services, next?.services)
+    this.#byGateway.change(id, before?.gateways, next?.gateways)
+    this.#usePorts(before?.engine && before.ports, next?.engine && next.ports)
+    if (!isDeepStrictEqual(before?.engine, next?.engine)) {
+      if (next?.engine === undefined) this.#engineRoutes.delete(id)
+      else this.#engineRoutes.set(id, next.engine)
+      this.#changedState()
+    }
+    return true
+  }
+
+  #usePorts(
+    before: ReadonlyMap<string, BackendPort> | undefined,
+    next: ReadonlyMap<string, BackendPort> | undefined,
+  ): void {
+    for (const [id, port] of next ?? []) {
+      const use = this.#uses.get(id)
+      if (use !== undefined) use.count++
+      else this.#uses.set(id, { port, count: 1 })
+      if (use === undefined || use.port.portName !== port.portName) {
+        this.#uses.set(id, { port, count: use?.count ?? 1 })
+        this.#dirtyBackends.add(id)
+      }
+    }
+    for (const id of before?.keys() ?? []) {
+      const use = this.#uses.get(id)
+      if (use === undefined) continue
+      use.count--
+      if (use.count > 0) continue
+      this.#uses.delete(id)
+      this.#dirtyBackends.add(id)
+    }
+  }
+
+  #refreshBackend(id: string): boolean {
+    const port = this.#uses.get(id)?.port
+    const before = this.#backends.get(id)
+    if (port === undefined) {
+      if (!this.#backends.delete(id)) return false
+      this.#changedState()
+      return true
+    }
+    const endpoints = endpointsOf(port.portName, this.#facts.slices(port.service))
+    const next: Backend = { id, protocol: port.protocol, endpoints }
+    if (isDeepStrictEqual(before, next)) return false
+    this.#backends.set(id, next)
+    this.#changedState()
+    return true
+  }
+}
+
+const keyOf = (gateway: Gateway | undefined): string =>
+  gateway === undefined ? '' : `${gateway.metadata.namespace}/${gateway.metadata.name}`
+
+/** The Secrets that a Gateway's listeners name, whether or not it may. */
+export function secretsOf({ metadata, spec }: Gateway): { readonly namespace: string; readonly name: string }[] {
+  return (spec.listeners ?? []).flatMap(({ tls }) =>
+    (tls?.certificateRefs ?? [])
+      .filter(({ group = '', kind = 'Secret' }) => group === '' && kind === 'Secret')
+      .map(({ namespace, name }) => ({ namespace: namespace ?? metadata.namespace, name })),
+  )
+}
+
+/** The same for everybody who reads it: of the same generation, reached and served in the same way. */
+function sameGateway(a: GatewayResult, b: GatewayResult): boolean {
+  const { gateway: objectA, ...restA } = a
+  const { gateway: objectB, ...restB } = b
+  return sameGeneration(objectA, objectB) && isDeepStrictEqual(restA, restB)
+}
+
+/** Two versions of one object that differ in metadata or status alone. */
+const sameGeneration = (a: Gateway | Route, b: Gateway | Route): boolean =>
+  a.metadata.uid === b.metadata.uid && a.metadata.generation === b.metadata.generation
+
+function sameRoute(a: RouteResult | undefined, b: RouteResult | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b
+  return sameGeneration(a.route, b.route) && isDeepStrictEqual([a.parents, a.engine], [b.parents, b.engine])
+}
+
+function engineListeners({ gateway, listeners, accepted, addresses }: GatewayResult): Map<string, Listener> {
+  const found = new Map<string, Listener>()
+  if (accepted.status !== 'True' || addresses.length === 0) return found
+  for (const { listener, servable, certificates } of listeners) {
+    if (!servable) continue
+    const id = listenerId(keyOf(gateway), listener.name)
+    const hostname = (listener.hostname ?? '').toLowerCase()
+    found.set(id, {
+      id,
+      addresses,
+      port: listener.port,
+      protocol: listener.protocol === 'HTTPS' ? 'HTTPS' : 'HTTP',
+      ...(hostname === '' ? {} : { hostname }),
+      ...(listener.protocol === 'HTTPS' ? { tls: { mode: 'terminate', certificates } } : {}),
+    })
+  }
+  return found
+}
+
+/** A selector that is none selects nobody: the CRD's rules let few of them through. */
+function readSelector(selector: Parameters<typeof selectorFrom>[0]): Selector | undefined {
+  try {
+    return selectorFrom(selector)
+  } catch {
+    return undefined
+  }
+}
+
+/** Which routes name something. */
+class Index {
+  readonly #ids = new Map<string, Set<string>>()
+
+  get(key: string): Iterable<string> {
+    return this.#ids.get(key) ?? []
+  }
+
+  change(id: string, before: Iterable<string> | undefined, next: Iterable<string> | undefined): void {
+    for (const key of before ?? []) {
+      const ids = this.#ids.get(key)
+      ids?.delete(id)
+      if (ids?.size === 0) this.#ids.delete(key)
+    }
+    for (const key of next ?? []) {
+      const ids = this.#ids.get(key)
+      if (ids === undefined) this.#ids.set(key, new Set([id]))
+      else ids.add(id)
+    }
+  }
+}
