@@ -14,4 +14,24 @@ const volatile struct mac cfg_gateway_mac = {};
 /* The uplink's own MAC address: who answers for the pods of this node there. */
 const volatile struct mac cfg_uplink_mac = {};
 
+/* Addresses of pods, of the whole cluster: one of these that nobody has told us of is an unknown pod, not the world. */
+const volatile struct network cfg_pod_network4 = {};
+const volatile struct network cfg_pod_network6 = {};
+
+/* How many established flows one pod may hold; 0: as many as there is room for. */
+const volatile __u32 cfg_flow_share = 0;
+
+/* 1: packets to pods of other nodes are wrapped in VXLAN and sent by this device. */
+const volatile __u32 cfg_tunnel = 0;
+const volatile __u32 cfg_tunnel_ifindex = 0;
+
+/*
+ * The same programs, asked instead of used. MODEL: the clock is skb->tstamp (ns), and what was decided is told in skb->cb:
+ * [0] verdict << 16 | reason, [1] rule, [2] identity of the source, [3] of the destination, [4] backend or random choice.
+ * WHY: as MODEL, by the kernel's clock, and no map is written and nothing sent.
+ */
+#define PROBE_MODEL 1
+#define PROBE_WHY 2
+const volatile __u32 cfg_probe = 0;
+
 #endif

@@ -18,7 +18,7 @@ INLINE int leave(struct __sk_buff *skb, int verdict, enum direction direction)
 {
 	__u32 reason = verdict < 0 ? -verdict : REASON_FORWARDED;
 	__u32 index = reason * DIRECTION_MAX + direction;
-	struct counter *counter = bpf_map_lookup_elem(&counters_v1, &index);
+	struct counter *counter = bpf_map_lookup_elem(&counters_v2, &index);
 
 	if (counter) {
 		counter->packets++;

@@ -14,6 +14,6 @@ struct {
 	__uint(max_entries, REASON_MAX * DIRECTION_MAX); /* reason * DIRECTION_MAX + direction */
 	__type(key, __u32);
 	__type(value, struct counter);
-} counters_v1 SEC(".maps");
+} counters_v2 SEC(".maps");
 
 #endif

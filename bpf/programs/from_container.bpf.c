@@ -2,6 +2,9 @@
 #include "config.h"
 #include "lib/forward.h"
 #include "lib/neighbour.h"
+#include "maps/flows.h"
+#include "maps/identities.h"
+#include "maps/policy.h"
 
 /* 169.254.1.1 and fe80::1: what every pod's default routes go to. */
 INLINE int is_gateway(struct __sk_buff *skb, const struct address *target)
@@ -40,7 +43,7 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 /* A pod speaks for itself only. */
 INLINE int check_source(struct __sk_buff *skb, const struct packet *pkt)
 {
-	const struct endpoint *from = bpf_map_lookup_elem(&endpoints_v1, &pkt->source);
+	const struct endpoint *from = bpf_map_lookup_elem(&endpoints_v2, &pkt->source);
 
 	return from && from->ifindex == skb->ifindex ? CONTINUE : drop(REASON_INVALID_SOURCE);
 }
@@ -55,7 +58,7 @@ INLINE int check_destination(const struct packet *pkt)
 
 INLINE int forward(struct __sk_buff *skb, const struct packet *pkt)
 {
-	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v1, &pkt->destination);
+	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v2, &pkt->destination);
 
 	return to ? deliver(skb, pkt, to) : route(skb, pkt);
 }

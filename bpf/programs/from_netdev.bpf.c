@@ -5,7 +5,7 @@
 
 INLINE int is_ours(struct __sk_buff *skb, const struct address *target)
 {
-	return bpf_map_lookup_elem(&endpoints_v1, target) != 0;
+	return bpf_map_lookup_elem(&endpoints_v2, target) != 0;
 }
 
 /* Whoever is on the node's link may ask for a pod as for a neighbour. */
@@ -22,7 +22,7 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 /* To a pod of this node; the rest is the node's own. */
 INLINE int forward(struct __sk_buff *skb, const struct packet *pkt)
 {
-	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v1, &pkt->destination);
+	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v2, &pkt->destination);
 
 	return to ? deliver(skb, pkt, to) : TC_ACT_OK;
 }

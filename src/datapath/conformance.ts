@@ -129,6 +129,65 @@ export function testDatapath(
     t.is((await datapath.nodeRoutes()).size, 0)
   })
 
+  check('identities are known by address until they are taken away', async (t, { datapath }) => {
+    datapath.upsertIdentities([
+      { address: '10.9.0.1', identity: 300, owner: 'a' },
+      { address: 'fd00:9::1', identity: 300, owner: 'a', node: 2, tunnel: '172.30.0.12' },
+    ])
+    datapath.upsertIdentities([{ address: '10.9.0.1', identity: 301, owner: 'a' }])
+    t.deepEqual(
+      datapath.identities(),
+      new Map([
+        ['10.9.0.1', 301],
+        ['fd00:9::1', 300],
+      ]),
+    )
+    datapath.removeIdentities(['10.9.0.1', 'fd00:9::1', '10.9.0.2'])
+    t.is(datapath.identities().size, 0)
+  })
+
+  check('a change of policies has its elements, networks and endpoints; a restart finds them', async (t, under) => {
+    const one = endpoint(under, 0, 'one', '10.0.0.1', 'fd00::1')
+    await under.datapath.upsertEndpoint({ ...one, egressSet: 4 })
+    const any = { set: 9, peer: 300, protocol: undefined, port: 0, portBits: 0, rule: 7 }
+    const ports = { set: 9, peer: 0, protocol: 6, port: 8080, portBits: 12, rule: 8 }
+    under.datapath.changePolicy({
+      entries: [any, ports],
+      networks: new Map([['10.9.0.0/16', 2 ** 24]]),
+      endpoints: [{ addresses: one.addresses, ingressSet: 9 }],
+    })
+    const datapath = await under.reopen()
+    t.deepEqual(
+      datapath.policyEntries().toSorted((a, b) => a.rule - b.rule),
+      [any, ports],
+    )
+    t.deepEqual([...datapath.policyNetworks()], [['10.9.0.0/16', 2 ** 24]])
+    await datapath.upsertEndpoint(one)
+    for (const address of one.addresses)
+      t.deepEqual(datapath.endpointPolicies().get(address), { egressSet: 4, ingressSet: 9 })
+    datapath.changePolicy({
+      removedNetworks: ['10.9.0.0/16'],
+      endpoints: [{ addresses: one.addresses, ingressSet: 0 }],
+    })
+    datapath.removePolicyEntries([any, ports])
+    t.deepEqual([datapath.policyEntries(), datapath.policyNetworks().size], [[], 0])
+    t.deepEqual(datapath.endpointPolicies().get('fd00::1'), { egressSet: 4, ingressSet: 0 })
+    datapath.removeEndpoint(one)
+  })
+
+  check(
+    'another sandbox with the address has nothing of the first one’s policies',
+    async (t, { datapath, devices }) => {
+      const first = { id: 'first', addresses: ['10.0.0.7'], ifindex: devices[0] ?? 0, mac: '02:00:00:00:00:01' }
+      const second = { id: 'second', addresses: ['10.0.0.7'], ifindex: devices[1] ?? 0, mac: '02:00:00:00:00:02' }
+      await datapath.upsertEndpoint({ ...first, ingressSet: 9, egressSet: 9 })
+      await datapath.upsertEndpoint(second)
+      t.deepEqual(datapath.endpointPolicies().get('10.0.0.7'), { egressSet: 0, ingressSet: 0 })
+      datapath.removeEndpoint(first)
+      datapath.removeEndpoint(second)
+    },
+  )
+
   check('every reason has a counter for both directions', async (t, { datapath }) => {
     const counters = datapath.counters()
     t.is(new Set(counters.map((c) => `${c.direction} ${c.reason}`)).size, counters.length)

@@ -10,6 +10,9 @@ import { FakeDatapath, FakeKernel } from './fake.ts'
 import { addressSize, decodeAddress, encodeAddress } from './maps/address.ts'
 import { directions, reasons } from './maps/counters.ts'
 import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
+import { flowSize, tupleSize } from './maps/flows.ts'
+import { identitySize } from './maps/identities.ts'
+import { encodeNetworkKey, encodePolicyState } from './maps/policy.ts'
 import { decodePeer, encodePeer, peerSize, type ServiceMap, ServiceMaps } from './maps/services.ts'
 import { RunAllocator } from './maps/slots.ts'
 import { encodeConfig } from './object.ts'
@@ -70,11 +73,38 @@ function layout(name: string): Layout {
   return found
 }
 
+const endpointEntry = {
+  ifindex: 70_000,
+  mac: '02:aa:bb:cc:dd:ee',
+  number: 4095,
+  identity: 256,
+  egressSet: 7,
+  ingressSet: 8,
+  since: 9,
+  owner: 0xffff_fffe,
+}
+
 test('codecs write the structs that clang laid out', (t) => {
   t.is(layout('address').size, addressSize)
-  t.is(layout('endpoint').size, encodeEndpoint({ ifindex: 1, mac: '02:00:00:00:00:01' }).length)
+  t.is(layout('endpoint').size, encodeEndpoint(endpointEntry).length)
   t.deepEqual([...layout('endpoint').members.keys()].slice(0, 2), ['ifindex', 'mac'])
   t.is(layout('endpoint').members.get('mac'), 4)
+  t.is(layout('endpoint').members.get('number'), 10)
+  t.is(layout('endpoint').members.get('owner'), 28)
+  t.is(layout('identity').size, identitySize)
+  t.deepEqual([...layout('identity').members.values()], [0, 4, 8, 12, 16])
+  t.is(layout('tuple').size, tupleSize)
+  t.deepEqual([...layout('tuple').members.values()], [0, 16, 32, 34, 36, 37])
+  t.is(layout('flow').size, flowSize)
+  t.deepEqual(
+    ['seen', 'timeout', 'born', 'epoch', 'flags', 'number', 'client_identity', 'egress_rule', 'packets', 'bytes'].map(
+      (name) => layout('flow').members.get(name),
+    ),
+    [0, 8, 16, 24, 28, 30, 32, 40, 64, 80],
+  )
+  t.deepEqual([...layout('policy_key').members.values()], [0, 4, 8, 12, 13, 14])
+  t.is(layout('network_key').size, encodeNetworkKey('10.0.0.0/8').length)
+  t.is(layout('policy_state').size, encodePolicyState({ epoch: 1, networks: 0 }).length)
   for (const name of ['frontend_key', 'backend']) {
     t.is(layout(name).size, peerSize)
     t.is(layout(name).members.get('port'), 16)
@@ -135,7 +165,7 @@ test('addresses, endpoints, frontends and backends come back as they were writte
     ),
     { numRuns: 200 },
   )
-  const endpoint = { ifindex: 70_000, mac: '02:aa:bb:cc:dd:ee' }
+  const endpoint = endpointEntry
   t.deepEqual(decodeEndpoint(encodeEndpoint(endpoint)), endpoint)
 })
 

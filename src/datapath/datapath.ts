@@ -1,4 +1,6 @@
 import type { Counter } from './maps/counters.ts'
+import type { Flow } from './maps/flows.ts'
+import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 
 export type Protocol = 'TCP' | 'UDP'
 
@@ -12,6 +14,43 @@ export interface Endpoint {
   readonly ifindex: number
   /** Of the pod's end. */
   readonly mac: string
+  /** Whose sandbox: another owner of the same address inherits no connection. Absent: `id`. */
+  readonly owner?: string
+  /** Absent: as it is, or nobody's. */
+  readonly identity?: number
+  /** Numbers of policy sets, 0: not isolated. Absent: as they are, or not isolated. */
+  readonly egressSet?: number
+  readonly ingressSet?: number
+}
+
+/** Who has an address, anywhere in the cluster. */
+export interface AddressIdentity {
+  readonly address: string
+  readonly identity: number
+  /** Another owner of the same address (a pod's UID, a node's name) inherits no connection. */
+  readonly owner: string
+  /** Number of the node that has it, any but 0; absent: this node. */
+  readonly node?: number
+  /** IPv4 address of that node where packets to it are wrapped (VXLAN). */
+  readonly tunnel?: string
+}
+
+/** Isolation of one of this node's pods. Absent fields stay as they are. */
+export interface EndpointPolicy {
+  readonly addresses: readonly string[]
+  readonly egressSet?: number
+  readonly ingressSet?: number
+  readonly identity?: number
+}
+
+/** One step from a set of policies to the next. */
+export interface PolicyChange {
+  /** Elements of sets that no endpoint has yet. */
+  readonly entries?: readonly PolicyEntry[]
+  /** Network -> class, `firstClass` and up. A network that is there already gets the new class. */
+  readonly networks?: ReadonlyMap<string, number>
+  readonly removedNetworks?: readonly string[]
+  readonly endpoints?: readonly EndpointPolicy[]
 }
 
 /** Where a Service is asked for. */
@@ -51,6 +90,32 @@ export interface Datapath extends Disposable {
   addresses(): ReadonlyMap<string, number>
   /** Takes away what belongs to no endpoint of these. Returns what went, for the log. */
   pruneEndpoints(endpoints: readonly Endpoint[]): string[]
+
+  /**
+   * Who has which address. A new owner of an address raises the epoch: no connection of the old one's is his.
+   * Written before the owner's first packet.
+   */
+  upsertIdentities(entries: readonly AddressIdentity[]): void
+  /** After the owner is gone. An address of the pods' networks is then an unknown pod's. */
+  removeIdentities(addresses: readonly string[]): void
+  /** Identity by address. */
+  identities(): ReadonlyMap<string, number>
+
+  /**
+   * Elements and networks first, then the endpoints' set numbers, then the epoch: the next packet of every connection is
+   * judged by the new sets, and one that is no longer allowed is cut. Throws where a map is full; endpoints then have what
+   * they had.
+   */
+  changePolicy(change: PolicyChange): void
+  /** Sets that no endpoint has had for a while: a packet that is under way may still be judged by one just left. */
+  removePolicyEntries(keys: readonly PolicyKey[]): void
+  policyEntries(): PolicyEntry[]
+  /** Network -> class. */
+  policyNetworks(): ReadonlyMap<string, number>
+  /** Set numbers by address of an endpoint. */
+  endpointPolicies(): ReadonlyMap<string, { readonly egressSet: number; readonly ingressSet: number }>
+  /** Connections that this node's programs know. */
+  flows(): Flow[]
 
   /** Everything in `upserts` and `removals`; unchanged Services cost nothing. */
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void

@@ -1,20 +1,42 @@
 import {
+  type AddressIdentity,
   type Datapath,
   type Endpoint,
   type Frontend,
   frontendName,
   type NodeNetwork,
+  type PolicyChange,
   type Service,
 } from './datapath.ts'
 import { type Counter, directions, reasons } from './maps/counters.ts'
+import type { Flow } from './maps/flows.ts'
+import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
+
+interface FakeEndpoint {
+  readonly ifindex: number
+  readonly mac: string
+  readonly owner: string
+  readonly identity: number
+  readonly egressSet: number
+  readonly ingressSet: number
+}
+
+/** Same element, same text. */
+const policyName = ({ set, peer, protocol, port, portBits }: PolicyKey): string =>
+  [set, peer, protocol ?? '*', port, portBits].join(' ')
 
 /** What stays when an agent ends: hand the same one to the next fake, as a kernel would. */
 export class FakeKernel {
-  readonly addresses = new Map<string, { readonly ifindex: number; readonly mac: string }>()
+  readonly addresses = new Map<string, FakeEndpoint>()
   /** Programs attached, by sandbox. */
   readonly attached = new Map<string, number>()
   readonly services = new Map<string, Service>()
   readonly routes = new Map<string, string>()
+  readonly identities = new Map<string, AddressIdentity>()
+  readonly policy = new Map<string, PolicyEntry>()
+  readonly networks = new Map<string, number>()
+  /** Raised once a change. */
+  epoch = 0
 }
 
 /** The datapath in memory, with the same promises as the real one. */
@@ -25,8 +47,16 @@ export class FakeDatapath implements Datapath {
     this.kernel = kernel
   }
 
-  async upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): Promise<void> {
-    for (const address of addresses) this.kernel.addresses.set(address, { ifindex, mac })
+  async upsertEndpoint(endpoint: Endpoint): Promise<void> {
+    const { id, addresses, ifindex, mac, owner = id } = endpoint
+    for (const address of addresses) {
+      const found = this.kernel.addresses.get(address)
+      const known = found?.owner === owner ? found : undefined
+      const { identity = known?.identity ?? 0 } = endpoint
+      const { egressSet = known?.egressSet ?? 0, ingressSet = known?.ingressSet ?? 0 } = endpoint
+      this.kernel.addresses.set(address, { ifindex, mac, owner, identity, egressSet, ingressSet })
+    }
+    this.kernel.epoch++
     this.kernel.attached.set(id, ifindex)
   }
 
@@ -48,6 +78,56 @@ export class FakeDatapath implements Datapath {
     for (const [address] of addresses) this.kernel.addresses.delete(address)
     for (const id of links) this.kernel.attached.delete(id)
     return [...addresses.map(([a]) => a), ...links]
+  }
+
+  upsertIdentities(entries: readonly AddressIdentity[]): void {
+    for (const entry of entries) this.kernel.identities.set(entry.address, entry)
+    this.kernel.epoch++
+  }
+
+  removeIdentities(addresses: readonly string[]): void {
+    for (const address of addresses) this.kernel.identities.delete(address)
+    this.kernel.epoch++
+  }
+
+  identities(): ReadonlyMap<string, number> {
+    return new Map([...this.kernel.identities].map(([address, { identity }]) => [address, identity]))
+  }
+
+  changePolicy({ entries = [], networks = new Map(), removedNetworks = [], endpoints = [] }: PolicyChange): void {
+    for (const entry of entries) this.kernel.policy.set(policyName(entry), entry)
+    for (const [cidr, number] of networks) this.kernel.networks.set(cidr, number)
+    for (const { addresses, ...change } of endpoints) {
+      for (const address of addresses) {
+        const known = this.kernel.addresses.get(address)
+        if (known !== undefined) this.kernel.addresses.set(address, { ...known, ...change })
+      }
+    }
+    for (const cidr of removedNetworks) this.kernel.networks.delete(cidr)
+    this.kernel.epoch++
+  }
+
+  removePolicyEntries(keys: readonly PolicyKey[]): void {
+    for (const key of keys) this.kernel.policy.delete(policyName(key))
+  }
+
+  policyEntries(): PolicyEntry[] {
+    return [...this.kernel.policy.values()]
+  }
+
+  policyNetworks(): ReadonlyMap<string, number> {
+    return new Map(this.kernel.networks)
+  }
+
+  endpointPolicies(): ReadonlyMap<string, { readonly egressSet: number; readonly ingressSet: number }> {
+    return new Map(
+      [...this.kernel.addresses].map(([address, { egressSet, ingressSet }]) => [address, { egressSet, ingressSet }]),
+    )
+  }
+
+  /** Nothing ever travels here. */
+  flows(): Flow[] {
+    return []
   }
 
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void {

@@ -8,10 +8,21 @@ import type { Namespace } from '#kernel/netns.ts'
 import { setSysctl } from '#kernel/sysctl.ts'
 import { Attachments } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
-import type { Datapath, Endpoint, Frontend, NodeNetwork, Service } from './datapath.ts'
+import type { AddressIdentity, Datapath, Endpoint, Frontend, NodeNetwork, PolicyChange, Service } from './datapath.ts'
 import { load, openMap, prunePrograms } from './load.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import { EndpointMap, endpointsMap } from './maps/endpoints.ts'
+import { embryonicMap, type Flow, flowsMap, readFlows } from './maps/flows.ts'
+import { IdentityMap, identities, identitiesMap, ownerNumber } from './maps/identities.ts'
+import {
+  networksMap,
+  type PolicyEntry,
+  type PolicyKey,
+  PolicyMaps,
+  policyMap,
+  policyStateMap,
+  setNone,
+} from './maps/policy.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
 import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
 
@@ -24,6 +35,8 @@ export interface KernelDatapathOptions {
   /** Device that leads to the other nodes. */
   readonly uplink: string
   readonly serviceCidrs: readonly string[]
+  /** Networks of all pods of the cluster: an address of these that nobody has named is an unknown pod's. */
+  readonly podCidrs?: readonly string[]
   /** The node's network namespace; absent: the one that this process is in. */
   readonly namespace?: Namespace
   readonly clock?: Clock
@@ -37,6 +50,10 @@ export class KernelDatapath implements Datapath {
   readonly #programs: ReadonlyMap<string, Program>
   readonly #attachments: Attachments
   readonly #endpoints: EndpointMap
+  readonly #identities: IdentityMap
+  readonly #policy: PolicyMaps
+  readonly #flows: BpfMap
+  readonly #embryonic: BpfMap
   readonly #services: ServiceMaps
   readonly #counters: BpfMap
   readonly #maps: readonly BpfMap[]
@@ -57,7 +74,15 @@ export class KernelDatapath implements Datapath {
     const endpoints = open(endpointsMap)
     const services = { frontends: open(frontendsMap), slots: open(slotsMap), backends: open(backendsMap) }
     this.#counters = open(countersMap)
-    this.#maps = [endpoints, ...Object.values(services), this.#counters]
+    const known = open(identitiesMap)
+    const policy = { policy: open(policyMap), networks: open(networksMap), state: open(policyStateMap) }
+    this.#flows = open(flowsMap)
+    this.#embryonic = open(embryonicMap)
+    this.#maps = [endpoints, known, this.#flows, this.#embryonic, this.#counters]
+      .concat(Object.values(services))
+      .concat(Object.values(policy))
+    this.#identities = new IdentityMap(known)
+    this.#policy = new PolicyMaps(policy)
     this.#endpoints = new EndpointMap(endpoints)
     this.#services = new ServiceMaps(services, () => clock.monotonic())
   }
@@ -73,6 +98,7 @@ export class KernelDatapath implements Datapath {
       cgroupPath,
       uplink,
       serviceCidrs,
+      podCidrs = [],
       namespace,
       clock = systemClock,
       log = silentLog,
@@ -84,7 +110,7 @@ export class KernelDatapath implements Datapath {
       // bpf_fib_lookup answers only for a device that forwards.
       for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
         namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
-      const globals = encodeConfig({ serviceCidrs, gatewayMac, uplinkMac: link.mac })
+      const globals = encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac: link.mac })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const datapath = new KernelDatapath(netlink, link.index, loaded.programs, attachments, pinDir, clock)
@@ -103,8 +129,22 @@ export class KernelDatapath implements Datapath {
     }
   }
 
-  async upsertEndpoint({ id, addresses, ifindex, mac }: Endpoint): Promise<void> {
-    for (const address of addresses) this.#endpoints.set(address, { ifindex, mac })
+  async upsertEndpoint(endpoint: Endpoint): Promise<void> {
+    const { id, addresses, ifindex, mac } = endpoint
+    const owner = ownerNumber(endpoint.owner ?? id)
+    const epoch = this.#policy.state.epoch + 1
+    const number = this.#endpoints.numberFor(addresses, ifindex)
+    let changed = false
+    for (const address of addresses) {
+      const found = this.#endpoints.get(address)
+      const known = found?.owner === owner ? found : undefined
+      const { identity = known?.identity ?? identities.unknown } = endpoint
+      const { egressSet = known?.egressSet ?? setNone, ingressSet = known?.ingressSet ?? setNone } = endpoint
+      const since = known?.since ?? epoch
+      const entry = { ifindex, mac, number, identity, egressSet, ingressSet, since, owner }
+      changed = this.#endpoints.set(address, entry) || changed
+    }
+    if (changed) this.#raiseEpoch()
     await this.#attachments.attachDevice('endpoint', id, ifindex)
   }
 
@@ -124,6 +164,75 @@ export class KernelDatapath implements Datapath {
       if (!wanted.has(`${address} ${ifindex}`) && this.#endpoints.removeOf(address, ifindex)) gone.push(address)
     }
     return [...gone, ...this.#attachments.prune(new Set(endpoints.map((e) => e.id)))]
+  }
+
+  upsertIdentities(entries: readonly AddressIdentity[]): void {
+    const epoch = this.#policy.state.epoch + 1
+    let changed = false
+    for (const { address, identity, owner: name, node = 0, tunnel } of entries) {
+      const owner = ownerNumber(name)
+      const known = this.#identities.get(address)
+      const since = known?.owner === owner ? known.since : epoch
+      changed = this.#identities.set(address, { identity, node, tunnel, since, owner }) || changed
+    }
+    if (changed) this.#raiseEpoch()
+  }
+
+  removeIdentities(addresses: readonly string[]): void {
+    const removed = addresses.filter((address) => this.#identities.remove(address))
+    if (removed.length > 0) this.#raiseEpoch()
+  }
+
+  identities(): ReadonlyMap<string, number> {
+    return new Map([...this.#identities.entries()].map(([address, { identity }]) => [address, identity]))
+  }
+
+  changePolicy({ entries = [], networks = new Map(), removedNetworks = [], endpoints = [] }: PolicyChange): void {
+    this.#policy.add(entries)
+    for (const [cidr, number] of networks) this.#policy.setNetwork(cidr, number)
+    // Programs look for classes from the moment on that there may be one.
+    if (networks.size > 0) this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
+    for (const { addresses, ...change } of endpoints) {
+      for (const address of addresses) {
+        const known = this.#endpoints.get(address)
+        if (known !== undefined) this.#endpoints.set(address, { ...known, ...defined(change) })
+      }
+    }
+    for (const cidr of removedNetworks) this.#policy.removeNetwork(cidr)
+    if (removedNetworks.length > 0)
+      this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
+    this.#raiseEpoch()
+  }
+
+  removePolicyEntries(keys: readonly PolicyKey[]): void {
+    this.#policy.remove(keys)
+  }
+
+  policyEntries(): PolicyEntry[] {
+    return this.#policy.entries()
+  }
+
+  policyNetworks(): ReadonlyMap<string, number> {
+    return this.#policy.networks()
+  }
+
+  endpointPolicies(): ReadonlyMap<string, { readonly egressSet: number; readonly ingressSet: number }> {
+    return new Map(
+      [...this.#endpoints.entries()].map(([address, { egressSet, ingressSet }]) => [
+        address,
+        { egressSet, ingressSet },
+      ]),
+    )
+  }
+
+  flows(): Flow[] {
+    return readFlows(this.#flows, this.#embryonic)
+  }
+
+  /** After everything else of a change is written: every connection's next packet is judged again. */
+  #raiseEpoch(): void {
+    const state = this.#policy.state
+    this.#policy.state = { ...state, epoch: (state.epoch + 1) >>> 0 }
   }
 
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void {
@@ -163,6 +272,10 @@ export class KernelDatapath implements Datapath {
     this.#netlink[Symbol.dispose]()
   }
 }
+
+/** Without the fields that are absent: they stay as they are. */
+const defined = <T extends object>(change: T): Partial<T> =>
+  Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined)) as Partial<T>
 
 /** A pod's own route has the full length of its family, a node's pods have less. */
 const isNetwork = (destination: string): boolean => !/^(.*\..*\/32|.*:.*\/128)$/.test(destination)

@@ -27,6 +27,8 @@ export const programs: readonly ProgramSpec[] = [
 /** bpf/config.h, as the node knows it. */
 export interface DatapathConfig {
   readonly serviceCidrs: readonly string[]
+  /** Of all pods of the cluster. */
+  readonly podCidrs?: readonly string[]
   readonly gatewayMac: string
   readonly uplinkMac: string
 }
@@ -42,17 +44,22 @@ export const routeProtocol = 0x57
 
 /** The globals of config.h as bytes, for one object: an object has those that its program reads. */
 export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer> {
-  const cidrs = config.serviceCidrs.map((text) => {
-    const cidr = parseCidr(text)
-    if (cidr === undefined) throw new RangeError(`${JSON.stringify(text)} is not a network: use 10.96.0.0/16`)
-    return cidr
-  })
+  const cidrs = config.serviceCidrs.map(parseNetwork)
+  const pods = (config.podCidrs ?? []).map(parseNetwork)
   return new Map([
     ['cfg_service_network4', encodeNetwork(cidrs.find((c) => c.family === 4))],
     ['cfg_service_network6', encodeNetwork(cidrs.find((c) => c.family === 6))],
+    ['cfg_pod_network4', encodeNetwork(pods.find((c) => c.family === 4))],
+    ['cfg_pod_network6', encodeNetwork(pods.find((c) => c.family === 6))],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],
   ])
+}
+
+function parseNetwork(text: string): Cidr {
+  const cidr = parseCidr(text)
+  if (cidr === undefined) throw new RangeError(`${JSON.stringify(text)} is not a network: use 10.96.0.0/16`)
+  return cidr
 }
 
 /** struct network: base and mask. All zero for none. */

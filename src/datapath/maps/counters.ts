@@ -1,8 +1,8 @@
 import type { BpfMap } from '#kernel/bpf/map.ts'
 
-export const countersMap = 'counters_v1'
+export const countersMap = 'counters_v2'
 
-/** enum reason of bpf/abi/drop.h: the words that metrics and status show. Index = number. */
+/** enum reason of bpf/abi/drop.h: the words that metrics and status show, Cilium's where it has one. Index = number. */
 export const reasons = [
   'Forwarded',
   'Invalid packet',
@@ -11,6 +11,30 @@ export const reasons = [
   'Multicast or link-local destination',
   'Service address not translated',
   'Packet could not be changed',
+  'Policy denied',
+  'Unknown sender',
+  'CT: Map insertion failed',
+  'CT: Pod holds its share of flows',
+  'Unknown connection tracking state',
+  'CT: Truncated or invalid header',
+  'CT: Unknown L4 protocol',
+  'First logical datagram fragment not found',
+  'Invalid IPv6 extension header',
+  'Service backend not found',
+  'Denied by LB src range check',
+  'No port left for NAT masquerade',
+  'No mapping for NAT masquerade',
+  'No tunnel/encapsulation endpoint',
+  'FIB lookup failed',
+  'Fragmentation needed',
+  'TTL exceeded',
+  'Rate limited',
+  'No local backend',
+  'Invalid identity',
+  'Unsupported protocol for NAT masquerade',
+  'Forbidden ICMP message',
+  'Host datapath not ready',
+  'Map write failed',
 ] as const
 export type Reason = (typeof reasons)[number]
 

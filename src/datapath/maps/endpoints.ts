@@ -8,19 +8,47 @@ export interface EndpointEntry {
   readonly ifindex: number
   /** Of the pod's end. */
   readonly mac: string
+  /** The pod's own, 1 … 4095: what its share of the flows is counted under. */
+  readonly number: number
+  readonly identity: number
+  /** 0: not isolated; `setNotReady`: nothing is allowed yet. */
+  readonly egressSet: number
+  readonly ingressSet: number
+  /** Epoch in which the sandbox got the address. */
+  readonly since: number
+  /** Tells one sandbox with the address from the next. */
+  readonly owner: number
 }
 
-export const endpointsMap = 'endpoints_v1'
+export const endpointsMap = 'endpoints_v2'
+/** The layout before: ifindex, MAC address, two bytes that mean nothing. */
+export const endpointsMapV1 = 'endpoints_v1'
+export const endpointsMax = 4096
 
-export function encodeEndpoint({ ifindex, mac }: EndpointEntry): Buffer {
-  const out = Buffer.alloc(12)
-  out.writeUInt32LE(ifindex, 0)
-  parseMac(mac).copy(out, 4)
+export function encodeEndpoint(entry: EndpointEntry): Buffer {
+  const out = Buffer.alloc(32)
+  out.writeUInt32LE(entry.ifindex, 0)
+  parseMac(entry.mac).copy(out, 4)
+  out.writeUInt16LE(entry.number, 10)
+  out.writeUInt32LE(entry.identity, 12)
+  out.writeUInt32LE(entry.egressSet, 16)
+  out.writeUInt32LE(entry.ingressSet, 20)
+  out.writeUInt32LE(entry.since, 24)
+  out.writeUInt32LE(entry.owner, 28)
   return out
 }
 
 export function decodeEndpoint(bytes: Buffer): EndpointEntry {
-  return { ifindex: bytes.readUInt32LE(0), mac: formatMac(bytes.subarray(4, 10)) }
+  return {
+    ifindex: bytes.readUInt32LE(0),
+    mac: formatMac(bytes.subarray(4, 10)),
+    number: bytes.readUInt16LE(10),
+    identity: bytes.readUInt32LE(12),
+    egressSet: bytes.readUInt32LE(16),
+    ingressSet: bytes.readUInt32LE(20),
+    since: bytes.readUInt32LE(24),
+    owner: bytes.readUInt32LE(28),
+  }
 }
 
 /** Pods of this node by address. */
@@ -31,8 +59,23 @@ export class EndpointMap {
     this.#map = map
   }
 
-  set(address: string, entry: EndpointEntry): void {
-    this.#map.update(encodeAddress(address), encodeEndpoint(entry))
+  /** Says whether anything is different now. */
+  set(address: string, entry: EndpointEntry): boolean {
+    const value = encodeEndpoint(entry)
+    const known = this.#map.lookup(encodeAddress(address))
+    if (known?.equals(value)) return false
+    this.#map.update(encodeAddress(address), value)
+    return true
+  }
+
+  /** The number of the sandbox on that device, or a free one. Throws a RangeError where all are in use. */
+  numberFor(addresses: readonly string[], ifindex: number): number {
+    const entries = [...this.entries()]
+    const own = entries.find(([address, entry]) => entry.ifindex === ifindex && addresses.includes(address))
+    if (own !== undefined && own[1].number !== 0) return own[1].number
+    const used = new Set(entries.map(([, { number }]) => number))
+    for (let number = 1; number < endpointsMax; number++) if (!used.has(number)) return number
+    throw new RangeError(`all ${endpointsMax - 1} numbers of endpoints are in use`)
   }
 
   get(address: string): EndpointEntry | undefined {

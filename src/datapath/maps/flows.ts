@@ -1,0 +1,133 @@
+import type { BpfMap } from '#kernel/bpf/map.ts'
+import { decodeAddress, encodeAddress } from './address.ts'
+
+export const flowsMap = 'flows_v1'
+export const embryonicMap = 'embryonic_v1'
+export const sharesMap = 'shares_v1'
+
+/** struct tuple of bpf/abi/tuple.h. */
+export interface Tuple {
+  readonly source: string
+  readonly destination: string
+  /** ICMP echo: the identifier, in both. Without ports: 0. */
+  readonly sourcePort: number
+  readonly destinationPort: number
+  /** IP protocol number. */
+  readonly protocol: number
+}
+
+export const tupleSize = 40
+
+export function encodeTuple(tuple: Tuple): Buffer {
+  const out = Buffer.alloc(tupleSize)
+  encodeAddress(tuple.source).copy(out, 0)
+  encodeAddress(tuple.destination).copy(out, 16)
+  out.writeUInt16BE(tuple.sourcePort, 32)
+  out.writeUInt16BE(tuple.destinationPort, 34)
+  out.writeUInt8(tuple.protocol, 36)
+  return out
+}
+
+export function decodeTuple(bytes: Buffer, offset = 0): Tuple {
+  return {
+    source: decodeAddress(bytes, offset),
+    destination: decodeAddress(bytes, offset + 16),
+    sourcePort: bytes.readUInt16BE(offset + 32),
+    destinationPort: bytes.readUInt16BE(offset + 34),
+    protocol: bytes.readUInt8(offset + 36),
+  }
+}
+
+/** The key of either direction's flow: as lib/flow.h orders it, lower (address, port) first. */
+export function flowKey(tuple: Tuple): Tuple {
+  const { source, destination, sourcePort, destinationPort, protocol } = tuple
+  const order = Buffer.compare(encodeAddress(source), encodeAddress(destination)) || sourcePort - destinationPort
+  return order <= 0
+    ? tuple
+    : { source: destination, destination: source, sourcePort: destinationPort, destinationPort: sourcePort, protocol }
+}
+
+/** enum flow_flag of bpf/maps/flows.h. */
+export const flowFlags = {
+  clientLower: 1,
+  answered: 2,
+  finClient: 4,
+  finServer: 8,
+  closed: 16,
+  nated: 32,
+  host: 64,
+  adopted: 128,
+  established: 256,
+} as const
+
+export interface Side {
+  readonly identity: number
+  readonly packets: number
+  readonly bytes: number
+}
+
+/** A connection as this node sees it. */
+export interface Flow {
+  /** From client to server. */
+  readonly tuple: Tuple
+  readonly client: Side
+  readonly server: Side
+  /** Rules that allowed it; 0: not isolated. */
+  readonly egressRule: number
+  readonly ingressRule: number
+  /** Of `flowFlags`. */
+  readonly flags: number
+  /** ns of CLOCK_MONOTONIC. */
+  readonly born: bigint
+  readonly seen: bigint
+  /** ns without a packet after which it is over. */
+  readonly timeout: bigint
+  readonly epoch: number
+  /** Endpoint whose share it counts to; 0: nobody's. */
+  readonly number: number
+}
+
+/** Of struct flow. */
+export const flowSize = 96
+
+/** struct flow, with the key that it was found under. */
+export function decodeFlow(key: Buffer, value: Buffer): Flow {
+  const flags = value.readUInt16LE(28)
+  const stored = decodeTuple(key)
+  const { source, destination, sourcePort, destinationPort, protocol } = stored
+  const side = (identity: number, packets: number, bytes: number): Side => ({
+    identity: value.readUInt32LE(identity),
+    packets: Number(value.readBigUInt64LE(packets)),
+    bytes: Number(value.readBigUInt64LE(bytes)),
+  })
+  return {
+    tuple:
+      (flags & flowFlags.clientLower) !== 0
+        ? stored
+        : {
+            source: destination,
+            destination: source,
+            sourcePort: destinationPort,
+            destinationPort: sourcePort,
+            protocol,
+          },
+    client: side(32, 64, 80),
+    server: side(36, 72, 88),
+    egressRule: value.readUInt32LE(40),
+    ingressRule: value.readUInt32LE(44),
+    flags,
+    seen: value.readBigUInt64LE(0),
+    timeout: value.readBigUInt64LE(8),
+    born: value.readBigUInt64LE(16),
+    epoch: value.readUInt32LE(24),
+    number: value.readUInt16LE(30),
+  }
+}
+
+/** Established and embryonic flows. */
+export function readFlows(established: BpfMap, embryonic: BpfMap): Flow[] {
+  const flows = established.entries().map(({ key, value }) => decodeFlow(key, value))
+  // An entry that has moved on to the established ones is still here until its room is needed.
+  const others = embryonic.entries().map(({ key, value }) => decodeFlow(key, value))
+  return [...flows, ...others.filter((flow) => (flow.flags & flowFlags.established) === 0)]
+}
