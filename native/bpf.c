@@ -318,32 +318,76 @@ int weft_possible_cpus(void)
 	return libbpf_num_possible_cpus();
 }
 
-int weft_ring_map(int fd, uint32_t size, struct weft_ring *out)
+/* A record's header (linux/bpf.h): its length, with the two high bits saying "still being written" and "take no notice". */
+#define RING_BUSY (1U << 31)
+#define RING_DISCARD (1U << 30)
+#define RING_HEADER 8
+
+struct weft_ring {
+	unsigned long *consumer; /* a page: how far we have read; the kernel looks at it before it overwrites */
+	unsigned long *producer; /* a page: how far there is something; then the data, twice, so that no record is cut */
+	size_t size;
+};
+
+int weft_ring_open(int fd, uint32_t size, weft_ring **out)
 {
-	long page = sysconf(_SC_PAGESIZE);
+	size_t page = sysconf(_SC_PAGESIZE);
+	weft_ring *ring = malloc(sizeof(*ring));
+	int error;
 
-	out->size = size;
-	out->consumer = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (out->consumer == MAP_FAILED)
-		return -errno;
-	/* The producer's page, then the data twice, so that no record is cut at the end. */
-	out->producer = mmap(NULL, page + 2 * (size_t)size, PROT_READ, MAP_SHARED, fd, page);
-	if (out->producer == MAP_FAILED) {
-		int error = -errno;
-
-		munmap(out->consumer, page);
+	if (!ring)
+		return -ENOMEM;
+	ring->size = size;
+	ring->consumer = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (ring->consumer == MAP_FAILED)
+		goto refused;
+	ring->producer = mmap(NULL, page + 2 * ring->size, PROT_READ, MAP_SHARED, fd, page);
+	if (ring->producer == MAP_FAILED) {
+		error = -errno;
+		munmap(ring->consumer, page);
+		free(ring);
 		return error;
 	}
+	*out = ring;
 	return 0;
+refused:
+	error = -errno;
+	free(ring);
+	return error;
 }
 
-int weft_ring_unmap(struct weft_ring *ring)
+int weft_ring_drain(weft_ring *ring, uint32_t record_size, void *records, uint32_t room)
 {
-	long page = sysconf(_SC_PAGESIZE);
+	const char *data = (const char *)ring->producer + sysconf(_SC_PAGESIZE);
+	unsigned long produced = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
+	unsigned long consumed = *ring->consumer;
+	uint32_t count = 0;
+
+	while (consumed < produced && count < room) {
+		const char *record = data + (consumed & (ring->size - 1));
+		uint32_t length = __atomic_load_n((const uint32_t *)record, __ATOMIC_ACQUIRE);
+
+		if (length & RING_BUSY)
+			break;
+		if (!(length & RING_DISCARD)) {
+			if ((length & ~RING_DISCARD) != record_size)
+				return -EBADMSG;
+			memcpy((char *)records + (size_t)count * record_size, record + RING_HEADER, record_size);
+			count++;
+		}
+		consumed += ((length & ~RING_DISCARD) + RING_HEADER + 7) & ~7UL;
+	}
+	__atomic_store_n(ring->consumer, consumed, __ATOMIC_RELEASE);
+	return count;
+}
+
+void weft_ring_close(weft_ring *ring)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
 
 	munmap(ring->consumer, page);
-	munmap(ring->producer, page + 2 * (size_t)ring->size);
-	return 0;
+	munmap(ring->producer, page + 2 * ring->size);
+	free(ring);
 }
 
 int weft_close(int fd)

@@ -100,14 +100,15 @@ WEFT_API int weft_map_delete_batch(int fd, const void *keys, uint32_t count);
 WEFT_API int weft_map_dump(int fd, uint32_t key_size, uint32_t value_size, void *keys, void *values, uint32_t room);
 WEFT_API int weft_possible_cpus(void);
 
-/* The consumer and producer positions and the data of a BPF ring buffer, mapped; for koffi.view. */
-struct weft_ring {
-	void *consumer;
-	void *producer;
-	uint64_t size;
-};
-WEFT_API int weft_ring_map(int fd, uint32_t size, struct weft_ring *out);
-WEFT_API int weft_ring_unmap(struct weft_ring *ring);
+/* A BPF ring buffer of records that all have one size, mapped. `size` is the map's, in bytes. */
+typedef struct weft_ring weft_ring;
+WEFT_API int weft_ring_open(int fd, uint32_t size, weft_ring **out);
+/*
+ * Copies the records that are there, at most `room`, one after the other, and frees their place. Never waits. Returns how many,
+ * or -EBADMSG where one has another size. One reader at a time.
+ */
+WEFT_API int weft_ring_drain(weft_ring *ring, uint32_t record_size, void *records, uint32_t room);
+WEFT_API void weft_ring_close(weft_ring *ring);
 
 /* ---- network namespaces: entered and left again before the function returns ---- */
 
@@ -136,6 +137,33 @@ WEFT_API int weft_probe_tcx(void);
 /* A device kind of rtnetlink: `netkit`, `vxlan`. */
 WEFT_API int weft_probe_device(const char *kind);
 WEFT_API int weft_probe_map(uint32_t type);
+
+/* ---- DNS answers (names.c): a table, and threads that serve it ---- */
+
+struct weft_names;
+
+/* NULL where there is no memory. */
+WEFT_API struct weft_names *weft_names_new(void);
+/* Rows to put and to remove, all at once for whoever asks. Returns how many; -EINVAL: not understood from there on. */
+WEFT_API int weft_names_change(struct weft_names *names, const void *changes, uint32_t size);
+/*
+ * The answer to a query, as a thread would give it. limit: of an answer over this transport; 0 for UDP, where the query
+ * says it. Returns its size, 0 where the table does not know, -1 where there shall be no answer.
+ */
+WEFT_API int weft_names_answer(struct weft_names *names, const void *query, uint32_t size, uint32_t limit, void *out,
+			       uint32_t room);
+/* Starts a thread on a bound UDP socket, which it owns from then on. Returns the socket's number. */
+WEFT_API int weft_names_serve(struct weft_names *names, int fd);
+/* A descriptor, the caller's to close, that can be read when there is something to take. */
+WEFT_API int weft_names_bell(struct weft_names *names);
+/* A query that the table does not know: socket number, size of the address, the address, the query. 0: none waits. */
+WEFT_API int weft_names_take(struct weft_names *names, void *out, uint32_t room);
+WEFT_API int weft_names_send(struct weft_names *names, uint32_t socket, const void *address, uint32_t address_size,
+			     const void *data, uint32_t size);
+/* Counters in the order of src/kernel/names.ts, last the number of rows. Returns how many. */
+WEFT_API int weft_names_counts(struct weft_names *names, uint64_t *out, uint32_t room);
+/* Ends the threads, closes their sockets. */
+WEFT_API void weft_names_free(struct weft_names *names);
 
 WEFT_API int weft_close(int fd);
 

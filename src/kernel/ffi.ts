@@ -11,6 +11,8 @@ if (!existsSync(path)) throw new Error(`Cannot find ${path}: build it with make 
 const library = koffi.load(path)
 
 koffi.opaque('weft_object')
+koffi.opaque('weft_names')
+koffi.opaque('weft_ring')
 const programInfo = koffi.struct('weft_program_info', {
   id: 'uint32_t',
   type: 'uint32_t',
@@ -88,6 +90,12 @@ export interface TestRunInOut {
 /** A `struct weft_object *`. */
 export type ObjectPointer = { readonly brand: unique symbol }
 
+/** A `struct weft_ring *`. */
+export type RingPointer = { readonly ring: unique symbol }
+
+/** A `struct weft_names *`. */
+export type NamesPointer = { readonly names: unique symbol }
+
 type Bytes = Uint8Array | null
 // The C declaration and the TypeScript type of each function stand side by side here and nowhere else.
 const bind = <F>(declaration: string): F => library.func(declaration) as unknown as F
@@ -109,6 +117,13 @@ export const objectMap = bind<(object: ObjectPointer, name: string) => number>(
   'int weft_object_map(weft_object *, const char *)',
 )
 export const objectClose = bind<(object: ObjectPointer) => void>('void weft_object_close(weft_object *)')
+export const ringOpen = bind<(fd: number, size: number, out: [RingPointer | null]) => number>(
+  'int weft_ring_open(int, uint32_t, _Out_ weft_ring **)',
+)
+export const ringDrain = bind<(ring: RingPointer, recordSize: number, records: Uint8Array, room: number) => number>(
+  'int weft_ring_drain(weft_ring *, uint32_t, void *, uint32_t)',
+)
+export const ringClose = bind<(ring: RingPointer) => void>('void weft_ring_close(weft_ring *)')
 export const objectLog = bind<(out: Uint8Array, size: number) => number>('int weft_object_log(void *, uint32_t)')
 
 export const pin = bind<(fd: number, path: string) => number>('int weft_pin(int, const char *)')
@@ -176,6 +191,34 @@ export const offloads = bind<(netns: number, device: string, on: number) => numb
 export const probeTcx = bind<() => number>('int weft_probe_tcx()')
 export const probeDevice = bind<(kind: string) => number>('int weft_probe_device(const char *)')
 export const probeMap = bind<(type: number) => number>('int weft_probe_map(uint32_t)')
+
+export const namesNew = bind<() => NamesPointer | null>('weft_names *weft_names_new()')
+export const namesChange = bind<(names: NamesPointer, changes: Uint8Array, size: number) => number>(
+  'int weft_names_change(weft_names *, const void *, uint32_t)',
+)
+export const namesAnswer = bind<
+  (names: NamesPointer, query: Uint8Array, size: number, limit: number, out: Uint8Array, room: number) => number
+>('int weft_names_answer(weft_names *, const void *, uint32_t, uint32_t, void *, uint32_t)')
+export const namesServe = bind<(names: NamesPointer, fd: number) => number>('int weft_names_serve(weft_names *, int)')
+export const namesBell = bind<(names: NamesPointer) => number>('int weft_names_bell(weft_names *)')
+export const namesTake = bind<(names: NamesPointer, out: Uint8Array, room: number) => number>(
+  'int weft_names_take(weft_names *, void *, uint32_t)',
+)
+export const namesSend = bind<
+  (
+    names: NamesPointer,
+    socket: number,
+    address: Uint8Array,
+    addressSize: number,
+    data: Uint8Array,
+    size: number,
+  ) => number
+>('int weft_names_send(weft_names *, uint32_t, const void *, uint32_t, const void *, uint32_t)')
+export const namesCounts = bind<(names: NamesPointer, out: BigUint64Array, room: number) => number>(
+  'int weft_names_counts(weft_names *, void *, uint32_t)',
+)
+export const namesFree = bind<(names: NamesPointer) => void>('void weft_names_free(weft_names *)')
+
 export const close = bind<(fd: number) => number>('int weft_close(int)')
 
 /** Sizes that koffi computed for the structs, for a test to hold against the C compiler's. */

@@ -1,0 +1,45 @@
+import type { Event } from '#datapath/events/event.ts'
+
+/** Who is behind an address. */
+export interface Party {
+  readonly namespace?: string
+  readonly pod?: string
+  readonly labels?: Readonly<Record<string, string>>
+  /** Where it is no pod: `host`, `remote-node`, `world`, `unknown`. */
+  readonly entity?: string
+}
+
+/** The part of a policy that let a connection through, or the policies under which nothing did. */
+export interface PolicyName {
+  readonly namespace: string
+  readonly name: string
+  /** `spec.ingress[1].from[0]`; absent where no element matched. */
+  readonly path?: string
+}
+
+/** A connection or a drop with its names. */
+export interface Flow {
+  readonly event: Event
+  /** ms since 1970. */
+  readonly time: number
+  readonly node: string
+  readonly source: Party
+  readonly destination: Party
+  readonly service: { readonly namespace: string; readonly name: string } | undefined
+  readonly allowedBy: readonly PolicyName[]
+  readonly deniedBy: readonly PolicyName[]
+}
+
+/** Gives numbers their names, as they were at that time. Policies and Services come from those who put them into the kernel. */
+export interface Names {
+  party(address: string, identity: number, timeMs: number): Party
+  service(
+    address: string,
+    port: number,
+    protocol: number,
+  ): { readonly namespace: string; readonly name: string } | undefined
+  /** The element behind a rule's number. */
+  rule(rule: number): PolicyName | undefined
+  /** The policies that a set was made of. */
+  set(set: number): readonly PolicyName[]
+}
