@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
-import { endpointSlices, nodes, pods, services } from '#api/gen/resources.ts'
+import { endpointSlices, namespaces, nodes, pods, services } from '#api/gen/resources.ts'
 import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
@@ -13,6 +13,8 @@ import { findCgroups } from '#kernel/cgroup.ts'
 import { type Feature, probeFeatures, requireFeatures } from '#kernel/features.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
+import { resolverAddresses, resolverService } from './dns/address.ts'
+import { Names, type NamesStatus } from './dns/dns.ts'
 import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
@@ -30,6 +32,9 @@ export interface AgentOptions {
   /** A directory on a bpffs that is this node's alone. */
   readonly pinDir: string
   readonly serviceCidrs: readonly string[]
+  readonly clusterCidrs?: readonly string[]
+  /** Resolvers for what is not of the cluster, in this order. */
+  readonly resolvers?: readonly string[]
   /** Sockets and records; a reboot empties it. */
   readonly runDir: string
   /** Compiled programs. */
@@ -51,6 +56,7 @@ export interface AgentStatus {
   readonly endpoints: number
   readonly services: ReturnType<Services['status']> | undefined
   readonly nodes: ReturnType<Nodes['status']> | undefined
+  readonly names: NamesStatus | undefined
   readonly features: readonly Feature[]
 }
 
@@ -71,7 +77,9 @@ export function createAgent(options: AgentOptions): Agent {
   let state: AgentStatus['state'] = 'starting'
   let features: readonly Feature[] = []
   let datapath: Datapath | undefined
-  let parts: { readonly endpoints: Endpoints; readonly services: Services; readonly nodes: Nodes } | undefined
+  let parts:
+    | { readonly endpoints: Endpoints; readonly services: Services; readonly nodes: Nodes; readonly names: Names }
+    | undefined
 
   registerMetrics(registry, {
     datapath: () => datapath,
@@ -106,6 +114,7 @@ export function createAgent(options: AgentOptions): Agent {
       services: informers.of(services),
       slices: informers.of(endpointSlices),
     }
+    const knownNamespaces = informers.of(namespaces)
 
     // 3. The loops.
     const common = { datapath: kernel, clock }
@@ -122,15 +131,30 @@ export function createAgent(options: AgentOptions): Agent {
         mtu,
         log: log.child({ loop: 'endpoints' }),
       }),
-      services: new Services({ ...common, ...known, log: log.child({ loop: 'services' }) }),
+      services: new Services({
+        ...common,
+        ...known,
+        localBackends: new Map([[resolverService, resolverAddresses]]),
+        log: log.child({ loop: 'services' }),
+      }),
       nodes: new Nodes({ ...common, ...known, nodeName, log: log.child({ loop: 'nodes' }) }),
+      names: new Names({
+        ...known,
+        ...(namespace === undefined ? {} : { namespace }),
+        namespaces: knownNamespaces,
+        netlink,
+        cidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
+        upstreams: (options.resolvers ?? []).map((address) => ({ address })),
+        clock,
+        log: log.child({ loop: 'names' }),
+      }),
     }
-    const { endpoints, services: serviceLoop, nodes: nodeLoop } = parts
+    const { endpoints, services: serviceLoop, nodes: nodeLoop, names } = parts
 
     // 4. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
     await endpoints.restore()
     await using scope = new Scope(signal)
-    await Promise.all([startPart(scope, nodeLoop), startPart(scope, serviceLoop)])
+    await Promise.all([startPart(scope, nodeLoop), startPart(scope, serviceLoop), startPart(scope, names)])
     installPlugin(cniBinDir)
     await new Promise<void>((listening) => {
       const handle = endpoints.handle.bind(endpoints)
@@ -159,6 +183,7 @@ export function createAgent(options: AgentOptions): Agent {
       endpoints: parts?.endpoints.size ?? 0,
       services: parts?.services.status(),
       nodes: parts?.nodes.status(),
+      names: parts?.names.status(),
       features,
     }),
   }

@@ -122,7 +122,7 @@ export function createAccess(options: AccessOptions): Access {
       bootstrap({
         registry,
         authorizer,
-        serviceCidr: options.serviceCidrs[0] ?? '',
+        serviceCidrs: options.serviceCidrs,
         servers: options.servers,
         clientAuthority: pki.authority.certificate,
         log,

@@ -19,6 +19,12 @@ export function addAgent(program: Command): void {
     .option('--node-ip <address>', 'this node, the main address first; may be repeated', collect, [])
     .option('--cluster-cidr <cidr>', 'network of the pods, one of each family', collect, [])
     .option('--service-cidr <cidr>', 'network of the Services, one of each family', collect, [])
+    .option('--resolver <address>', 'asked for names that are not of the cluster; may be repeated', collect, [])
+    .option(
+      '--resolv-conf <file>',
+      "the node's own; its resolvers are asked where --resolver names none; '' for none",
+      '/etc/resolv.conf',
+    )
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action(async (flags: AgentFlags) => {
       const { runAgent } = await import('./agent/run.ts')

@@ -10,6 +10,7 @@ interface UpFlags {
   readonly apiPort?: string
   readonly wait: string
   readonly loadBalancerPool: readonly string[]
+  readonly resolver: readonly string[]
 }
 
 export function addUp(program: Command): void {
@@ -26,8 +27,14 @@ export function addUp(program: Command): void {
       collect,
       [],
     )
+    .option(
+      '--resolver <address>',
+      'in the fabric, asked for names that are not of the cluster; may be repeated (none: SERVFAIL)',
+      collect,
+      [],
+    )
     .action(async (flags: UpFlags) => {
-      const usual = layoutCluster(flags.name, Number(flags.nodes))
+      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), resolvers: flags.resolver }
       const { loadBalancerPool } = flags
       const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)

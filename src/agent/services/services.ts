@@ -7,6 +7,7 @@ import { keyOf } from '#client/key.ts'
 import { type Datapath, frontendName, type Service } from '#datapath/datapath.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
+import { type LocalBackends, withLocalBackends } from './local.ts'
 import { planServices } from './plan.ts'
 import { reflectService, serviceOfSlice } from './reflect.ts'
 
@@ -14,6 +15,8 @@ export interface ServicesOptions {
   readonly services: Informer<KubeService>
   readonly slices: Informer<EndpointSlice>
   readonly datapath: Datapath
+  /** Services, as `namespace/name`, whose backend is the node itself at one of these addresses, where they have no selector. */
+  readonly localBackends?: LocalBackends
   readonly clock: Clock
   readonly log: Log
 }
@@ -81,9 +84,11 @@ export class Services {
   }
 
   #reflect(key: string): readonly Service[] {
-    const { services, slices } = this.#options
+    const { services, slices, localBackends } = this.#options
     const service = services.get(key)
-    return service === undefined ? [] : reflectService(service, slices.index('service', serviceOfSlice).get(key))
+    if (service === undefined) return []
+    const rows = reflectService(service, slices.index('service', serviceOfSlice).get(key))
+    return withLocalBackends(service, rows, localBackends?.get(key))
   }
 
   #writeAll(): void {

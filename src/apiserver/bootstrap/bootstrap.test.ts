@@ -15,7 +15,7 @@ function setUp(registry = new FakeRegistry()) {
   const options: BootstrapOptions = {
     registry,
     authorizer,
-    serviceCidr: '10.96.0.0/16',
+    serviceCidrs: ['10.96.0.0/16', 'fd00:10:96::/112'],
     servers: [
       { address: '172.30.0.1', port: 6443 },
       { address: 'fd00:172:30::1', port: 6443 },
@@ -82,6 +82,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'read nodes',
     'list,watch endpointslices.discovery.k8s.io',
   ],
+  'weft:node-resolver': ['list,watch namespaces'],
   'system:node-bootstrapper': ['create,get,list,watch certificatesigningrequests.certificates.k8s.io'],
   'system:kubelet-api-admin': [
     'read nodes',
@@ -219,6 +220,7 @@ test('who is bound to what', (t) => {
     'Group system:monitoring -> system:monitoring',
     'Group system:nodes -> system:certificates.k8s.io:certificatesigningrequests:selfnodeclient',
     'Group system:nodes -> system:node-proxier',
+    'Group system:nodes -> weft:node-resolver',
     'Group system:serviceaccounts -> system:service-account-issuer-discovery',
     'Group system:unauthenticated -> system:public-info-viewer',
     'User kube-apiserver-kubelet-client -> system:kubelet-api-admin',

@@ -9,6 +9,7 @@ import type { Log } from '#base/log/log.ts'
 import { formatAddress, parseCidr } from '#base/net/address.ts'
 import type { Authorizer } from '../authorize/authorize.ts'
 import type { Registry, User } from '../step.ts'
+import { dnsService } from './dns-service.ts'
 import { kubernetesEndpoints, kubernetesService, kubernetesSlice, type ServerAddress } from './kubernetes-service.ts'
 import { bootstrapPolicy } from './policy.ts'
 import { reconcileBinding, reconcileRole } from './reconcile.ts'
@@ -16,8 +17,8 @@ import { reconcileBinding, reconcileRole } from './reconcile.ts'
 export interface BootstrapOptions {
   readonly registry: Registry
   readonly authorizer: Pick<Authorizer, 'rulesOf'>
-  /** The primary service network: the `kubernetes` Service is its first address. */
-  readonly serviceCidr: string
+  /** The Service networks, the primary first: the `kubernetes` Service has its first address, `kube-dns` the tenth of each. */
+  readonly serviceCidrs: readonly string[]
   /** Where this server is reached from pods. */
   readonly servers: readonly ServerAddress[]
   /** PEM of the authority that signs client certificates. */
@@ -55,6 +56,7 @@ export async function bootstrap(options: BootstrapOptions): Promise<void> {
     keeper(options, () => aggregateRules(options), [{ resource: resources.clusterRoles }]),
   ]
   for (const { first } of keep) await first()
+  await ensure(registry, resources.services, dnsService(options.serviceCidrs))
 }
 
 /** What to look at: one object, or without a name all of a resource. */
@@ -152,7 +154,7 @@ async function ensurePolicy(registry: Registry): Promise<void> {
   await ensureBindings(resources.roleBindings, policy.roleBindings)
 }
 
-async function ownService({ registry, serviceCidr, servers }: BootstrapOptions): Promise<void> {
+async function ownService({ registry, serviceCidrs: [serviceCidr = ''], servers }: BootstrapOptions): Promise<void> {
   const cidr = parseCidr(serviceCidr)
   if (cidr === undefined) throw new Error(`Cannot use ${JSON.stringify(serviceCidr)} as service network: not a CIDR`)
   const clusterIp = formatAddress({ family: cidr.family, value: cidr.base + 1n })

@@ -50,6 +50,8 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
     rule(read, [''], ['nodes']),
     rule(['list', 'watch'], ['discovery.k8s.io'], ['endpointslices']),
   ],
+  // A node answers for names: a namespace that is there has names below it.
+  'weft:node-resolver': [rule(['list', 'watch'], [''], ['namespaces'])],
   'system:node-bootstrapper': [rule(['create', ...read], ['certificates.k8s.io'], ['certificatesigningrequests'])],
   'system:certificates.k8s.io:certificatesigningrequests:nodeclient': [
     rule(['create'], ['certificates.k8s.io'], ['certificatesigningrequests/nodeclient']),
@@ -212,6 +214,7 @@ const bindings: readonly BindingRow[] = [
   { name: 'system:kube-controller-manager', subjects: [user('system:kube-controller-manager')] },
   // The agent is kubelet and service proxy in one process, under the node's one certificate.
   { name: 'weft:node-proxier', role: 'system:node-proxier', subjects: [group('system:nodes')] },
+  { name: 'weft:node-resolver', subjects: [group('system:nodes')] },
   { name: 'weft:node-bootstrapper', role: 'system:node-bootstrapper', subjects: [group('system:bootstrappers')] },
   {
     name: 'weft:node-first-certificate',

@@ -15,5 +15,7 @@ export interface AgentFlags {
   readonly nodeIp: readonly string[]
   readonly clusterCidr: readonly string[]
   readonly serviceCidr: readonly string[]
+  readonly resolver: readonly string[]
+  readonly resolvConf: string
   readonly logLevel: LogLevel
 }

@@ -1,11 +1,13 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createAgent } from '#agent/agent.ts'
+import { resolverAddresses } from '#agent/dns/address.ts'
 import { Scope } from '#base/async/scope.ts'
 import { systemClock } from '#base/clock.ts'
 import { createLog, type Log } from '#base/log/log.ts'
 import { createHttpClient, type HttpClient } from '#client/http.ts'
 import { httpOptionsOf, type Kubeconfig, parseKubeconfig } from '#client/kubeconfig.ts'
+import { parseResolvConf } from '#kubelet/containers/names.ts'
 import { createKubelet } from '#kubelet/kubelet.ts'
 import { NodeCertificates } from '#kubelet/node/certificates.ts'
 import { nthAddress } from '../addresses.ts'
@@ -37,6 +39,8 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     cgroup: flags.cgroup,
     pinDir: flags.bpffs,
     serviceCidrs: flags.serviceCidr,
+    clusterCidrs: flags.clusterCidr,
+    resolvers: await resolversOf(flags),
     runDir: flags.runDir,
     log: log.child({ part: 'network' }),
   })
@@ -50,6 +54,7 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     dataDir: flags.dataDir,
     runtime: { socket: flags.criSocket },
     cgroup: flags.cgroup,
+    ...(flags.resolvConf === '' ? { resolvConf: '/dev/null' } : { resolvConf: flags.resolvConf }),
     dnsServers: flags.serviceCidr.map((cidr) => nthAddress(cidr, dnsIndex)),
     server: {
       host: '::',
@@ -67,6 +72,14 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     stopping.abort(new DOMException(why, 'AbortError'))
   })
   await scope.done()
+}
+
+/** Those that were named, else those of the node's own resolv.conf, without ourselves. */
+async function resolversOf({ resolver, resolvConf }: AgentFlags): Promise<readonly string[]> {
+  if (resolver.length > 0 || resolvConf === '') return resolver
+  const { servers } = parseResolvConf(await readFile(resolvConf, 'utf8'))
+  const own: readonly string[] = resolverAddresses
+  return servers.filter((address) => !own.includes(address))
 }
 
 /** The node's certificates: asked for with the bootstrap token the first time, from files ever after. */

@@ -88,6 +88,9 @@ export function agentSpec(layout: ClusterLayout, node: NodeLayout): ProcessSpec 
     ...node.addresses.map((a) => `--node-ip=${addressOf(a)}`),
     ...layout.podCidrs.map((c) => `--cluster-cidr=${c}`),
     ...layout.serviceCidrs.map((c) => `--service-cidr=${c}`),
+    // The machine's resolvers cannot be reached from here.
+    '--resolv-conf=',
+    ...layout.resolvers.map((r) => `--resolver=${r}`),
   ]
   return processSpec(layout, agentProcess(node), node.netns, `${node.cgroup}/system`, command)
 }
