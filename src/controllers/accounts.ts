@@ -9,6 +9,7 @@ export const controllerAccounts = [
   'endpoint-controller',
   'endpointslice-controller',
   'endpointslicemirroring-controller',
+  'gateway-controller',
   'generic-garbage-collector',
   'namespace-controller',
   'node-controller',

@@ -9,6 +9,7 @@ import { endpointSliceController } from './endpoint-slice/endpoint-slice.ts'
 import { endpointSliceMirrorController } from './endpoint-slice-mirror/endpoint-slice-mirror.ts'
 import { endpointsController } from './endpoints/endpoints.ts'
 import { garbageCollector } from './garbage-collector/garbage-collector.ts'
+import { gatewayController } from './gateway/gateway.ts'
 import { loadBalancerController } from './load-balancer/load-balancer.ts'
 import { namespaceController } from './namespace/namespace.ts'
 import { nodeIpamController } from './node-ipam/node-ipam.ts'
@@ -80,6 +81,7 @@ const entries: readonly Entry[] = [
     account: 'service-controller',
     create: (context, { loadBalancerPools }) => loadBalancerController(loadBalancerPools)(context),
   },
+  { name: 'gateway-controller', account: 'gateway-controller', create: gatewayController },
   {
     name: 'node-lifecycle-controller',
     account: 'node-controller',

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { formatAddress, parseAddress } from '#base/net/address.ts'
 import { examineListeners, type ListenerNeeds, type ListenerResult } from './listeners.ts'
 import type { Gateway, GatewayClass } from './objects.ts'
 import { isFalse, isTrue, type Verdict } from './verdict.ts'
@@ -39,13 +40,18 @@ export function acceptedClass({ spec }: GatewayClass): Verdict {
   )
 }
 
+/** `addresses` are those of the Gateway's Service. */
 export function examineGateway(gateway: Gateway, addresses: readonly string[], needs: ListenerNeeds): GatewayResult {
   const listeners = examineListeners(gateway, needs)
   const accepted = acceptedGateway(gateway, listeners)
   const unresolved = listeners.filter(({ verdicts }) =>
     verdicts.some((v) => v.type === 'ResolvedRefs' && v.status === 'False'),
   )
-  const serves = accepted.status === 'True'
+  const wantedAddresses = (gateway.spec.addresses ?? []).flatMap(({ value }) =>
+    value === undefined || value === '' ? [] : [canonical(value)],
+  )
+  const given = addresses.map(canonical)
+  const served = wantedAddresses.length === 0 ? given : given.filter((address) => wantedAddresses.includes(address))
   return {
     gateway,
     listeners,
@@ -54,12 +60,15 @@ export function examineGateway(gateway: Gateway, addresses: readonly string[], n
       unresolved.length === 0
         ? isTrue('ResolvedRefs', 'ResolvedRefs')
         : isFalse('ResolvedRefs', 'ListenersNotResolved', `listeners: ${namesOf(unresolved)}`),
-    wantedAddresses: (gateway.spec.addresses ?? []).flatMap(({ value }) =>
-      value === undefined || value === '' ? [] : [value],
-    ),
-    addresses: serves ? addresses : [],
-    revision: revisionOf(gateway, addresses, listeners),
+    wantedAddresses,
+    addresses: accepted.status === 'True' ? served : [],
+    revision: revisionOf(gateway, served, listeners),
   }
+}
+
+function canonical(text: string): string {
+  const address = parseAddress(text)
+  return address === undefined ? text : formatAddress(address)
 }
 
 function acceptedGateway({ spec }: Gateway, listeners: readonly ListenerResult[]): Verdict {

@@ -56,6 +56,10 @@ const expand = (lines: readonly string[]): string[] =>
 const events = ['create,patch,update events', 'create,patch,update events.events.k8s.io']
 
 /** The whole of what each part may do. A line more or less here is a decision about who may do what: read it as one. */
+const gatewayApi = ['gatewayclasses', 'gateways', 'grpcroutes', 'httproutes', 'referencegrants'].map(
+  (r) => `${r}.gateway.networking.k8s.io`,
+)
+
 const golden: Readonly<Record<string, readonly string[]>> = {
   'system:kube-scheduler': [
     ...events,
@@ -75,6 +79,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'list,watch endpointslices.discovery.k8s.io',
     'list,watch certificatesigningrequests.certificates.k8s.io',
     'list,watch customresourcedefinitions.apiextensions.k8s.io',
+    ...gatewayApi.map((r) => `list,watch ${r}`),
   ],
   'system:node-proxier': [
     'list,watch services',
@@ -83,6 +88,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'list,watch endpointslices.discovery.k8s.io',
   ],
   'weft:node-resolver': ['list,watch namespaces'],
+  'weft:node-gateway': gatewayApi.map((r) => `list,watch ${r}`),
   'system:node-bootstrapper': ['create,get,list,watch certificatesigningrequests.certificates.k8s.io'],
   'system:kubelet-api-admin': [
     'read nodes',
@@ -175,6 +181,21 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'get,list,watch,patch,update configmaps [kube-root-ca.crt]',
     ...events,
   ],
+  'system:controller:gateway-controller': [
+    ...gatewayApi.map((r) => `read ${r}`),
+    'create gatewayclasses.gateway.networking.k8s.io',
+    ...['gatewayclasses', 'gateways', 'grpcroutes', 'httproutes'].map(
+      (r) => `patch,update ${r}/status.gateway.networking.k8s.io`,
+    ),
+    'update gateways/finalizers.gateway.networking.k8s.io',
+    'read namespaces',
+    'read nodes',
+    'create,delete,get,list,patch,update,watch services',
+    'read secrets',
+    'create,delete,get,list,patch,update,watch rolebindings.rbac.authorization.k8s.io',
+    'create,delete,get,list,patch,update,watch roles.rbac.authorization.k8s.io',
+    ...events,
+  ],
   'system:controller:service-controller': ['read services', 'patch,update services/status', ...events],
   'system:controller:service-account-controller': [
     'read namespaces',
@@ -220,6 +241,7 @@ test('who is bound to what', (t) => {
     'Group system:monitoring -> system:monitoring',
     'Group system:nodes -> system:certificates.k8s.io:certificatesigningrequests:selfnodeclient',
     'Group system:nodes -> system:node-proxier',
+    'Group system:nodes -> weft:node-gateway',
     'Group system:nodes -> weft:node-resolver',
     'Group system:serviceaccounts -> system:service-account-issuer-discovery',
     'Group system:unauthenticated -> system:public-info-viewer',

@@ -4,6 +4,7 @@ import { read, rule } from './rule.ts'
 const events = rule(['create', 'patch', 'update'], ['', 'events.k8s.io'], ['events'])
 /** Status may be written whole or by patch: the same power. */
 const change = ['patch', 'update'] as const
+const gateway = 'gateway.networking.k8s.io'
 const own = ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'] as const
 
 /**
@@ -69,6 +70,18 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     rule(read, [''], ['endpoints', 'services']),
     rule(['update'], [''], ['endpoints/finalizers', 'services/finalizers']),
     rule(['create', 'delete', ...read, 'update'], ['discovery.k8s.io'], ['endpointslices']),
+    events,
+  ],
+  'system:controller:gateway-controller': [
+    rule(read, [gateway], ['gatewayclasses', 'gateways', 'grpcroutes', 'httproutes', 'referencegrants']),
+    rule(['create'], [gateway], ['gatewayclasses']),
+    rule(change, [gateway], ['gatewayclasses/status', 'gateways/status', 'grpcroutes/status', 'httproutes/status']),
+    rule(['update'], [gateway], ['gateways/finalizers']),
+    rule(read, [''], ['namespaces', 'nodes']),
+    rule(own, [''], ['services']),
+    // Certificates: it looks at them, and gives the nodes the right to those that Gateways may use.
+    rule(read, [''], ['secrets']),
+    rule(own, ['rbac.authorization.k8s.io'], ['rolebindings', 'roles']),
     events,
   ],
   'system:controller:generic-garbage-collector': [

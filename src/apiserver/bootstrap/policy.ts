@@ -23,6 +23,9 @@ const signers = (verb: string, name: string): PolicyRule => ({
 const health = ['/healthz', '/livez', '/readyz']
 const version = ['/version', '/version/']
 
+const gatewayApi = 'gateway.networking.k8s.io'
+const gatewayResources = ['gatewayclasses', 'gateways', 'grpcroutes', 'httproutes', 'referencegrants']
+
 const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
   'cluster-admin': [rule(['*'], ['*'], ['*']), urls(['*'], ['*'])],
   'system:discovery': [
@@ -52,6 +55,8 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
   ],
   // A node answers for names: a namespace that is there has names below it.
   'weft:node-resolver': [rule(['list', 'watch'], [''], ['namespaces'])],
+  // Every node serves every Gateway. Certificates it may read where the gateway controller says so, one by one.
+  'weft:node-gateway': [rule(['list', 'watch'], [gatewayApi], gatewayResources)],
   'system:node-bootstrapper': [rule(['create', ...read], ['certificates.k8s.io'], ['certificatesigningrequests'])],
   'system:certificates.k8s.io:certificatesigningrequests:nodeclient': [
     rule(['create'], ['certificates.k8s.io'], ['certificatesigningrequests/nodeclient']),
@@ -80,6 +85,7 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
     rule(['list', 'watch'], ['discovery.k8s.io'], ['endpointslices']),
     rule(['list', 'watch'], ['certificates.k8s.io'], ['certificatesigningrequests']),
     rule(['list', 'watch'], ['apiextensions.k8s.io'], ['customresourcedefinitions']),
+    rule(['list', 'watch'], [gatewayApi], gatewayResources),
   ],
   'system:aggregate-to-admin': [
     rule(['create'], ['authorization.k8s.io'], ['localsubjectaccessreviews']),
@@ -215,6 +221,7 @@ const bindings: readonly BindingRow[] = [
   // The agent is kubelet and service proxy in one process, under the node's one certificate.
   { name: 'weft:node-proxier', role: 'system:node-proxier', subjects: [group('system:nodes')] },
   { name: 'weft:node-resolver', subjects: [group('system:nodes')] },
+  { name: 'weft:node-gateway', subjects: [group('system:nodes')] },
   { name: 'weft:node-bootstrapper', role: 'system:node-bootstrapper', subjects: [group('system:bootstrappers')] },
   {
     name: 'weft:node-first-certificate',
