@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ethtool.h>
+#include <linux/if_packet.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -229,6 +230,33 @@ int weft_ifindex(int netns, const char *name)
 		index = -errno;
 	come_back(home);
 	return index;
+}
+
+int weft_send_frame(int netns, uint32_t ifindex, const void *frame, uint32_t size)
+{
+	struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_ifindex = ifindex };
+	int fd = weft_socket(netns, AF_PACKET, SOCK_RAW, 0), error = 0;
+
+	if (fd < 0)
+		return fd;
+	if (sendto(fd, frame, size, 0, (struct sockaddr *)&to, sizeof(to)) < 0)
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+int weft_netns_cookie(int netns, uint64_t out[1])
+{
+	socklen_t size = sizeof(*out);
+	int fd = weft_socket(netns, AF_INET, SOCK_DGRAM, 0), error = 0;
+
+	if (fd < 0)
+		return fd;
+	/* SO_NETNS_COOKIE, Linux 5.14 */
+	if (getsockopt(fd, SOL_SOCKET, 71, out, &size))
+		error = -errno;
+	close(fd);
+	return error;
 }
 
 int weft_offloads(int netns, const char *device, int on)

@@ -128,6 +128,10 @@ WEFT_API int weft_listen(int netns, const void *address, uint32_t address_size, 
 WEFT_API int weft_sysctl_write(int netns, const char *path, const char *value);
 WEFT_API int weft_sysctl_read(int netns, const char *path, char *out, uint32_t size);
 WEFT_API int weft_ifindex(int netns, const char *name);
+/* One whole Ethernet frame, out by a device of the namespace. */
+WEFT_API int weft_send_frame(int netns, uint32_t ifindex, const void *frame, uint32_t size);
+/* What BPF programs know the namespace by. */
+WEFT_API int weft_netns_cookie(int netns, uint64_t out[1]);
 /* Checksum, segmentation and receive offloads of a device, on or off (tests). */
 WEFT_API int weft_offloads(int netns, const char *device, int on);
 

@@ -50,7 +50,7 @@ INLINE __be32 load_be32(const __u8 *p)
 	return value;
 }
 
-/* True where we speak for the address. */
+/* Whether we speak for the address: 1 yes; 0 that is the stack's to say; -1 nobody on this node does. */
 typedef int (*speaks_for)(struct __sk_buff *skb, const struct address *target);
 
 INLINE int answer_arp(struct __sk_buff *skb, const volatile struct mac *mine, speaks_for speaks)
@@ -59,6 +59,7 @@ INLINE int answer_arp(struct __sk_buff *skb, const volatile struct mac *mine, sp
 	struct ethhdr *eth;
 	struct arp4 *arp;
 	__u8 ip[4];
+	int says;
 
 	if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(*arp)))
 		return TC_ACT_OK;
@@ -71,8 +72,11 @@ INLINE int answer_arp(struct __sk_buff *skb, const volatile struct mac *mine, sp
 		return TC_ACT_OK;
 	address_from4(&target, load_be32(arp->target_ip));
 	/* Asking for one's own address is a probe or an announcement, not a question. */
-	if (load_be32(arp->sender_ip) == target.word[3] || !speaks(skb, &target))
+	if (load_be32(arp->sender_ip) == target.word[3])
 		return TC_ACT_OK;
+	says = speaks(skb, &target);
+	if (says <= 0)
+		return says < 0 ? TC_ACT_SHOT : TC_ACT_OK;
 	arp->operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(eth->h_dest, arp->sender_mac, 6);
 	copy_mac(eth->h_source, mine);
@@ -112,6 +116,7 @@ INLINE int answer_solicitation(struct __sk_buff *skb, const volatile struct mac 
 	struct ipv6hdr *ip;
 	struct ethhdr *eth;
 	__u8 asker_mac[6];
+	int says;
 
 	if (bpf_skb_pull_data(skb, sizeof(*eth) + sizeof(*ip) + sizeof(*question)))
 		return CONTINUE;
@@ -127,8 +132,9 @@ INLINE int answer_solicitation(struct __sk_buff *skb, const volatile struct mac 
 	if (!asker.in6_u.u6_addr32[0] && !asker.in6_u.u6_addr32[3])
 		return CONTINUE;
 	address_from6(&target, &question->target);
-	if (!speaks(skb, &target))
-		return CONTINUE;
+	says = speaks(skb, &target);
+	if (says <= 0)
+		return says < 0 ? TC_ACT_SHOT : CONTINUE;
 	__builtin_memcpy(asker_mac, eth->h_source, 6);
 
 	a.source = question->target;

@@ -1,11 +1,20 @@
 /* A packet that comes to this node. Attached to the uplink, on the way in. */
 #include "config.h"
 #include "lib/forward.h"
+#include "lib/lb.h"
 #include "lib/neighbour.h"
 
+/* Pods of this node, and the virtual addresses that this node was elected for; of the others its stack must not speak. */
 INLINE int is_ours(struct __sk_buff *skb, const struct address *target)
 {
-	return bpf_map_lookup_elem(&endpoints_v2, target) != 0;
+	__u32 flags;
+
+	if (bpf_map_lookup_elem(&endpoints_v2, target))
+		return 1;
+	flags = address_flags(target);
+	if (flags & ADDRESS_ANNOUNCED)
+		return 1;
+	return flags & ADDRESS_VIRTUAL ? -1 : 0;
 }
 
 /* Whoever is on the node's link may ask for a pod as for a neighbour. */

@@ -47,14 +47,24 @@ INLINE void set_peer6(struct bpf_sock_addr *ctx, const struct address *address, 
 	ctx->user_port = port;
 }
 
-INLINE enum lb_result choose(const struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend **chosen)
+INLINE enum lb_result choose(struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend **chosen)
 {
 	struct frontend_key key = { .address = peer->address, .port = peer->port };
+	struct lb_choice choice = {};
+	struct address client = {};
+	enum lb_result result;
+	__u64 cookie;
 
 	key.protocol = ctx->protocol;
 	if (key.protocol != IPPROTO_TCP && key.protocol != IPPROTO_UDP)
 		return LB_NO_SERVICE;
-	return lb_choose(&key, chosen);
+	/* It has no address of its own yet: a pod is its network namespace. */
+	cookie = bpf_get_netns_cookie(ctx);
+	client.word[2] = cookie >> 32;
+	client.word[3] = cookie;
+	result = lb_choose(&key, &client, &choice);
+	*chosen = choice.backend;
+	return result;
 }
 
 /* Says what a closed port would say. */

@@ -12,8 +12,10 @@ import { directions, reasons } from './maps/counters.ts'
 import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
 import { flowSize, tupleSize } from './maps/flows.ts'
 import { identitySize } from './maps/identities.ts'
+import { decodePeer, encodePeer, peerSize } from './maps/peer.ts'
 import { encodeNetworkKey, encodePolicyState } from './maps/policy.ts'
-import { decodePeer, encodePeer, peerSize, type ServiceMap, ServiceMaps } from './maps/services.ts'
+import type { ServiceMap } from './maps/service-map.ts'
+import { frontendSize, ServiceMaps } from './maps/services.ts'
 import { RunAllocator } from './maps/slots.ts'
 import { encodeConfig } from './object.ts'
 
@@ -110,8 +112,10 @@ test('codecs write the structs that clang laid out', (t) => {
     t.is(layout(name).members.get('port'), 16)
     t.is(layout(name).members.get('protocol'), 18)
   }
-  t.is(layout('frontend').size, 8)
-  t.is(layout('frontend').members.get('count'), 4)
+  t.is(layout('frontend').size, frontendSize)
+  t.deepEqual([...layout('frontend').members.values()], [0, 8, 12, 16, 20, 24, 28, 30])
+  t.deepEqual([...layout('source_range_key').members.values()], [0, 4, 12])
+  t.deepEqual([...layout('member_key').members.values()], [0, 8, 24, 26, 27, 28])
   t.is(layout('counter').size, 16)
   t.is(layout('counter').members.get('bytes'), 8)
   const config = encodeConfig({

@@ -2,7 +2,7 @@ import type { Counter } from './maps/counters.ts'
 import type { Flow } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 
-export type Protocol = 'TCP' | 'UDP'
+export type Protocol = 'TCP' | 'UDP' | 'SCTP'
 
 /** A pod's sandbox on this node. */
 export interface Endpoint {
@@ -55,6 +55,7 @@ export interface PolicyChange {
 
 /** Where a Service is asked for. */
 export interface Frontend {
+  /** `0.0.0.0` or `::`: any address of a node. */
   readonly address: string
   readonly port: number
   readonly protocol: Protocol
@@ -63,10 +64,39 @@ export interface Frontend {
 /** Where it is answered. */
 export type Backend = Frontend
 
+/** What connections that come by the uplink get. */
+export interface Outside {
+  /** None: refused; or, where `isLocal`, not answered at all. */
+  readonly backends: readonly Backend[]
+  /** Only this node's backends, and the client's address is kept. */
+  readonly isLocal?: boolean
+  /** Who may ask; absent: everybody. */
+  readonly ranges?: readonly string[]
+}
+
 export interface Service {
   readonly frontend: Frontend
-  /** None: connections are refused. */
+  /** For connections of pods and of the node itself. None: connections are refused. */
   readonly backends: readonly Backend[]
+  /** Absent: not reached from outside. */
+  readonly outside?: Outside
+  /** `serviceNumber` of the Service that it belongs to: its frontends share affinity and source ranges. */
+  readonly number?: string
+  /** The Service's own port: what its frontends' (node port, cluster address) choices of one client have in common. */
+  readonly port?: number
+  /** Seconds for which a client that did not connect keeps its backend; absent: no affinity. */
+  readonly affinitySeconds?: number
+  /** The node's own stack answers: nothing is translated. */
+  readonly toStack?: boolean
+}
+
+/** What an address that is neither a pod's nor a cluster address is to this node. */
+export interface KnownAddress {
+  readonly address: string
+  /** `own`: of this node; `node`: of another; `virtual`: a load balancer's or an external IP; `resolver`: local on every node. */
+  readonly kind: 'own' | 'node' | 'virtual' | 'resolver'
+  /** This node answers for the virtual address on its link. */
+  readonly isAnnounced?: boolean
 }
 
 /** Another node, or this one. */
@@ -121,6 +151,9 @@ export interface Datapath extends Disposable {
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void
   /** What is in force now, in no order. */
   services(): Service[]
+  /** All of them: others are forgotten. Who begins to answer for an address tells the link so. */
+  setAddresses(addresses: readonly KnownAddress[]): void
+  knownAddresses(): KnownAddress[]
 
   /** Makes the node's routes those that lead to these nodes' pods, and removes others of ours. */
   setNodes(nodes: readonly NodeNetwork[]): Promise<void>
@@ -133,3 +166,18 @@ export interface Datapath extends Disposable {
 /** Same frontend, same text. */
 export const frontendName = ({ address, port, protocol }: Frontend): string =>
   `${address.includes(':') ? `[${address}]` : address}:${port}/${protocol}`
+
+/**
+ * 64 bits of a Service's `namespace/name`, hexadecimal without leading zeros: the same on every node and after every restart.
+ * Two FNV-1a sums of 32 bits with different beginnings; 10,000 names meet once in some 10^11 clusters.
+ */
+export function serviceNumber(name: string): string {
+  let [a, b] = [0x811c9dc5, 0x9747b28c]
+  for (let i = 0; i < name.length; i++) {
+    const c = name.charCodeAt(i)
+    a = Math.imul(a ^ c, 0x01000193)
+    b = Math.imul(b ^ c, 0x01000193) ^ (b >>> 15)
+  }
+  const text = `${(a >>> 0).toString(16)}${(b >>> 0).toString(16).padStart(8, '0')}`.replace(/^0+/, '')
+  return text === '' ? '1' : text
+}

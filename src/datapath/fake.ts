@@ -4,6 +4,7 @@ import {
   type Endpoint,
   type Frontend,
   frontendName,
+  type KnownAddress,
   type NodeNetwork,
   type PolicyChange,
   type Service,
@@ -31,6 +32,7 @@ export class FakeKernel {
   /** Programs attached, by sandbox. */
   readonly attached = new Map<string, number>()
   readonly services = new Map<string, Service>()
+  readonly knownAddresses = new Map<string, KnownAddress>()
   readonly routes = new Map<string, string>()
   readonly identities = new Map<string, AddressIdentity>()
   readonly policy = new Map<string, PolicyEntry>()
@@ -137,6 +139,15 @@ export class FakeDatapath implements Datapath {
 
   services(): Service[] {
     return [...this.kernel.services.values()]
+  }
+
+  setAddresses(addresses: readonly KnownAddress[]): void {
+    this.kernel.knownAddresses.clear()
+    for (const known of addresses) this.kernel.knownAddresses.set(known.address, known)
+  }
+
+  knownAddresses(): KnownAddress[] {
+    return [...this.kernel.knownAddresses.values()]
   }
 
   async setNodes(nodes: readonly NodeNetwork[]): Promise<void> {

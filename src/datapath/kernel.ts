@@ -3,13 +3,24 @@ import { type Log, silentLog } from '#base/log/log.ts'
 import { parseAddress, parseCidr } from '#base/net/address.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
 import type { Program } from '#kernel/bpf/program.ts'
-import { Netlink, type Route } from '#kernel/netlink/netlink.ts'
-import type { Namespace } from '#kernel/netns.ts'
+import { type Link, Netlink, type Route } from '#kernel/netlink/netlink.ts'
+import { Namespace } from '#kernel/netns.ts'
 import { setSysctl } from '#kernel/sysctl.ts'
+import { announcement } from './announce.ts'
 import { Attachments } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
-import type { AddressIdentity, Datapath, Endpoint, Frontend, NodeNetwork, PolicyChange, Service } from './datapath.ts'
+import type {
+  AddressIdentity,
+  Datapath,
+  Endpoint,
+  Frontend,
+  KnownAddress,
+  NodeNetwork,
+  PolicyChange,
+  Service,
+} from './datapath.ts'
 import { load, openMap, prunePrograms } from './load.ts'
+import { AddressMap, addressesMap } from './maps/addresses.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import { EndpointMap, endpointsMap } from './maps/endpoints.ts'
 import { embryonicMap, type Flow, flowsMap, readFlows } from './maps/flows.ts'
@@ -23,6 +34,7 @@ import {
   policyStateMap,
   setNone,
 } from './maps/policy.ts'
+import { membersMap, sourceRangesMap } from './maps/service-extras.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
 import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
 
@@ -46,7 +58,8 @@ export interface KernelDatapathOptions {
 /** The datapath in this kernel: programs on tcx and cgroup hooks, maps, routes. */
 export class KernelDatapath implements Datapath {
   readonly #netlink: Netlink
-  readonly #uplinkIndex: number
+  readonly #uplink: Link
+  readonly #namespace: Namespace | undefined
   readonly #programs: ReadonlyMap<string, Program>
   readonly #attachments: Attachments
   readonly #endpoints: EndpointMap
@@ -55,36 +68,47 @@ export class KernelDatapath implements Datapath {
   readonly #flows: BpfMap
   readonly #embryonic: BpfMap
   readonly #services: ServiceMaps
+  readonly #addresses: AddressMap
   readonly #counters: BpfMap
   readonly #maps: readonly BpfMap[]
 
   private constructor(
     netlink: Netlink,
-    uplinkIndex: number,
+    uplink: Link,
+    namespace: Namespace | undefined,
     programs: ReadonlyMap<string, Program>,
     attachments: Attachments,
     pinDir: string,
     clock: Clock,
   ) {
     this.#netlink = netlink
-    this.#uplinkIndex = uplinkIndex
+    this.#uplink = uplink
+    this.#namespace = namespace
     this.#programs = programs
     this.#attachments = attachments
     const open = (name: string): BpfMap => openMap(pinDir, name)
     const endpoints = open(endpointsMap)
-    const services = { frontends: open(frontendsMap), slots: open(slotsMap), backends: open(backendsMap) }
+    const services = {
+      frontends: open(frontendsMap),
+      slots: open(slotsMap),
+      backends: open(backendsMap),
+      sourceRanges: open(sourceRangesMap),
+      members: open(membersMap),
+    }
+    const addresses = open(addressesMap)
     this.#counters = open(countersMap)
     const known = open(identitiesMap)
     const policy = { policy: open(policyMap), networks: open(networksMap), state: open(policyStateMap) }
     this.#flows = open(flowsMap)
     this.#embryonic = open(embryonicMap)
-    this.#maps = [endpoints, known, this.#flows, this.#embryonic, this.#counters]
+    this.#maps = [endpoints, known, addresses, this.#flows, this.#embryonic, this.#counters]
       .concat(Object.values(services))
       .concat(Object.values(policy))
     this.#identities = new IdentityMap(known)
     this.#policy = new PolicyMaps(policy)
     this.#endpoints = new EndpointMap(endpoints)
     this.#services = new ServiceMaps(services, () => clock.monotonic())
+    this.#addresses = new AddressMap(addresses)
   }
 
   /**
@@ -113,7 +137,7 @@ export class KernelDatapath implements Datapath {
       const globals = encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac: link.mac })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
-      const datapath = new KernelDatapath(netlink, link.index, loaded.programs, attachments, pinDir, clock)
+      const datapath = new KernelDatapath(netlink, link, namespace, loaded.programs, attachments, pinDir, clock)
       const changed = [
         attachments.attachCgroup(cgroupPath),
         await attachments.attachDevice('uplink', 'node', link.index),
@@ -243,8 +267,20 @@ export class KernelDatapath implements Datapath {
     return this.#services.list()
   }
 
+  setAddresses(addresses: readonly KnownAddress[]): void {
+    const begun = this.#addresses.set(addresses)
+    if (begun.length === 0) return
+    using own = Namespace.own()
+    for (const address of begun)
+      (this.#namespace ?? own).sendFrame(this.#uplink.index, announcement(address, this.#uplink.mac))
+  }
+
+  knownAddresses(): KnownAddress[] {
+    return this.#addresses.entries()
+  }
+
   async setNodes(nodes: readonly NodeNetwork[]): Promise<void> {
-    const wanted = new Map(nodes.flatMap((node) => routesTo(node, this.#uplinkIndex)).map((r) => [r.destination, r]))
+    const wanted = new Map(nodes.flatMap((node) => routesTo(node, this.#uplink.index)).map((r) => [r.destination, r]))
     const present = await this.#netlink.routes(routeProtocol)
     const nets = present.filter((r) => isNetwork(r.destination))
     const stale = nets.filter((r) => !wanted.has(r.destination))

@@ -185,6 +185,10 @@ export const sysctlRead = bind<(netns: number, path: string, out: Uint8Array, si
   'int weft_sysctl_read(int, const char *, void *, uint32_t)',
 )
 export const ifindexOf = bind<(netns: number, name: string) => number>('int weft_ifindex(int, const char *)')
+export const sendFrame = bind<(netns: number, ifindex: number, frame: Uint8Array, size: number) => number>(
+  'int weft_send_frame(int, uint32_t, const void *, uint32_t)',
+)
+export const netnsCookie = bind<(netns: number, out: BigUint64Array) => number>('int weft_netns_cookie(int, void *)')
 export const offloads = bind<(netns: number, device: string, on: number) => number>(
   'int weft_offloads(int, const char *, int)',
 )

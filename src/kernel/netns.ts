@@ -79,6 +79,21 @@ export class Namespace extends Fd {
     return out.toString('utf8', 0, length).trim()
   }
 
+  /** The number that programs in the kernel know the namespace by (Linux 5.14). */
+  get cookie(): bigint {
+    const out = new BigUint64Array(1)
+    checkResult(ffi.netnsCookie(this.number, out), `read the cookie of ${this.path}`)
+    return out[0] ?? 0n
+  }
+
+  /** One whole Ethernet frame, out by the device. Throws `KernelError`, ENETDOWN where the device is down. */
+  sendFrame(ifindex: number, frame: Uint8Array): void {
+    checkResult(
+      ffi.sendFrame(this.number, ifindex, frame, frame.length),
+      `send a frame by device ${ifindex} in ${this.path}`,
+    )
+  }
+
   /** Checksum, segmentation and receive offloads of a device. */
   setOffloads(device: string, offloads: 'on' | 'off'): void {
     checkResult(

@@ -23,6 +23,29 @@ export function encodeAddress(address: Address | string): Buffer {
   return Buffer.from(number.toString(16).padStart(32, '0'), 'hex')
 }
 
+/** As `encodeAddress`, into bytes that are there. */
+export function writeAddress(out: Buffer, at: number, address: string): void {
+  // Ten thousand Services are written at once at every start: the usual form is read digit by digit.
+  let part = 0
+  let place = at + 12
+  for (let i = 0; i < address.length; i++) {
+    const c = address.charCodeAt(i)
+    if (c === 46) {
+      out[place++] = part
+      part = 0
+    } else if (c >= 48 && c <= 57) part = part * 10 + c - 48
+    else {
+      encodeAddress(address).copy(out, at)
+      return
+    }
+  }
+  if (place !== at + 15 || !isIPv4(address)) throw new RangeError(`${JSON.stringify(address)} is not an IP address`)
+  out[place] = part
+  out.fill(0, at, at + 10)
+  out[at + 10] = 255
+  out[at + 11] = 255
+}
+
 export function decodeAddress(bytes: Uint8Array, offset = 0): string {
   const value = BigInt(`0x${Buffer.from(bytes.subarray(offset, offset + addressSize)).toString('hex')}`)
   return value >> 32n === 0xffffn

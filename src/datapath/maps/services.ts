@@ -1,34 +1,21 @@
-import type { BpfMap } from '#kernel/bpf/map.ts'
-import type { Backend, Frontend, Protocol, Service } from '../datapath.ts'
-import { decodeAddress, encodeAddress } from './address.ts'
+import type { Backend, Frontend, Outside, Service } from '../datapath.ts'
+import { Batch } from './bytes.ts'
+import { decodePeer, encodePeer, peerSize, writePeer } from './peer.ts'
+import { Affinities, SourceRanges } from './service-extras.ts'
+import { type ServiceMap, writeBatch } from './service-map.ts'
 import { RunAllocator } from './slots.ts'
 
-export const frontendsMap = 'frontends_v1'
+export const frontendsMap = 'frontends_v2'
 export const slotsMap = 'slots_v1'
 export const backendsMap = 'backends_v1'
 
-const numbers = { TCP: 6, UDP: 17 } as const satisfies Record<Protocol, number>
 /** No hook runs for a second: a slot or backend that rested this long is read by nobody. */
 const restMs = 1_000
 
-/** struct frontend_key and struct backend have one layout: address, port, protocol. */
-export const peerSize = 20
+export const frontendSize = 32
 
-export function encodePeer({ address, port, protocol }: Frontend): Buffer {
-  const out = Buffer.alloc(peerSize)
-  encodeAddress(address).copy(out)
-  out.writeUInt16BE(port, 16)
-  out.writeUInt8(numbers[protocol], 18)
-  return out
-}
-
-export function decodePeer(bytes: Buffer): Frontend {
-  return {
-    address: decodeAddress(bytes),
-    port: bytes.readUInt16BE(16),
-    protocol: bytes.readUInt8(18) === numbers.TCP ? 'TCP' : 'UDP',
-  }
-}
+/** enum frontend_flag of bpf/maps/services.h. */
+export const frontendFlags = { outside: 1, local: 2, ranges: 4, stack: 8, equal: 16 } as const
 
 const u32 = (value: number): Buffer => {
   const out = Buffer.alloc(4)
@@ -38,64 +25,130 @@ const u32 = (value: number): Buffer => {
 
 const nameOf = ({ address, port, protocol }: Frontend): string => `${address}|${port}|${protocol}`
 
-/** As much of a map as is used here, so that a test can fill one up. */
-export type ServiceMap = Pick<BpfMap, 'entriesMax' | 'lookup' | 'update' | 'updateBatch' | 'delete' | 'entries'>
-
-interface Placed {
-  readonly frontend: Frontend
+/** A run of slots and the numbers of the backends in it. */
+interface Run {
   readonly first: number
-  /** Numbers of its backends, in slot order. */
   readonly backends: readonly number[]
 }
 
-/** struct frontend. */
-const frontendValue = ({ first, backends }: Placed): Buffer => Buffer.concat([u32(first), u32(backends.length)])
+interface Placed {
+  readonly service: Service
+  readonly inside: Run
+  /** The inside run itself where both are the same backends. */
+  readonly outside: Run | undefined
+}
+
+const noRun: Run = { first: 0, backends: [] }
+
+/** struct frontend: what a value of the map says, as numbers. */
+function writeFrontend(out: Buffer, at: number, { service, inside, outside }: Placed): void {
+  const { outside: o } = service
+  const flags =
+    (o === undefined ? 0 : frontendFlags.outside) |
+    (o?.isLocal ? frontendFlags.local : 0) |
+    (o?.ranges === undefined ? 0 : frontendFlags.ranges) |
+    (service.toStack ? frontendFlags.stack : 0) |
+    (outside === inside ? frontendFlags.equal : 0)
+  out.writeBigUInt64LE(BigInt(`0x${service.number ?? '0'}`), at)
+  out.writeUInt32LE(inside.first, at + 8)
+  out.writeUInt32LE(inside.backends.length, at + 12)
+  out.writeUInt32LE(outside?.first ?? 0, at + 16)
+  out.writeUInt32LE(outside?.backends.length ?? 0, at + 20)
+  out.writeUInt32LE(service.affinitySeconds ?? 0, at + 24)
+  out.writeUInt16BE(service.port ?? 0, at + 28)
+  out.writeUInt16LE(flags, at + 30)
+}
+
+export interface ServiceMapSet {
+  readonly frontends: ServiceMap
+  readonly slots: ServiceMap
+  readonly backends: ServiceMap
+  readonly sourceRanges?: ServiceMap
+  readonly members?: ServiceMap
+}
 
 /** What a change writes, in the order in which it is written. */
 class Writes {
-  readonly backends: [Buffer, Buffer][] = []
-  readonly slots: [Buffer, Buffer][] = []
-  readonly frontends: [Buffer, Buffer][] = []
+  readonly backends = new Batch(4, peerSize)
+  readonly slots = new Batch(4, 4)
+  readonly frontends = new Batch(peerSize, frontendSize)
 }
 
 /**
- * Frontends, slots and backends kept in step. A change is: backends, then a run of slots, then the frontend's one value;
+ * Frontends, slots and backends kept in step. A change is: backends, then runs of slots, then the frontend's one value;
  * a removal is the reverse, and what it frees rests before it is used again. So a connection sees all of the old set of
  * backends or all of the new one, whatever else happens meanwhile.
  */
 export class ServiceMaps {
-  readonly #frontends: ServiceMap
-  readonly #slots: ServiceMap
-  readonly #backends: ServiceMap
+  readonly #maps: ServiceMapSet
   readonly #slotRuns: RunAllocator
   readonly #numbers: RunAllocator
   readonly #placed = new Map<string, Placed>()
   readonly #numberOf = new Map<string, { readonly number: number; readonly backend: Backend; uses: number }>()
   readonly #nameOfNumber = new Map<number, string>()
+  readonly #ranges: SourceRanges
+  readonly #affinities: Affinities
 
-  constructor(
-    maps: { readonly frontends: ServiceMap; readonly slots: ServiceMap; readonly backends: ServiceMap },
-    now: () => number,
-  ) {
-    this.#frontends = maps.frontends
-    this.#slots = maps.slots
-    this.#backends = maps.backends
+  constructor(maps: ServiceMapSet, now: () => number) {
+    this.#maps = maps
     this.#slotRuns = new RunAllocator({ limit: maps.slots.entriesMax, restMs, now })
     this.#numbers = new RunAllocator({ limit: maps.backends.entriesMax, restMs, now })
+    this.#ranges = new SourceRanges(maps.sourceRanges)
+    this.#affinities = new Affinities(maps.members)
     this.#restore()
   }
 
   /** The maps are the truth: what an earlier agent wrote is taken over as it is. */
   #restore(): void {
-    for (const { key, value } of this.#frontends.entries()) {
-      const first = value.readUInt32LE(0)
-      const count = value.readUInt32LE(4)
-      const backends = Array.from({ length: count }, (_, i) => this.#slots.lookup(u32(first + i))?.readUInt32LE(0) ?? 0)
-      for (const number of backends) this.#restoreBackend(number)
-      this.#placed.set(nameOf(decodePeer(key)), { frontend: decodePeer(key), first, backends })
+    const { frontends } = this.#maps
+    const runs = new Map<number, Run>()
+    for (const { key, value } of frontends.entries()) {
+      const frontend = decodePeer(key)
+      const flags = value.readUInt16LE(30)
+      const inside = this.#restoreRun(value.readUInt32LE(8), value.readUInt32LE(12), runs)
+      const isEqual = (flags & frontendFlags.equal) !== 0
+      const outside =
+        (flags & frontendFlags.outside) === 0
+          ? undefined
+          : isEqual
+            ? inside
+            : this.#restoreRun(value.readUInt32LE(16), value.readUInt32LE(20), runs)
+      const number = value.readBigUInt64LE(0).toString(16)
+      const affinitySeconds = value.readUInt32LE(24)
+      const port = value.readUInt16BE(28)
+      const service: Service = {
+        frontend,
+        backends: this.#backendsOf(inside),
+        ...(number === '0' ? {} : { number }),
+        ...(port === 0 ? {} : { port }),
+        ...(affinitySeconds === 0 ? {} : { affinitySeconds }),
+        ...((flags & frontendFlags.stack) === 0 ? {} : { toStack: true }),
+        ...(outside === undefined ? {} : { outside: this.#restoreOutside(number, flags, outside) }),
+      }
+      this.#placed.set(nameOf(frontend), { service, inside, outside })
+      this.#ranges.note(service)
+      this.#affinities.note(service)
     }
-    this.#slotRuns.restore([...this.#placed.values()].map((p) => ({ first: p.first, count: p.backends.length })))
+    this.#slotRuns.restore([...runs.values()].map((run) => ({ first: run.first, count: run.backends.length })))
     this.#numbers.restore([...this.#nameOfNumber.keys()].map((first) => ({ first, count: 1 })))
+  }
+
+  #restoreRun(first: number, count: number, runs: Map<number, Run>): Run {
+    if (count === 0) return noRun
+    const { slots } = this.#maps
+    const backends = Array.from({ length: count }, (_, i) => slots.lookup(u32(first + i))?.readUInt32LE(0) ?? 0)
+    for (const number of backends) this.#restoreBackend(number)
+    const run = { first, backends }
+    runs.set(first, run)
+    return run
+  }
+
+  #restoreOutside(number: string, flags: number, run: Run): Outside {
+    return {
+      backends: this.#backendsOf(run),
+      ...((flags & frontendFlags.local) === 0 ? {} : { isLocal: true }),
+      ...((flags & frontendFlags.ranges) === 0 ? {} : { ranges: this.#ranges.of(number) }),
+    }
   }
 
   #restoreBackend(number: number): void {
@@ -105,22 +158,27 @@ export class ServiceMaps {
       known.uses++
       return
     }
-    const backend = decodePeer(this.#backends.lookup(u32(number)) ?? Buffer.alloc(peerSize))
+    const backend = decodePeer(this.#maps.backends.lookup(u32(number)) ?? Buffer.alloc(peerSize))
     this.#numberOf.set(nameOf(backend), { number, backend, uses: 1 })
     this.#nameOfNumber.set(number, nameOf(backend))
   }
 
-  /** What the kernel has now. */
-  list(): Service[] {
-    return [...this.#placed.values()].map(({ frontend, backends }) => ({
-      frontend,
-      backends: backends.flatMap((number) => this.#backendOf(number) ?? []),
-    }))
+  #backendsOf({ backends }: Run): Backend[] {
+    return backends.flatMap((number) => {
+      const name = this.#nameOfNumber.get(number)
+      const known = name === undefined ? undefined : this.#numberOf.get(name)
+      return known === undefined ? [] : [known.backend]
+    })
   }
 
-  #backendOf(number: number): Backend | undefined {
-    const name = this.#nameOfNumber.get(number)
-    return name === undefined ? undefined : this.#numberOf.get(name)?.backend
+  /** What the kernel has now. */
+  list(): Service[] {
+    return [...this.#placed.values()].map(({ service }) => service)
+  }
+
+  /** The number by which the kernel knows a backend; undefined where no Service has it. */
+  numberOfBackend(backend: Backend): number | undefined {
+    return this.#numberOf.get(nameOf(backend))?.number
   }
 
   /** Throws where a map is full, with nothing of the change in force. */
@@ -131,11 +189,12 @@ export class ServiceMaps {
       for (const service of upserts) {
         const name = nameOf(service.frontend)
         const old = placed.get(name) ?? this.#placed.get(name)
-        if (old === undefined || !this.#same(old, service)) placed.set(name, this.#place(service, writes))
+        if (old === undefined || !sameService(old.service, service)) placed.set(name, this.#place(service, writes))
       }
-      write(this.#backends, writes.backends)
-      write(this.#slots, writes.slots)
-      write(this.#frontends, writes.frontends)
+      writeBatch(this.#maps.backends, writes.backends)
+      writeBatch(this.#maps.slots, writes.slots)
+      for (const { service } of placed.values()) this.#before(service)
+      writeBatch(this.#maps.frontends, writes.frontends)
     } catch (error) {
       for (const [name, place] of placed) this.#undo(name, place)
       throw error
@@ -145,9 +204,15 @@ export class ServiceMaps {
       const name = nameOf(frontend)
       // What the same change writes it does not mean to remove.
       if (placed.has(name) || !this.#placed.has(name)) continue
-      this.#frontends.delete(encodePeer(frontend))
+      this.#maps.frontends.delete(encodePeer(frontend))
       this.#settle(name, undefined)
     }
+  }
+
+  /** What must be there before the frontend says so: who may ask, and whom a client may come back to. */
+  #before(service: Service): void {
+    if (service.outside?.ranges !== undefined) this.#ranges.add(service)
+    if (service.affinitySeconds !== undefined) this.#affinities.add(service, (b) => this.numberOfBackend(b) ?? 0)
   }
 
   /** The frontend is now this, or nothing; what it was before rests. */
@@ -155,41 +220,65 @@ export class ServiceMaps {
     const old = this.#placed.get(name)
     if (next === undefined) this.#placed.delete(name)
     else this.#placed.set(name, next)
-    if (old !== undefined) this.#free(old)
+    if (old === undefined) return
+    if (old.service.outside?.ranges !== undefined) this.#ranges.remove(old.service)
+    if (old.service.affinitySeconds !== undefined) this.#affinities.remove(old.service)
+    this.#free(old)
   }
 
   /** A change that did not fit: some of its frontends may have been written. */
   #undo(name: string, place: Placed): void {
     const old = this.#placed.get(name)
-    if (old === undefined) this.#frontends.delete(encodePeer(place.frontend))
-    else this.#frontends.update(encodePeer(old.frontend), frontendValue(old))
+    const key = encodePeer(place.service.frontend)
+    if (old === undefined) this.#maps.frontends.delete(key)
+    else {
+      const value = Buffer.alloc(frontendSize)
+      writeFrontend(value, 0, old)
+      this.#maps.frontends.update(key, value)
+    }
+    this.#ranges.remove(place.service)
+    this.#affinities.remove(place.service)
     this.#free(place)
   }
 
-  #same(old: Placed, { backends }: Service): boolean {
-    return (
-      old.backends.length === backends.length &&
-      backends.every((backend, i) => this.#numberOf.get(nameOf(backend))?.number === old.backends[i])
-    )
-  }
-
-  #place({ frontend, backends }: Service, writes: Writes): Placed {
-    const first = backends.length === 0 ? 0 : this.#slotRuns.take(backends.length)
-    if (first === undefined)
-      throw new Error(
-        `Cannot place Service ${frontend.address}:${frontend.port}: all ${this.#slots.entriesMax} slots are in use`,
-      )
-    const numbers: number[] = []
+  #place(service: Service, writes: Writes): Placed {
+    const inside = this.#placeRun(service.frontend, service.backends, writes)
+    let outside: Run | undefined
     try {
-      for (const backend of backends) numbers.push(this.#use(backend, writes))
+      const { backends } = service.outside ?? {}
+      if (backends !== undefined)
+        outside = sameBackends(backends, service.backends) ? inside : this.#placeRun(service.frontend, backends, writes)
     } catch (error) {
-      this.#free({ frontend, first, backends: numbers }, backends.length)
+      this.#freeRun(inside)
       throw error
     }
-    for (const [i, number] of numbers.entries()) writes.slots.push([u32(first + i), u32(number)])
-    const place = { frontend, first, backends: numbers }
-    writes.frontends.push([encodePeer(frontend), frontendValue(place)])
+    const place = { service, inside, outside }
+    writes.frontends.add((keys, keyAt, values, valueAt) => {
+      writePeer(keys, keyAt, service.frontend)
+      writeFrontend(values, valueAt, place)
+    })
     return place
+  }
+
+  #placeRun({ address, port }: Frontend, backends: readonly Backend[], writes: Writes): Run {
+    if (backends.length === 0) return noRun
+    const first = this.#slotRuns.take(backends.length)
+    if (first === undefined)
+      throw new Error(`Cannot place Service ${address}:${port}: all ${this.#maps.slots.entriesMax} slots are in use`)
+    const used: number[] = []
+    try {
+      for (const backend of backends) used.push(this.#use(backend, writes))
+    } catch (error) {
+      this.#freeRun({ first, backends: used }, backends.length)
+      throw error
+    }
+    for (let i = 0; i < used.length; i++) {
+      writes.slots.add((keys, keyAt, values, valueAt) => {
+        keys.writeUInt32LE(first + i, keyAt)
+        values.writeUInt32LE(used[i] ?? 0, valueAt)
+      })
+    }
+    return { first, backends: used }
   }
 
   #use(backend: Backend, writes: Writes): number {
@@ -202,15 +291,23 @@ export class ServiceMaps {
     const number = this.#numbers.take(1)
     if (number === undefined)
       throw new Error(
-        `Cannot add backend ${backend.address}:${backend.port}: all ${this.#backends.entriesMax} are in use`,
+        `Cannot add backend ${backend.address}:${backend.port}: all ${this.#maps.backends.entriesMax} are in use`,
       )
     this.#numberOf.set(name, { number, backend, uses: 1 })
     this.#nameOfNumber.set(number, name)
-    writes.backends.push([u32(number), encodePeer(backend)])
+    writes.backends.add((keys, keyAt, values, valueAt) => {
+      keys.writeUInt32LE(number, keyAt)
+      writePeer(values, valueAt, backend)
+    })
     return number
   }
 
-  #free({ first, backends }: Placed, slots = backends.length): void {
+  #free({ inside, outside }: Placed): void {
+    this.#freeRun(inside)
+    if (outside !== undefined && outside !== inside) this.#freeRun(outside)
+  }
+
+  #freeRun({ first, backends }: Run, slots = backends.length): void {
     this.#slotRuns.give(first, slots)
     for (const number of backends) {
       const name = this.#nameOfNumber.get(number)
@@ -223,13 +320,49 @@ export class ServiceMaps {
   }
 }
 
-/** Below this a few calls are as quick as a batch. */
-const singlesMax = 8
+/** Whether two say the same; backends are compared in order. */
+export function sameService(a: Service, b: Service): boolean {
+  return (
+    a === b ||
+    (a.number === b.number &&
+      a.port === b.port &&
+      a.affinitySeconds === b.affinitySeconds &&
+      (a.toStack ?? false) === (b.toStack ?? false) &&
+      sameBackends(a.backends, b.backends) &&
+      sameOutside(a.outside, b.outside))
+  )
+}
 
-function write(map: ServiceMap, entries: readonly (readonly [Buffer, Buffer])[]): void {
-  if (entries.length <= singlesMax) {
-    for (const [key, value] of entries) map.update(key, value)
-    return
+function sameOutside(a: Outside | undefined, b: Outside | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b
+  return (
+    (a.isLocal ?? false) === (b.isLocal ?? false) &&
+    a.ranges?.toSorted().join() === b.ranges?.toSorted().join() &&
+    sameBackends(a.backends, b.backends)
+  )
+}
+
+function sameBackends(a: readonly Backend[], b: readonly Backend[]): boolean {
+  if (a === b) return true
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i], b[i]]
+    if (x?.address !== y?.address || x?.port !== y?.port || x?.protocol !== y?.protocol) return false
   }
-  map.updateBatch(Buffer.concat(entries.map(([k]) => k)), Buffer.concat(entries.map(([, v]) => v)), entries.length)
+  return true
+}
+
+/** For tests of a codec: one frontend's value. */
+export function encodeFrontend(
+  service: Service,
+  runs: { readonly first: number; readonly outsideFirst?: number },
+): Buffer {
+  const out = Buffer.alloc(frontendSize)
+  const zeros = (list: readonly unknown[]): number[] => list.map(() => 0)
+  const outside =
+    service.outside === undefined
+      ? undefined
+      : { first: runs.outsideFirst ?? 0, backends: zeros(service.outside.backends) }
+  writeFrontend(out, 0, { service, inside: { first: runs.first, backends: zeros(service.backends) }, outside })
+  return out
 }
