@@ -210,7 +210,7 @@ class GatewayLoop {
   async #createClass(signal: AbortSignal): Promise<void> {
     const { client, informers } = this.#context
     if (informers.of(gatewayClasses).get(ownClassName) !== undefined) return
-    const description = "Weft's own gateway: every node serves every Gateway of this class."
+    const description = "Weft's own gateway, on every node"
     try {
       const spec = { controllerName, description }
       await client.create(gatewayClasses, { metadata: { name: ownClassName }, spec }, { signal })

@@ -1,0 +1,106 @@
+import { Scope } from '#base/async/scope.ts'
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log/log.ts'
+import type { Client } from '#client/client.ts'
+import type { L7Engine } from '#gateway/engine.ts'
+import type { GatewayModel } from '#gateway/model.ts'
+import { Signal } from '../signal.ts'
+import { writeLoop } from '../write-loop.ts'
+import { acknowledge, wantedSecrets } from './plan.ts'
+import { allCopies, type GatewayCopies, modelOf, watchCopies } from './reflect.ts'
+import { SecretCopies } from './secrets.ts'
+import { Acknowledger } from './target.ts'
+
+export interface GatewaysOptions {
+  readonly nodeName: string
+  readonly client: Client
+  readonly copies: GatewayCopies
+  readonly engine: L7Engine
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export interface GatewaysStatus {
+  readonly gateways: number
+  readonly listeners: number
+  readonly routes: number
+  readonly backends: number
+  /** How often the engine was reloaded since it was opened. */
+  readonly reloads: number
+  readonly trouble: string
+}
+
+/** How long the first state waits for certificates: a listener without one would be taken away from a running engine. */
+const firstSecretsMs = 3_000
+
+/**
+ * Gateways on this node: copies of the API -> what they come to (src/gateway, the same everywhere) -> the engine -> a word
+ * on the Node that it is in force. Nothing is given to the engine before every copy is complete, so that a restart of
+ * the agent takes nothing away.
+ */
+export class Gateways {
+  readonly #options: GatewaysOptions
+  readonly #wake = new Signal()
+  readonly #acknowledger: Acknowledger
+  #model: GatewayModel | undefined
+  #reloads = 0
+  #trouble: unknown
+
+  constructor(options: GatewaysOptions) {
+    this.#options = options
+    this.#acknowledger = new Acknowledger(options)
+  }
+
+  status(): GatewaysStatus {
+    const state = this.#model?.engineState()
+    return {
+      gateways: this.#model?.gateways.size ?? 0,
+      listeners: state?.listeners.size ?? 0,
+      routes: state?.routes.size ?? 0,
+      backends: state?.backends.size ?? 0,
+      reloads: this.#reloads,
+      trouble: this.#trouble === undefined ? '' : String(this.#trouble),
+    }
+  }
+
+  /** `started` at once: a cluster whose Gateway API is missing or late must not hold up the node's network. */
+  async run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
+    started()
+    const { client, copies, engine, clock, log } = this.#options
+    await Promise.all(allCopies(copies).map((copy) => copy.whenSynced(signal)))
+    await using scope = new Scope(signal)
+    const wake = (): void => this.#wake.raise()
+    await using secrets = new SecretCopies({
+      client,
+      clock,
+      log,
+      changed: (namespace, name) => {
+        model.touchSecret(namespace, name)
+        wake()
+      },
+    })
+    const model = modelOf(copies, (namespace, name) => secrets.get(namespace, name))
+    this.#model = model
+    watchCopies(copies, model, wake, scope.signal)
+    model.touchAll()
+    model.refresh()
+    secrets.follow(wantedSecrets(model.gateways.values(), copies.grants.list()))
+    await secrets.settled(firstSecretsMs, scope.signal)
+    const write = async (): Promise<void> => {
+      model.refresh()
+      secrets.follow(wantedSecrets(model.gateways.values(), copies.grants.list()))
+      const results = [...model.gateways.values()]
+      const outcome = await engine.apply(model.engineState())
+      this.#reloads = outcome.reloads
+      for (const [id, { message }] of outcome.faults) log.warn({ id, fault: message }, 'the gateway cannot do this')
+      this.#acknowledger.say(acknowledge(results, outcome))
+    }
+    const tell = (trouble: unknown): void => {
+      this.#trouble = trouble
+    }
+    const sentence = 'Gateways could not be brought into force, trying again'
+    scope.start((stop) => this.#acknowledger.run(stop))
+    scope.start((stop) => writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, stop, () => {}))
+    await scope.done()
+  }
+}
