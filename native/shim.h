@@ -169,6 +169,8 @@ WEFT_API int weft_names_counts(struct weft_names *names, uint64_t *out, uint32_t
 /* Ends the threads, closes their sockets. */
 WEFT_API void weft_names_free(struct weft_names *names);
 
+/* A duplicate of a descriptor of another process (pidfd_getfd, Linux 5.6). */
+WEFT_API int weft_take_fd(int pid, int fd);
 WEFT_API int weft_close(int fd);
 
 #endif

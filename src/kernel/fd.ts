@@ -1,4 +1,5 @@
-import { close } from './ffi.ts'
+import { checkResult } from './errno.ts'
+import { close, takeFd } from './ffi.ts'
 
 /** A descriptor that closes with its scope: `using fd = …`. */
 export class Fd implements Disposable {
@@ -27,3 +28,7 @@ export class Fd implements Disposable {
     this.#fd = -1
   }
 }
+
+/** A duplicate of what another process has open. Throws `KernelError`: ESRCH, EBADF. */
+export const takeDescriptor = (pid: number, fd: number): Fd =>
+  new Fd(checkResult(takeFd(pid, fd), `take descriptor ${fd} of process ${pid}`))

@@ -223,6 +223,7 @@ export const namesCounts = bind<(names: NamesPointer, out: BigUint64Array, room:
 )
 export const namesFree = bind<(names: NamesPointer) => void>('void weft_names_free(weft_names *)')
 
+export const takeFd = bind<(pid: number, fd: number) => number>('int weft_take_fd(int, int)')
 export const close = bind<(fd: number) => number>('int weft_close(int)')
 
 /** Sizes that koffi computed for the structs, for a test to hold against the C compiler's. */

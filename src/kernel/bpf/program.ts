@@ -13,6 +13,7 @@ const attachTypes = {
   recvmsg6: 20,
   getpeername4: 29,
   getpeername6: 30,
+  skLookup: 36,
   tcxIngress: 46,
   tcxEgress: 47,
 } as const
@@ -79,6 +80,46 @@ export class Program extends Fd {
   }
 }
 
+/**
+ * Buffers for one packet after the other, without anything made in between: a model is held against millions of them.
+ * Write `packet` and `context`, run, read `out` and `context`.
+ */
+export class PacketBench {
+  /** What goes in: a test-run packet is at most one page, less what the kernel keeps beside it. */
+  readonly packet = Buffer.alloc(3712)
+  readonly out = Buffer.alloc(4096)
+  /** struct __sk_buff. */
+  readonly context = Buffer.alloc(192)
+  /** Of the packet that came out. */
+  outLength = 0
+  readonly #run: ffi.TestRunInOut = {
+    program: -1,
+    repeat: 1,
+    data_in: this.packet,
+    data_in_size: 0,
+    data_out: this.out,
+    data_out_size: 0,
+    context: this.context,
+    context_size: this.context.length,
+    verdict: 0,
+    nanoseconds: 0,
+  }
+
+  /** Returns the verdict. `length` is the packet's. */
+  run(program: Program, length: number): number {
+    const run = this.#run
+    run.program = program.number
+    run.data_in = this.packet
+    run.data_in_size = length
+    run.data_out = this.out
+    run.data_out_size = this.out.length
+    run.context = this.context
+    checkResult(ffi.programTestRun(run), 'test-run a BPF program')
+    this.outLength = run.data_out_size
+    return run.verdict | 0
+  }
+}
+
 /** An attached program: it stays attached while the link is open or pinned. */
 export class Link extends Fd {
   /** `ifindex` is a number of `namespace` (absent: of our own). */
@@ -90,6 +131,12 @@ export class Link extends Fd {
   static attachCgroup(program: Program, type: AttachType, cgroup: Fd, cgroupPath: string): Link {
     const result = ffi.attachCgroup(cgroup.number, program.number, attachTypes[type])
     return new Link(checkResult(result, `attach a program to ${type} of cgroup ${cgroupPath}`))
+  }
+
+  /** Connections that arrive in `namespace` and have no socket yet. */
+  static attachNamespace(program: Program, type: AttachType, namespace: Namespace): Link {
+    const result = ffi.attachCgroup(namespace.number, program.number, attachTypes[type])
+    return new Link(checkResult(result, `attach a program to ${type} of ${namespace.path}`))
   }
 
   static openPin(path: string): Link | undefined {

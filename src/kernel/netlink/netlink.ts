@@ -290,7 +290,8 @@ function routeMessage(route: Route): { data: rt.Route; attrs: rt.RouteAttrs } {
       table: 254,
       // 3 = boot, what routes made by hand have.
       protocol: (route.protocol ?? 3) as rt.RouteProtocol,
-      scope: route.scope === 'link' ? 253 : 0,
+      // A route to the node itself has the scope of the node, or the kernel refuses it.
+      scope: route.type === 'local' ? 254 : route.scope === 'link' ? 253 : 0,
       type: rt.RouteType[routeTypeNames[route.type ?? 'unicast']],
       ...(route.onlink === true ? { flags: { __unknown: onlinkFlag } as rt.RouteFlags } : {}),
     },
