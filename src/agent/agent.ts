@@ -29,6 +29,8 @@ export interface AgentOptions {
   readonly uplink: string
   /** The node's cgroup, below the mount point of cgroup2: `weft/weft/node-1`. */
   readonly cgroup: string
+  /** Where the node's hierarchies are mounted, if this process sees others too. */
+  readonly cgroupRoot?: string
   /** A directory on a bpffs that is this node's alone. */
   readonly pinDir: string
   readonly serviceCidrs: readonly string[]
@@ -95,7 +97,7 @@ export function createAgent(options: AgentOptions): Agent {
     using kernel = await KernelDatapath.open({
       objects,
       pinDir: options.pinDir,
-      cgroupPath: join(findCgroups().unified, options.cgroup),
+      cgroupPath: join(findCgroups(undefined, options.cgroupRoot).unified, options.cgroup),
       uplink,
       serviceCidrs: options.serviceCidrs,
       ...(namespace === undefined ? {} : { namespace }),

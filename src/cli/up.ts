@@ -7,6 +7,7 @@ import { collect } from './flags.ts'
 interface UpFlags {
   readonly name: string
   readonly nodes: string
+  readonly agent: string
   readonly apiPort?: string
   readonly wait: string
   readonly loadBalancerPool: readonly string[]
@@ -19,6 +20,11 @@ export function addUp(program: Command): void {
     .description('bring up a cluster on this machine, or what is missing of it')
     .option('--name <name>', 'the cluster', 'weft')
     .option('--nodes <count>', 'how many nodes', '2')
+    .option(
+      '--agent <parts>',
+      'full; none: nodes are a kubelet alone, their network comes from the chart in helm/',
+      'full',
+    )
     .option('--api-port <port>', 'port of the API server on 127.0.0.1 (6443, or the next free one)')
     .option('--wait <seconds>', 'how long each part may take to come up', '60')
     .option(
@@ -34,7 +40,9 @@ export function addUp(program: Command): void {
       [],
     )
     .action(async (flags: UpFlags) => {
-      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), resolvers: flags.resolver }
+      const { resolver: resolvers } = flags
+      const agent = parseAgent(flags.agent)
+      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers }
       const { loadBalancerPool } = flags
       const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
@@ -46,6 +54,11 @@ export function addUp(program: Command): void {
       const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort, readyWithinMs })
       process.stdout.write(`${summary}\n`)
     })
+}
+
+function parseAgent(text: string): 'full' | 'none' {
+  if (text !== 'full' && text !== 'none') throw new RangeError(`--agent ${text}: use full or none`)
+  return text
 }
 
 function parsePort(text: string): number {

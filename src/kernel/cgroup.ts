@@ -9,9 +9,16 @@ export interface CgroupTree {
   readonly legacy: readonly { readonly controllers: readonly string[]; readonly path: string }[]
 }
 
-/** Reads the layout from /proc/self/mounts. Throws where there is no cgroup2 at all: nothing of ours works without. */
-export function findCgroups(mounts = readFileSync('/proc/self/mounts', 'utf8')): CgroupTree {
-  const rows = mounts.split('\n').map((line) => line.split(' '))
+/**
+ * Reads the layout from /proc/self/mounts, of what is mounted at or below `root`: in a container those of the host are
+ * elsewhere. Throws where there is no cgroup2 at all: nothing of ours works without.
+ */
+export function findCgroups(mounts = readFileSync('/proc/self/mounts', 'utf8'), root = '/'): CgroupTree {
+  const below = root.endsWith('/') ? root : `${root}/`
+  const rows = mounts
+    .split('\n')
+    .map((line) => line.split(' '))
+    .filter(([, path = '']) => `${path}/`.startsWith(below))
   const unified = rows.find(([, , type]) => type === 'cgroup2')?.[1]
   if (unified === undefined)
     throw new Error('Cannot find cgroup2 in /proc/self/mounts: mount it at /sys/fs/cgroup/unified')

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import type { Log } from '#base/log/log.ts'
@@ -91,12 +91,15 @@ function readAll(socket: Socket): Promise<Buffer> {
 /** The program that the runtime starts. */
 const plugin = resolve(import.meta.dirname, '../../../native/build/weft-cni')
 
-/** Both names of the plug-in; containerd also calls one named loopback. */
+/** Both names of the plug-in; containerd also calls one named loopback. Copies: where we are in a container, it is not. */
 export function installPlugin(binDir: string): void {
   mkdirSync(binDir, { recursive: true })
   for (const name of ['weft-cni', 'loopback']) {
-    rmSync(join(binDir, name), { force: true })
-    symlinkSync(plugin, join(binDir, name))
+    const path = join(binDir, name)
+    // Moved into place: the one that is there may be running.
+    copyFileSync(plugin, `${path}.new`)
+    chmodSync(`${path}.new`, 0o755)
+    renameSync(`${path}.new`, path)
   }
 }
 

@@ -1,18 +1,16 @@
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { createAgent } from '#agent/agent.ts'
+import { type Agent, createAgent } from '#agent/agent.ts'
 import { resolverAddresses } from '#agent/dns/address.ts'
 import { Scope } from '#base/async/scope.ts'
-import { systemClock } from '#base/clock.ts'
 import { createLog, type Log } from '#base/log/log.ts'
-import { createHttpClient, type HttpClient } from '#client/http.ts'
-import { httpOptionsOf, type Kubeconfig, parseKubeconfig } from '#client/kubeconfig.ts'
+import type { HttpClient } from '#client/http.ts'
 import { parseResolvConf } from '#kubelet/containers/names.ts'
-import { createKubelet } from '#kubelet/kubelet.ts'
-import { NodeCertificates } from '#kubelet/node/certificates.ts'
+import { createKubelet, type Kubelet } from '#kubelet/kubelet.ts'
 import { nthAddress } from '../addresses.ts'
 import { untilTold } from '../signals.ts'
 import type { AgentFlags } from './flags.ts'
+import { serveHealth } from './health.ts'
+import { type AdmittedNode, admitNode, serviceAccountClient } from './identity.ts'
 
 /** Upstream's convention: the cluster's resolver has the Service network's tenth address. */
 const dnsIndex = 10n
@@ -22,56 +20,93 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
   const log = createLog('agent', flags.logLevel).child({ node: flags.node })
   const stopping = new AbortController()
   await using scope = new Scope(stopping.signal)
-  const bootstrap = await parseKubeconfig(await readFile(flags.bootstrapKubeconfig, 'utf8'))
-  const certificates = await admittedNode(flags, bootstrap, scope.signal, log)
-  using client: HttpClient = createHttpClient({
-    server: flags.server,
-    ...(bootstrap.ca === undefined ? {} : { ca: bootstrap.ca }),
-    certificate: certificates.client,
-    userAgent: `weft/agent/${flags.node}`,
+  void untilTold().then((why) => {
+    log.info({ why }, 'stopping')
+    stopping.abort(new DOMException(why, 'AbortError'))
   })
-  log.info({}, 'the node is admitted')
 
-  const network = createAgent({
+  switch (flags.part) {
+    case 'all':
+    case 'kubelet': {
+      const dataDir = required(flags.dataDir, '--data-dir', flags.part)
+      const admitted = await admitNode(flags, dataDir, scope.signal, log)
+      using client = admitted.client
+      log.info({}, 'the node is admitted')
+      const network = flags.part === 'all' ? await networkOf(flags, client, log) : undefined
+      if (network !== undefined) scope.start((signal) => network.run(signal))
+      const kubelet = kubeletOf(flags, dataDir, admitted, network, log)
+      scope.start((signal) => kubelet.run(signal))
+      log.info({ part: flags.part }, 'the node is starting')
+      return await scope.done()
+    }
+    case 'network': {
+      using client = serviceAccountClient(flags)
+      const network = await networkOf(flags, client, log)
+      scope.start((signal) => network.run(signal))
+      scope.start((signal) => serveHealth(network, parsePort(flags.metricsPort), signal))
+      log.info({ part: flags.part }, 'the network is starting')
+      return await scope.done()
+    }
+    default:
+      throw new RangeError(`--part ${flags.part}: use all, kubelet or network`)
+  }
+}
+
+async function networkOf(flags: AgentFlags, client: HttpClient, log: Log): Promise<Agent> {
+  return createAgent({
     nodeName: flags.node,
     client,
     uplink: flags.device,
     cgroup: flags.cgroup,
+    cgroupRoot: flags.cgroupRoot,
     pinDir: flags.bpffs,
     serviceCidrs: flags.serviceCidr,
     clusterCidrs: flags.clusterCidr,
     resolvers: await resolversOf(flags),
     runDir: flags.runDir,
+    cacheDir: flags.cacheDir,
+    ...(flags.cniBinDir === undefined ? {} : { cniBinDir: flags.cniBinDir }),
+    ...(flags.cniConfDir === undefined ? {} : { cniConfDir: flags.cniConfDir }),
     log: log.child({ part: 'network' }),
   })
-  scope.start((signal) => network.run(signal))
-  log.info({}, 'the network is starting')
+}
 
-  const kubelet = createKubelet({
+function kubeletOf(
+  flags: AgentFlags,
+  dataDir: string,
+  { client, certificates, authority }: AdmittedNode,
+  network: Agent | undefined,
+  log: Log,
+): Kubelet {
+  return createKubelet({
     nodeName: flags.node,
     addresses: flags.nodeIp,
     client,
-    dataDir: flags.dataDir,
+    dataDir,
     runtime: { socket: flags.criSocket },
     cgroup: flags.cgroup,
     ...(flags.resolvConf === '' ? { resolvConf: '/dev/null' } : { resolvConf: flags.resolvConf }),
     dnsServers: flags.serviceCidr.map((cidr) => nthAddress(cidr, dnsIndex)),
     server: {
       host: '::',
-      clientAuthority: bootstrap.ca ?? '',
+      clientAuthority: authority,
       certificates,
-      moreMetrics: () => network.registry.metrics(),
+      ...(network === undefined ? {} : { moreMetrics: () => network.registry.metrics() }),
     },
     log: log.child({ part: 'kubelet' }),
   })
-  scope.start((signal) => kubelet.run(signal))
-  log.info({}, 'the kubelet is starting')
+}
 
-  void untilTold().then((why) => {
-    log.info({ why }, 'stopping')
-    stopping.abort(new DOMException(why, 'AbortError'))
-  })
-  await scope.done()
+function required(value: string | undefined, flag: string, part: string): string {
+  if (value === undefined) throw new RangeError(`${flag} is missing: --part ${part} needs it`)
+  return value
+}
+
+function parsePort(text: string): number {
+  const port = Number(text)
+  if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    throw new RangeError(`--metrics-port ${text}: use a whole number from 1 to 65535`)
+  return port
 }
 
 /** Those that were named, else those of the node's own resolv.conf, without ourselves. */
@@ -80,23 +115,4 @@ async function resolversOf({ resolver, resolvConf }: AgentFlags): Promise<readon
   const { servers } = parseResolvConf(await readFile(resolvConf, 'utf8'))
   const own: readonly string[] = resolverAddresses
   return servers.filter((address) => !own.includes(address))
-}
-
-/** The node's certificates: asked for with the bootstrap token the first time, from files ever after. */
-async function admittedNode(
-  flags: AgentFlags,
-  bootstrap: Kubeconfig,
-  signal: AbortSignal,
-  log: Log,
-): Promise<NodeCertificates> {
-  const certificates = new NodeCertificates({
-    dir: join(flags.dataDir, 'pki'),
-    nodeName: flags.node,
-    addresses: flags.nodeIp,
-    clock: systemClock,
-    log,
-  })
-  using client = createHttpClient(httpOptionsOf({ ...bootstrap, server: flags.server }))
-  await certificates.ensure('client', client, signal)
-  return certificates
 }

@@ -65,7 +65,7 @@ export async function ask<T>(agent: AgentSocket, pathname: string, query: Query 
 }
 
 /** Answers as they come, until `signal` aborts or the agent ends. */
-export async function* askForAll<T>(
+export async function* askForAll<T extends object>(
   agent: AgentSocket,
   pathname: string,
   query: Query,
@@ -73,9 +73,11 @@ export async function* askForAll<T>(
 ): AsyncGenerator<T> {
   const response = await open(agent, pathname, query, signal)
   for await (const line of lines(response)) {
-    const value = JSON.parse(line) as T & { message?: string }
+    const value = JSON.parse(line) as T
     if (response.statusCode !== 200)
-      throw new Error(value.message ?? `the agent of ${agent.node} says ${response.statusCode}`)
+      throw new Error(
+        (value as { message?: string }).message ?? `the agent of ${agent.node} says ${response.statusCode}`,
+      )
     yield value
   }
 }

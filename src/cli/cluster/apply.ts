@@ -56,7 +56,7 @@ export async function applyUp(
   await Promise.all(background)
   const seconds = ((performance.now() - begin) / 1000).toFixed(1)
   const what = started.length === 0 ? 'nothing to do' : `started ${started.join(', ')}`
-  return `cluster ${layout.name}: ${what}; ${layout.nodes.length} nodes Ready in ${seconds} s; API server at ${externalUrl(layout)}`
+  return `cluster ${layout.name}: ${what}; ${layout.nodes.length} nodes ${layout.agent === 'none' ? 'registered' : 'Ready'} in ${seconds} s; API server at ${externalUrl(layout)}`
 }
 
 async function applyAction(

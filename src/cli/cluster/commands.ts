@@ -76,6 +76,7 @@ export function agentSpec(layout: ClusterLayout, node: NodeLayout): ProcessSpec 
     main,
     'agent',
     `--cluster=${layout.name}`,
+    ...(layout.agent === 'none' ? ['--part=kubelet'] : []),
     `--node=${node.name}`,
     `--server=https://${addressOf(layout.fabric.addresses[0] ?? '')}:${layout.server.port}`,
     `--bootstrap-kubeconfig=${join(layout.server.dataDir, 'bootstrap.kubeconfig')}`,

@@ -12,6 +12,8 @@ export interface ClusterLayout {
   readonly nodes: readonly NodeLayout[]
   readonly podCidrs: readonly string[]
   readonly serviceCidrs: readonly string[]
+  /** `none`: nodes are a kubelet alone, and get their network from elsewhere, as by the chart in helm/. */
+  readonly agent: 'full' | 'none'
   /** Asked for names that are not of the cluster. */
   readonly resolvers: readonly string[]
   /** Addresses of Services of type LoadBalancer, on the fabric's own network. */
@@ -82,6 +84,7 @@ export function layoutCluster(name: string, nodeCount: number): ClusterLayout {
     nodes: Array.from({ length: nodeCount }, (_, i) => layoutNode(name, stateDir, runDir, i + 1)),
     podCidrs: ['10.244.0.0/16', 'fd00:10:244::/56'],
     serviceCidrs: ['10.96.0.0/16', 'fd00:10:96::/112'],
+    agent: 'full',
     resolvers: [],
     loadBalancerPools: ['172.30.0.200-172.30.0.250', 'fd00:172:30::200-fd00:172:30::2ff'],
   }

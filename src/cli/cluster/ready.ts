@@ -62,17 +62,21 @@ export async function waitForServer(layout: ClusterLayout, check: () => void, wi
 
 export async function waitForNodes(layout: ClusterLayout, check: () => void, withinMs: number): Promise<void> {
   using client = await adminClient(layout)
+  // Without an agent a node is there, and NotReady until somebody brings its network.
+  const wanted = layout.agent === 'none' ? 'registered' : 'Ready'
   await until(
-    'the nodes were not Ready',
-    async () => (await readyNodes(client)).length >= layout.nodes.length,
+    `the nodes were not ${wanted}`,
+    async () => (await presentNodes(client, wanted)).length >= layout.nodes.length,
     check,
     withinMs,
   )
 }
 
-async function readyNodes(client: Client): Promise<string[]> {
+async function presentNodes(client: Client, wanted: 'registered' | 'Ready'): Promise<string[]> {
   const { items } = await client.list(nodes, { signal: AbortSignal.timeout(5_000) })
   return items
-    .filter((node) => node.status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True'))
+    .filter((node) =>
+      node.status.conditions?.some((c) => c.type === 'Ready' && (wanted === 'registered' || c.status === 'True')),
+    )
     .map((node) => node.metadata.name)
 }
