@@ -8,6 +8,7 @@ const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
   api: () => import('./api.ts'),
   start: () => import('./start.ts'),
   pod: () => import('./pod.ts'),
+  dns: () => import('./dns.ts'),
 }
 
 const { values, positionals } = parseArgs({ options: { json: { type: 'string' } }, allowPositionals: true })
