@@ -1,0 +1,117 @@
+import type { Cidr } from '#base/net/address.ts'
+
+/** `ipBlock`: a network without some parts of it. */
+export interface Block {
+  readonly cidr: Cidr
+  readonly key: string
+  readonly except: readonly Cidr[]
+  readonly exceptKeys: readonly string[]
+}
+
+/** The bits of a network's prefix as text: a network is inside of another exactly if its key begins with the other's. */
+export const networkKey = ({ family, base, prefix }: Cidr): string => {
+  const bits = family === 4 ? 32 : 128
+  return `${family}/${base.toString(2).padStart(bits, '0').slice(0, prefix)}`
+}
+
+export interface Network {
+  readonly key: string
+  readonly cidr: Cidr
+  /** The number under which sets know addresses whose most specific network this is. */
+  readonly class: number
+}
+
+interface Entry extends Network {
+  users: number
+}
+
+/** Numbers of networks: above all identities, so that a set needs not say which it means. */
+export const classFirst = 2 ** 24
+/** Numbers that the node itself gives to pods: above all networks. */
+export const localIdentityFirst = 2 ** 30
+
+/**
+ * The networks that live policies name, in order, each with a class. An address has the class of the most specific one;
+ * a block allows the classes of all networks that are inside of it and inside of none of its exceptions.
+ */
+export class Networks {
+  readonly #byKey = new Map<string, Entry>()
+  /** Keys in order: those of a network's parts follow it immediately. */
+  readonly #sorted: string[] = []
+  #next = classFirst
+  readonly #adopted = new Map<string, number>()
+
+  get size(): number {
+    return this.#byKey.size
+  }
+
+  /** Classes that the kernel has from an earlier agent: a network keeps its own while it lives. */
+  adopt(present: Iterable<readonly [Cidr, number]>): void {
+    for (const [cidr, number] of present) {
+      this.#adopted.set(networkKey(cidr), number)
+      this.#next = Math.max(this.#next, number + 1)
+    }
+  }
+
+  list(): readonly Network[] {
+    return [...this.#byKey.values()]
+  }
+
+  /** One more user of the networks of this block. Returns those that are new. */
+  acquire(block: Block): Network[] {
+    const added: Network[] = []
+    for (const cidr of [block.cidr, ...block.except]) {
+      const key = networkKey(cidr)
+      const known = this.#byKey.get(key)
+      if (known !== undefined) {
+        known.users++
+        continue
+      }
+      const number = this.#adopted.get(key) ?? this.#next++
+      const entry: Entry = { key, cidr, class: number, users: 1 }
+      this.#byKey.set(key, entry)
+      this.#sorted.splice(this.#position(key), 0, key)
+      added.push(entry)
+    }
+    return added
+  }
+
+  /** One user less. Returns the networks that nobody names any more. */
+  release(block: Block): Network[] {
+    const gone: Network[] = []
+    for (const cidr of [block.cidr, ...block.except]) {
+      const entry = this.#byKey.get(networkKey(cidr))
+      if (entry === undefined || --entry.users > 0) continue
+      this.#byKey.delete(entry.key)
+      this.#sorted.splice(this.#position(entry.key), 1)
+      gone.push(entry)
+    }
+    return gone
+  }
+
+  /** Classes of addresses that the block means, as far as networks are named. */
+  *inside(block: Block): Generator<number> {
+    for (let i = this.#position(block.key); i < this.#sorted.length; i++) {
+      const key = this.#sorted[i] ?? ''
+      if (!key.startsWith(block.key)) return
+      const entry = this.#byKey.get(key)
+      if (entry !== undefined && means(block, key)) yield entry.class
+    }
+  }
+
+  /** Where `key` is, or would be. */
+  #position(key: string): number {
+    let low = 0
+    let high = this.#sorted.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((this.#sorted[middle] ?? '') < key) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
+
+/** Whether addresses whose most specific network has this key are in the block: all of them are, or none. */
+export const means = (block: Block, key: string): boolean =>
+  key.startsWith(block.key) && !block.exceptKeys.some((except) => key.startsWith(except))
