@@ -139,7 +139,7 @@ test('a custom kind is pruned by its schema, and tells what it removed', (t) => 
 })
 
 test('defaults are filled in at every depth, also for a null that is not allowed', (t) => {
-  const object = widget({ size: 1, color: null, maybe: null, parts: [{ id: 'a' }, { id: 'b', weight: 2 }] })
+  const object = widget({ size: 1, color: null, maybe: null, name: null, parts: [{ id: 'a' }, { id: 'b', weight: 2 }] })
   kindOf(definition()).defaults(object)
   t.deepEqual(object.spec, {
     size: 1,
