@@ -2,6 +2,8 @@
 import { Command } from 'commander'
 import { addAgent } from './agent.ts'
 import { addDown } from './down.ts'
+import { addFlows } from './flows.ts'
+import { addImage } from './image.ts'
 import { addKubeconfig } from './kubeconfig.ts'
 import { addServer } from './server.ts'
 import { addStatus } from './status.ts'
@@ -10,7 +12,7 @@ import { addUp } from './up.ts'
 const program = new Command('weft')
   .description('A Kubernetes in which the network is the first citizen')
   .showHelpAfterError('(weft --help lists the commands)')
-for (const add of [addUp, addDown, addStatus, addKubeconfig, addServer, addAgent]) add(program)
+for (const add of [addUp, addDown, addStatus, addKubeconfig, addFlows, addImage, addServer, addAgent]) add(program)
 
 try {
   await program.parseAsync()

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { librariesOf } from './libraries.ts'
 import { type ImageSpec, ociArchive } from './oci.ts'
 import type { TarEntry } from './tar.ts'
 
@@ -88,11 +89,4 @@ export function buildDemoArchive(root: string, cacheDir: string): string {
     renameSync(`${path}.new`, path)
   }
   return path
-}
-
-/** The loader and the libraries that a program needs, at the paths where it looks for them (ldd(1)). */
-function librariesOf(program: string): { path: string; data: Uint8Array }[] {
-  const text = execFileSync('ldd', [program], { encoding: 'utf8' })
-  const paths = [...text.matchAll(/(\/\S+) \(0x/g)].flatMap((m) => m[1] ?? [])
-  return paths.map((path) => ({ path: path.slice(1), data: readFileSync(path) }))
 }
