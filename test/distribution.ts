@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, type SpawnSyncOptions, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 
@@ -15,7 +15,7 @@ export function unpackPackages(...packages: readonly string[]): string {
   mkdirSync(join(work, 'root'), { recursive: true })
   try {
     const args = ['download', '-qq', '-o', 'APT::Sandbox::User=root', ...packages]
-    const options = { cwd: work, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] } as const
+    const options: SpawnSyncOptions = { cwd: work, stdio: ['ignore', 'pipe', 'pipe'] }
     // A list that is out of date names a version that is gone.
     if (spawnSync('apt-get', args, options).status !== 0) {
       execFileSync('apt-get', ['update', '-qq'], options)

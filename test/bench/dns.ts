@@ -117,10 +117,13 @@ async function answers(port: number, name: string): Promise<void> {
   })
   socket.on('error', () => {})
   try {
-    await eventually(() => {
-      if (!heard) socket.send(encodeQuery(1, name, 1), port, '127.0.0.1')
-      return heard
-    }, { withinMs: 10_000 })
+    await eventually(
+      () => {
+        if (!heard) socket.send(encodeQuery(1, name, 1), port, '127.0.0.1')
+        return heard
+      },
+      { withinMs: 10_000 },
+    )
   } finally {
     socket.close()
   }
