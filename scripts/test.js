@@ -24,6 +24,12 @@ const suites = [
     asRoot: true,
   },
   {
+    name: 'model',
+    command: bin('ava'),
+    args: ['--tap', '--serial', '--timeout=8m', 'test/model/**/*.test.ts'],
+    asRoot: true,
+  },
+  {
     name: 'kubelet',
     command: bin('ava'),
     args: ['--tap', '--serial', '--concurrency=1', '--timeout=3m', 'test/kubelet/**/*.test.ts'],

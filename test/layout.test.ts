@@ -88,6 +88,19 @@ test('only src/kernel speaks to native code', (t) => {
   )
 })
 
+test('the model is written from specifications alone: nothing of it is imported from what it judges', (t) => {
+  const model = join(root, 'test/model')
+  const files = filesBelow(model).filter((f) => f.endsWith('.ts') && !f.startsWith(join(model, 'run')))
+  t.true(files.length > 5)
+  const wrong = files
+    .flatMap(imports)
+    .filter((i) => i.target.startsWith('#') || (i.target.startsWith('.') && !i.target.startsWith('./')))
+  t.deepEqual(
+    wrong.map((i) => `${i.file} imports ${i.target}`),
+    [],
+  )
+})
+
 test('relative imports name a file with its ending, and no folder is a barrel', (t) => {
   t.deepEqual(
     all.filter((i) => i.inside !== undefined && !/\.(ts|json)$/.test(i.target)).map((i) => `${i.file}: ${i.target}`),

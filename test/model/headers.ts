@@ -1,0 +1,64 @@
+import { contains, familyOf } from './address.ts'
+import { frameLength } from './frame.ts'
+import { layer4Bytes, type Packet, protocolOf, protocols } from './packet.ts'
+import type { Reason } from './reasons.ts'
+
+/** What a strict reader of headers finds wrong with a packet, before anybody asks whose it is (RFC 791, 8200, 9293, 1858, 5095). */
+
+/** Extension headers that are walked over; a packet with more of them says nothing that a rule could be asked about. */
+export const extensionsMax = 7
+
+/** Bytes that an upper layer needs to be known by. */
+const needed: Readonly<Record<number, number>> = {
+  [protocols.tcp]: 20,
+  [protocols.udp]: 8,
+  [protocols.icmp]: 8,
+  [protocols.icmp6]: 8,
+  // The common header and the head of one chunk.
+  [protocols.sctp]: 16,
+}
+
+export function wrongHeader(packet: Packet): Reason | undefined {
+  const { lie, cut } = packet
+  if (lie === 'ethertype') return 'unsupported protocol'
+  if (lie === 'version' || lie === 'header') return 'invalid packet'
+  if (cut !== undefined && cut < frameLength(packet)) return 'invalid packet'
+  return familyOf(packet.source) === 4 ? wrong4(packet) : wrong6(packet)
+}
+
+function wrong4(packet: Packet): Reason | undefined {
+  const offset = packet.fragment?.offset ?? 0
+  if (offset > 0)
+    // It would write over the flags of the first fragment's header (RFC 1858, 3).
+    return protocolOf(packet) === protocols.tcp && offset === 8 ? 'invalid packet' : undefined
+  return wrongLayer4(packet)
+}
+
+function wrong6(packet: Packet): Reason | undefined {
+  const { source, destination, extensions = [], fragment, lie } = packet
+  // IPv4 in IPv6's clothes must not be on the wire (RFC 4291, 2.5.5.2).
+  if (contains('::ffff:0:0/96', source)) return 'invalid source'
+  if (contains('::ffff:0:0/96', destination)) return 'invalid packet'
+  for (const [i, extension] of extensions.entries()) {
+    if (i >= extensionsMax + 1) return 'invalid extension header'
+    if (extension === 'hop-by-hop' && i > 0) return 'invalid extension header'
+    // Where it goes is not what its destination says.
+    if (extension === 'routing' && lie === 'segments') return 'invalid extension header'
+  }
+  const isLater = fragment !== undefined && fragment.offset > 0
+  const headers = extensions.length + (fragment === undefined ? 0 : 1)
+  if (headers > (isLater ? extensionsMax + 1 : extensionsMax)) return 'invalid extension header'
+  return isLater ? undefined : wrongLayer4(packet)
+}
+
+function wrongLayer4(packet: Packet): Reason | undefined {
+  const { layer4, short = Number.POSITIVE_INFINITY, lie } = packet
+  const protocol = protocolOf(packet)
+  const foreign = familyOf(packet.source) === 4 ? protocols.icmp6 : protocols.icmp
+  if (protocol === foreign) return 'unknown protocol'
+  const bytes = Math.min(short, layer4Bytes(layer4))
+  if (bytes < (needed[protocol] ?? 0)) return 'truncated header'
+  if (layer4.kind !== 'tcp') return undefined
+  if (lie === 'offset') return 'truncated header'
+  return lie === 'far-offset' && bytes < 60 ? 'truncated header' : undefined
+}

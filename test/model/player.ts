@@ -1,0 +1,347 @@
+import { addressText, familyOf } from './address.ts'
+import { type Cluster, type NetworkPolicy, nameOf, type Pod } from './cluster.ts'
+import { frameLength } from './frame.ts'
+import type { Hook, Outcome } from './node.ts'
+import { type Extension, errors, flag, type Layer4, type Packet, protocols, type Tcp } from './packet.ts'
+import type { Step } from './scenario.ts'
+import { outside, ownNode, ports, slots, strangers } from './universe.ts'
+
+/**
+ * Turns numbers into steps that fit what has happened so far: answers to what went through, resets of connections that
+ * there are, errors about packets that were sent. Whoever draws packets blindly sees nothing but denials.
+ */
+
+/** What a history has at hand; drawn by fast-check. */
+export interface Materials {
+  readonly pods: readonly Pick<Pod, 'namespace' | 'labels' | 'ports'>[]
+  readonly policies: readonly Omit<NetworkPolicy, 'name'>[]
+}
+
+interface Exchange {
+  readonly hook: Hook
+  readonly packet: Packet
+  /** As it left; undefined: it did not. */
+  readonly left: Packet | undefined
+  readonly leftTo: Hook | undefined
+}
+
+/** So many packets back something can be answered. */
+const rememberedMax = 24
+
+/** A small generator of numbers (Weyl sequence and mixing): one seed a step, so that steps do not depend on each other. */
+class Draw {
+  #state: number
+
+  constructor(seed: number) {
+    this.#state = seed >>> 0
+  }
+
+  /** 0 … n - 1. */
+  next(n: number): number {
+    this.#state = (this.#state + 0x9e3779b9) >>> 0
+    let z = this.#state
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad)
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97)
+    return ((z ^ (z >>> 15)) >>> 0) % n
+  }
+
+  /** True once in `n` times. */
+  oneIn(n: number): boolean {
+    return this.next(n) === 0
+  }
+
+  of<T>(list: readonly [T, ...T[]] | readonly T[]): T {
+    return list[this.next(list.length)] as T
+  }
+}
+
+export class Player {
+  readonly #materials: Materials
+  readonly #recent: Exchange[] = []
+  #at = 0
+  #podNumber = 0
+
+  constructor(materials: Materials) {
+    this.#materials = materials
+  }
+
+  /** What has become of a packet, so that later ones can refer to it. */
+  saw(hook: Hook, packet: Packet, { end, packet: left, pod }: Outcome): void {
+    const leftTo: Hook | undefined =
+      end === 'pod' && pod !== undefined ? { from: 'pod', pod } : end === 'out' ? { from: 'uplink' } : undefined
+    this.#recent[this.#at++ % rememberedMax] = { hook, packet, left, leftTo }
+  }
+
+  /** The next step, or undefined where the number asks for something that there is not now. */
+  step(cluster: Cluster, number: number): Step | undefined {
+    const draw = new Draw(number)
+    const kind = draw.next(100)
+    if (kind < 3) return this.#change(cluster, draw)
+    if (kind < 5) return { do: 'wait', ms: draw.of([500, 5_000, 11_000, 30_000, 61_000, 181_000, 400_000, 8_100_000]) }
+    if (kind < 60) return this.#goOn(draw) ?? this.#begin(cluster, draw)
+    return this.#begin(cluster, draw)
+  }
+
+  /** A pod for the slot, with a name of its own: the next one in the same slot is another. */
+  podFor(slot: (typeof slots)[number], draw: number): Step {
+    const { pods } = this.#materials
+    const kind = pods[draw % pods.length]
+    if (kind === undefined) throw new RangeError('a history needs a pod to draw from')
+    const name = `p${++this.#podNumber}`
+    return { do: 'pod', pod: { ...kind, name, node: slot.node, addresses: slot.addresses } }
+  }
+
+  #change(cluster: Cluster, draw: Draw): Step | undefined {
+    const pods = [...cluster.pods.values()].filter((p) => p.hostNetwork !== true)
+    switch (draw.next(8)) {
+      case 0: {
+        const taken = new Set(pods.map((p) => p.addresses[0]))
+        const free = slots.filter((s) => !taken.has(s.addresses[0]))
+        return free.length === 0 ? undefined : this.podFor(draw.of(free), draw.next(1000))
+      }
+      case 1:
+        return pods.length < 4 ? undefined : { do: 'remove', kind: 'pod', name: nameOf(draw.of(pods)) }
+      case 2: {
+        // The labels of a running pod change.
+        const pod = draw.of(pods)
+        const { labels } = draw.of(this.#materials.pods)
+        return pod === undefined ? undefined : { do: 'pod', pod: { ...pod, labels } }
+      }
+      case 3: {
+        const name = draw.of([...cluster.policies.keys()])
+        return name === undefined ? undefined : { do: 'remove', kind: 'policy', name }
+      }
+      default: {
+        const policy = draw.of(this.#materials.policies)
+        return policy === undefined ? undefined : { do: 'policy', policy: { ...policy, name: `n${draw.next(4)}` } }
+      }
+    }
+  }
+
+  /** Something about a packet that was sent before. */
+  #goOn(draw: Draw): Step | undefined {
+    const one = draw.of(this.#recent)
+    if (one === undefined) return undefined
+    const { left, leftTo } = one
+    if (left === undefined || leftTo === undefined || draw.oneIn(6)) {
+      // The sender goes on, whatever became of it.
+      return send(one.hook, { ...one.packet, hops: 64, layer4: next(one.packet.layer4, draw) })
+    }
+    if (draw.oneIn(8)) return send(leftTo, errorAbout(left, draw))
+    return send(leftTo, answer(left, draw))
+  }
+
+  #begin(cluster: Cluster, draw: Draw): Step | undefined {
+    const family = draw.oneIn(3) ? 6 : 4
+    const index = family === 4 ? 0 : 1
+    const local = [...cluster.pods.values()].filter((p) => p.node === ownNode && p.hostNetwork !== true)
+    const others = [...cluster.pods.values()].filter((p) => p.node !== ownNode)
+    if (local.length === 0) return undefined
+    const pod = draw.of(local)
+    const own = pod.addresses[index] ?? ''
+    const place = draw.next(20)
+    if (place < 12) {
+      const to = this.#destination(cluster, local, others, family, draw)
+      const from = draw.oneIn(40)
+        ? draw.of([...strangers[family], ...outside[family], draw.of(local).addresses[index] ?? ''])
+        : own
+      return send({ from: 'pod', pod: nameOf(pod) }, this.#packet(from, to, cluster, draw))
+    }
+    if (place < 18) {
+      const from = draw.oneIn(3)
+        ? draw.of([
+            ...outside[family],
+            strangers[family][1] ?? '',
+            `${family === 4 ? '172.30.0.12' : 'fd00:172:30::12'}`,
+          ])
+        : (draw.of(others)?.addresses[index] ?? draw.of(outside[family]))
+      const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
+      return send({ from: 'uplink' }, this.#packet(from, to, cluster, draw))
+    }
+    const host = draw.of(ownAddresses(cluster, family))
+    return send({ from: 'host', pod: nameOf(pod) }, this.#packet(host, own, cluster, draw))
+  }
+
+  #destination(cluster: Cluster, local: readonly Pod[], others: readonly Pod[], family: 4 | 6, draw: Draw): string {
+    const index = family === 4 ? 0 : 1
+    const kind = draw.next(20)
+    if (kind < 9) return draw.of(local).addresses[index] ?? ''
+    if (kind < 13) return draw.of(others)?.addresses[index] ?? draw.of(outside[family])
+    if (kind < 16) return draw.of(outside[family])
+    if (kind < 17) return draw.of(strangers[family])
+    if (kind < 18) return draw.of(family === 4 ? ['10.96.0.1', '10.96.255.254'] : ['fd00:10:96::1', 'fd00:10:96::fffe'])
+    if (kind < 19) return draw.of([...cluster.nodes.values()].flatMap((n) => n.addresses.slice(index, index + 1)))
+    return draw.of(family === 4 ? ['224.0.0.251', '239.1.2.3'] : ['ff02::fb', 'fe80::5', 'ff05::2'])
+  }
+
+  #packet(source: string, destination: string, cluster: Cluster, draw: Draw): Packet {
+    const hops = draw.oneIn(12) ? draw.of([1, 2, 255]) : 64
+    const layer4 = this.#layer4(familyOf(source), draw)
+    const packet: Packet = { source, destination, hops, layer4 }
+    return draw.oneIn(8) ? odd(packet, draw) : packet
+  }
+
+  #layer4(family: 4 | 6, draw: Draw): Layer4 {
+    const destinationPort = draw.oneIn(15) ? draw.next(65536) : draw.of(ports)
+    // Few source ports: tuples are met again.
+    const sourcePort = draw.oneIn(10) ? draw.of(ports) : 40_000 + draw.next(6)
+    const kind = draw.next(20)
+    if (kind < 10) {
+      const flags = draw.oneIn(3)
+        ? draw.of([flag.ack, flag.syn | flag.ack, flag.rst, flag.fin | flag.ack, flag.ack | flag.push])
+        : flag.syn
+      return tcp(sourcePort, destinationPort, flags, draw.next(1 << 16) * 65_537, 0, draw.next(4) * 7)
+    }
+    if (kind < 15)
+      return {
+        kind: 'udp',
+        sourcePort,
+        destinationPort,
+        payload: draw.next(5) * 5,
+        ...(family === 4 && draw.oneIn(4) ? { unsummed: true } : {}),
+      }
+    if (kind < 17) return { kind: 'sctp', sourcePort, destinationPort, chunk: draw.oneIn(3) ? 0 : 1 }
+    if (kind < 19)
+      return { kind: 'echo', reply: draw.oneIn(4), identifier: 1 + draw.next(4), sequence: draw.next(9), payload: 8 }
+    if (draw.oneIn(2))
+      return { kind: 'message', type: family === 4 ? draw.of([13, 14, 17]) : draw.of([133, 139, 140]), code: 0 }
+    return { kind: 'opaque', protocol: draw.of([protocols.gre, 50, 4, 99]), payload: 24 }
+  }
+}
+
+const ownAddresses = (cluster: Cluster, family: 4 | 6): string[] =>
+  (cluster.nodes.get(ownNode)?.addresses ?? []).filter((a) => familyOf(a) === family)
+
+const send = (hook: Hook, packet: Packet): Step => ({ do: 'send', hook, packet })
+
+const tcp = (
+  sourcePort: number,
+  destinationPort: number,
+  flags: number,
+  sequence: number,
+  acks: number,
+  payload: number,
+): Tcp => ({
+  kind: 'tcp',
+  sourcePort,
+  destinationPort,
+  flags,
+  sequence: sequence >>> 0,
+  acknowledgement: (flags & flag.ack) === 0 ? 0 : acks >>> 0,
+  window: 1024,
+  payload,
+})
+
+/** How far a segment moves the sequence: its data, and one each for SYN and FIN (RFC 9293, 3.4). */
+const length = ({ flags, payload }: Tcp): number =>
+  payload + ((flags & flag.syn) === 0 ? 0 : 1) + ((flags & flag.fin) === 0 ? 0 : 1)
+
+function next(layer4: Layer4, draw: Draw): Layer4 {
+  if (layer4.kind !== 'tcp') return layer4
+  const { sourcePort, destinationPort, sequence, acknowledgement } = layer4
+  const flags = draw.of([
+    flag.syn,
+    flag.syn,
+    flag.ack,
+    flag.ack | flag.push,
+    flag.fin | flag.ack,
+    flag.rst,
+    flag.rst | flag.ack,
+  ])
+  // In the window, at its edges, and far from it.
+  const step = draw.of([length(layer4), length(layer4), 0, 0xffff, 0x10000, 0x7fffffff, 0x80000000, -1])
+  return tcp(sourcePort, destinationPort, flags, sequence + step, acknowledgement, draw.next(3) * 10)
+}
+
+/** What whoever got this packet would send back, more or less. */
+function answer(packet: Packet, draw: Draw): Packet {
+  const { source, destination, layer4 } = packet
+  return { source: destination, destination: source, hops: 64, layer4: answerLayer4(layer4, draw) }
+}
+
+function answerLayer4(layer4: Layer4, draw: Draw): Layer4 {
+  switch (layer4.kind) {
+    case 'tcp': {
+      const { sourcePort, destinationPort, flags, sequence, acknowledgement } = layer4
+      const acks = sequence + length(layer4)
+      const fitting =
+        (flags & (flag.syn | flag.ack)) === flag.syn
+          ? draw.of([flag.syn | flag.ack, flag.syn | flag.ack, flag.syn | flag.ack, flag.rst | flag.ack, flag.syn])
+          : draw.of([
+              flag.ack,
+              flag.ack,
+              flag.ack | flag.push,
+              flag.fin | flag.ack,
+              flag.fin | flag.ack,
+              flag.rst,
+              flag.rst | flag.ack,
+              flag.syn,
+            ])
+      const base = acknowledgement === 0 ? 5_000_000 : acknowledgement
+      const drift = (fitting & flag.rst) === 0 ? 0 : draw.of([0, 0, 1, 0xffff, 0x10000, 0x10001, -1, 0x7fff0000])
+      return tcp(destinationPort, sourcePort, fitting, base + drift, acks, draw.next(3) * 10)
+    }
+    case 'udp':
+    case 'sctp':
+      return {
+        ...layer4,
+        sourcePort: layer4.destinationPort,
+        destinationPort: layer4.sourcePort,
+        ...(layer4.kind === 'sctp' && layer4.chunk === 1 ? { chunk: 2 } : {}),
+      }
+    case 'echo':
+      return draw.oneIn(5) ? layer4 : { ...layer4, reply: !layer4.reply }
+    case 'error':
+    case 'message':
+    case 'opaque':
+      return layer4
+    default:
+      return layer4 satisfies never
+  }
+}
+
+/** A router or the receiver complains: now and then about something that was never sent. */
+function errorAbout(packet: Packet, draw: Draw): Packet {
+  const inner: Packet = draw.oneIn(6) ? { ...packet, destination: packet.source, source: packet.destination } : packet
+  const headers = 14 + (packet.source.includes(':') ? 40 : 20)
+  const full = frameLength(inner) - 14
+  const quoted = Math.min(full, draw.of([headers - 14 + 8, full, headers - 14 + 8, headers - 14 + 4]))
+  const from = draw.oneIn(2) ? packet.destination : draw.of(outside[familyOf(packet.source)])
+  return {
+    source: from,
+    destination: packet.source,
+    hops: 64,
+    layer4: { kind: 'error', error: draw.of(errors), code: draw.next(4), mtu: 0, inner, quoted },
+  }
+}
+
+/** Everything that a parser may trip over. */
+function odd(packet: Packet, draw: Draw): Packet {
+  const six = familyOf(packet.source) === 6
+  const l4Start = 14 + (six ? 40 : 20)
+  switch (draw.next(8)) {
+    case 0:
+      return { ...packet, cut: Math.max(l4Start, l4Start + draw.next(24)) }
+    case 1:
+      return { ...packet, lie: draw.of(six ? ['version', 'ethertype'] : ['version', 'header', 'ethertype']) }
+    case 2:
+    case 3:
+      return { ...packet, fragment: { id: 1 + draw.next(3), offset: 0, more: true } }
+    case 4:
+      return {
+        ...packet,
+        fragment: { id: 1 + draw.next(3), offset: 8 * (1 + draw.next(4)), more: draw.oneIn(2) },
+        layer4: { kind: 'opaque', protocol: draw.of([6, 17, 17]), payload: 24 },
+      }
+    case 5:
+      // An address that stands for IPv4 must never be on the wire.
+      return six
+        ? { ...packet, source: `::ffff:${addressText(Uint8Array.of(0, 0, 0, 0)) === '' ? '' : '102:304'}` }
+        : { ...packet, options: 4 * (1 + draw.next(10)) }
+    default: {
+      if (!six) return { ...packet, options: 4 * (1 + draw.next(10)) }
+      const all: readonly Extension[] = ['hop-by-hop', 'destination', 'routing', 'authentication']
+      return { ...packet, extensions: Array.from({ length: 1 + draw.next(4) }, () => draw.of(all)) }
+    }
+  }
+}
