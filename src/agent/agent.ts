@@ -15,6 +15,7 @@ import { Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import { resolverAddresses, resolverService } from './dns/address.ts'
 import { Names, type NamesStatus } from './dns/dns.ts'
+import { registerNameMetrics } from './dns/metrics.ts'
 import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
@@ -91,6 +92,8 @@ export function createAgent(options: AgentOptions): Agent {
 
   async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
     // 1. The kernel: what it can do, our programs in it, and what an earlier agent left.
+  registerNameMetrics(registry, () => parts?.names.status())
+
     features = probeFeatures()
     requireFeatures(features)
     const objects = await compile({ cacheDir })

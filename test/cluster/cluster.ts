@@ -21,11 +21,18 @@ export class TestCluster {
     this.#kubectl = distributionKubectl()
   }
 
-  /** `pathFirst`: a directory whose programs every part of the cluster finds before the machine's. */
-  static up(name: string, nodes = 2, { pathFirst }: { readonly pathFirst?: string } = {}): TestCluster {
+  /**
+   * `pathFirst`: a directory whose programs every part of the cluster finds before the machine's. `flags`: more of
+   * `weft up`.
+   */
+  static up(
+    name: string,
+    nodes = 2,
+    { pathFirst, flags = [] }: { readonly pathFirst?: string; readonly flags?: readonly string[] } = {},
+  ): TestCluster {
     const cluster = new TestCluster(layoutCluster(name, nodes))
     try {
-      cluster.weftUp(pathFirst === undefined ? {} : { PATH: `${pathFirst}:${process.env.PATH}` })
+      cluster.weftUp(pathFirst === undefined ? {} : { PATH: `${pathFirst}:${process.env.PATH}` }, flags)
     } catch (error) {
       cluster.down()
       throw error
@@ -33,8 +40,8 @@ export class TestCluster {
     return cluster
   }
 
-  weftUp(env: Readonly<Record<string, string>> = {}): string {
-    return weftWith(env, 'up', '--name', this.layout.name, '--nodes', String(this.layout.nodes.length))
+  weftUp(env: Readonly<Record<string, string>> = {}, flags: readonly string[] = []): string {
+    return weftWith(env, 'up', '--name', this.layout.name, '--nodes', String(this.layout.nodes.length), ...flags)
   }
 
   down(): void {

@@ -1,0 +1,267 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import test from 'ava'
+import { encodeQuery } from '#agent/dns/wire.ts'
+import type { Service } from '#api/gen/core-v1.ts'
+import { services } from '#api/gen/resources.ts'
+import { eventually } from '#client/eventually.ts'
+import { createHttpClient, type HttpClient } from '#client/http.ts'
+import { httpOptionsOf, parseKubeconfig } from '#client/kubeconfig.ts'
+import { TestCluster } from './cluster.ts'
+
+/** Pods resolve names with the C library's resolver (getent) and with busybox's own (nslookup), which share no line. */
+let cluster: TestCluster
+let upstream: ChildProcess | undefined
+
+const inPod = (pod: string, script: string): { code: number; stdout: string } =>
+  cluster.try(['exec', pod, '--', 'sh', '-c', script])
+/** Addresses, each once, in order. */
+const glibc = (name: string, pod = 'client'): string[] => {
+  const { stdout } = inPod(pod, `getent ahosts ${name}`)
+  return [...new Set(stdout.split('\n').flatMap((line) => line.split(/\s+/)[0] || []))].toSorted()
+}
+const busybox = (name: string, type = '', pod = 'client'): string => {
+  const { stdout } = inPod(pod, `nslookup ${type === '' ? '' : `-type=${type}`} ${name}`)
+  // The first lines are about the server.
+  return stdout.slice(stdout.indexOf('\n\n') + 2)
+}
+const addressesOf = (text: string): string[] =>
+  [...text.matchAll(/^Address: (\S+)$/gm)].flatMap((m) => m[1] ?? []).toSorted()
+const json = <T>(...args: string[]): T => cluster.json<T>(...args)
+
+test.before(async () => {
+  cluster = TestCluster.up('t-dns', 2, { flags: ['--resolver', '172.30.0.1'] })
+  const pod = (name: string, spec: string): string => `
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, labels: { app: ${name} } }
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{ name: getent, hostPath: { path: /usr/bin/getent, type: File } }]
+  containers:
+    - name: main
+      image: weft.local/busybox:1
+      command: [sleep, "100000"]
+      volumeMounts: [{ name: getent, mountPath: /bin/getent }]
+${spec}
+---`
+  cluster.apply(`
+${pod('client', '')}
+${pod('pet', '  hostname: my-pet\n  subdomain: db')}
+${pod('stream', '  dnsConfig: { options: [{ name: use-vc }] }')}
+${pod('none', '  dnsPolicy: None\n  dnsConfig: { nameservers: [169.254.20.10], searches: [svc.cluster.local], options: [{ name: ndots, value: "2" }] }')}
+${pod('onhost', '  hostNetwork: true\n  dnsPolicy: ClusterFirstWithHostNet')}
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { ipFamilyPolicy: RequireDualStack, selector: { app: client }, ports: [{ name: http, port: 80 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: db }
+spec: { clusterIP: None, ipFamilyPolicy: RequireDualStack, selector: { app: pet }, ports: [{ name: sql, port: 5432 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: alias }
+spec: { type: ExternalName, externalName: web.default.svc.cluster.local }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: outside }
+spec: { type: ExternalName, externalName: www.example.com }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: big }
+spec: { clusterIP: None, ports: [{ name: http, port: 80 }] }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: big, labels: { kubernetes.io/service-name: big } }
+addressType: IPv4
+ports: [{ name: http, port: 80 }]
+endpoints: [${Array.from({ length: 90 }, (_, i) => `{ addresses: [192.0.2.${i + 1}] }`).join(', ')}]
+`)
+  for (const name of ['client', 'pet', 'stream', 'none', 'onhost'])
+    cluster.kubectl('wait', '--for=condition=Ready', `pod/${name}`, '--timeout=60s')
+})
+
+test.after.always(() => {
+  upstream?.kill('SIGKILL')
+  cluster?.down()
+})
+
+const ipsOf = (pod: string): string[] =>
+  json<{ status: { podIPs: { ip: string }[] } }>('get', 'pod', pod)
+    .status.podIPs.map(({ ip }) => ip)
+    .toSorted()
+const clusterIpsOf = (name: string): string[] =>
+  json<{ spec: { clusterIPs: string[] } }>('get', 'service', name).spec.clusterIPs.toSorted()
+
+test.serial('pods have the resolv.conf of their dnsPolicy', (t) => {
+  const file = (pod: string): string[] => inPod(pod, 'cat /etc/resolv.conf').stdout.trim().split('\n').toSorted()
+  const usual = [
+    'nameserver 10.96.0.10',
+    'nameserver fd00:10:96::a',
+    'options ndots:5',
+    'search default.svc.cluster.local svc.cluster.local cluster.local',
+  ]
+  t.deepEqual(file('client'), usual)
+  t.deepEqual(file('onhost'), usual)
+  t.deepEqual(
+    file('stream'),
+    usual.map((l) => (l.startsWith('options') ? 'options ndots:5 use-vc' : l)),
+  )
+  t.deepEqual(file('none'), ['nameserver 169.254.20.10', 'options ndots:2', 'search svc.cluster.local'])
+})
+
+test.serial(
+  'both resolvers find Services by every part of their name, in both families, from pods and from nodes',
+  (t) => {
+    const ips = clusterIpsOf('web')
+    t.is(ips.length, 2)
+    for (const pod of ['client', 'onhost', 'stream']) {
+      for (const name of [
+        'web',
+        'web.default',
+        'web.default.svc',
+        'web.default.svc.cluster.local',
+        'WEB.Default.svc.cluster.local.',
+      ])
+        t.deepEqual(glibc(name, pod), ips, `${name} in ${pod}`)
+    }
+    // busybox takes names with a dot as they are.
+    for (const name of ['web', 'web.default.svc.cluster.local']) t.deepEqual(addressesOf(busybox(name)), ips, name)
+    t.deepEqual(glibc('web.default', 'none'), ips)
+  },
+)
+
+test.serial('headless Services, hostname and subdomain, SRV, PTR, ExternalName and pods by address', (t) => {
+  const ips = ipsOf('pet')
+  for (const name of ['db', 'my-pet.db', 'my-pet.db.default.svc.cluster.local']) t.deepEqual(glibc(name), ips, name)
+  t.deepEqual(addressesOf(busybox('my-pet.db.default.svc.cluster.local')), ips)
+  t.regex(
+    busybox('_sql._tcp.db.default.svc.cluster.local', 'srv'),
+    /service = 0 100 5432 my-pet\.db\.default\.svc\.cluster\.local/,
+  )
+  t.regex(
+    busybox('_http._tcp.web.default.svc.cluster.local', 'srv'),
+    /service = 0 100 80 web\.default\.svc\.cluster\.local/,
+  )
+  for (const ip of clusterIpsOf('web')) {
+    t.regex(busybox(ip), /name = web\.default\.svc\.cluster\.local/)
+    t.regex(inPod('client', `getent hosts ${ip}`).stdout, /web\.default\.svc\.cluster\.local/)
+  }
+  for (const ip of ips)
+    t.regex(inPod('client', `getent hosts ${ip}`).stdout, /my-pet\.db\.default\.svc\.cluster\.local/)
+  t.deepEqual(glibc('alias'), clusterIpsOf('web'))
+  t.regex(busybox('alias.default.svc.cluster.local'), /canonical name = web\.default\.svc\.cluster\.local/)
+  t.deepEqual(glibc('10-244-1-5.default.pod.cluster.local'), ['10.244.1.5'])
+  t.regex(busybox('dns-version.cluster.local', 'txt'), /text = "1\.1\.0"/)
+  // The pod's own name for itself is the same as everybody's.
+  t.is(inPod('pet', 'hostname').stdout.trim(), 'my-pet')
+})
+
+test.serial('an answer that is too long for a datagram comes by TCP', (t) => {
+  t.is(glibc('big').length, 90)
+  t.is(glibc('big', 'stream').length, 90)
+})
+
+test.serial('a name that is not there is said to be so, by both resolvers', (t) => {
+  for (const name of ['nosuch.default.svc.cluster.local', 'web.nosuch.svc.cluster.local']) {
+    t.is(inPod('client', `getent ahosts ${name}.`).code, 2, name)
+    t.regex(inPod('client', `nslookup ${name}`).stdout, /NXDOMAIN/, name)
+  }
+})
+
+test.serial(
+  'what is not of the cluster: SERVFAIL at once while nobody can be asked, then the answer of the fabric’s resolver',
+  async (t) => {
+    const start = performance.now()
+    t.regex(inPod('client', 'nslookup -type=a www.example.com').stdout, /SERVFAIL/)
+    t.true(performance.now() - start < 2000, 'a second is what kubectl takes')
+    upstream = inNamespace(cluster.layout.fabric.netns, resolverScript)
+    await once(upstream.stdout ?? upstream, 'data')
+    t.deepEqual(addressesOf(busybox('www.example.com', 'a')), ['192.0.2.77'])
+    t.deepEqual(glibc('www.example.com.'), ['192.0.2.77'])
+    t.deepEqual(glibc('outside'), ['192.0.2.77'], 'ExternalName')
+  },
+)
+
+test.serial('an answer changes within 20 ms of the object', async (t) => {
+  using client = await apiClient()
+  const times: number[] = []
+  for (let i = 0; i < 7; i++) {
+    const name = `fresh-${i}`
+    const asker = askInNode(`${name}.default.svc.cluster.local`)
+    try {
+      await eventually(() => asker.lines.length > 0)
+      const before = performance.timeOrigin + performance.now()
+      await client.create<Service>(services, {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name, namespace: 'default', uid: '', resourceVersion: '', creationTimestamp: '' },
+        spec: { ports: [{ port: 80 }] },
+        status: {},
+      })
+      await eventually(() => asker.lines.length > 1)
+      times.push(Number(asker.lines[1]) - before)
+    } finally {
+      asker.end()
+    }
+  }
+  t.log(`ms from before the write to the answer: ${times.map((ms) => ms.toFixed(1)).join(' ')}`)
+  const [, , , middle = Number.NaN] = times.toSorted((a, b) => a - b)
+  t.true(middle < 20, `${middle} ms`)
+})
+
+test.serial('broken datagrams are counted, and names go on', async (t) => {
+  for (const junk of ['x', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx', '\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\300\\014'])
+    inPod('client', `printf '${junk}' | nc -u -w 1 169.254.20.10 53`)
+  t.deepEqual(glibc('web'), clusterIpsOf('web'))
+  const node = json<{ spec: { nodeName: string } }>('get', 'pod', 'client').spec.nodeName
+  const metrics = cluster.kubectl('get', '--raw', `/api/v1/nodes/${node}/proxy/metrics`)
+  t.regex(metrics, /^weft_dns_refused_total\{reason="malformed"\} [1-9]/m)
+})
+
+/** A resolver that knows one address. */
+const resolverScript = `
+const s = require('dgram').createSocket('udp4')
+s.on('message', (q, from) => {
+  const end = q.indexOf(0, 12) + 5
+  const a = q.readUInt16BE(end - 4) === 1
+  const out = Buffer.concat([q.subarray(0, end), a ? Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]) : Buffer.alloc(0)])
+  out.writeUInt16BE(0x8180, 2); out.writeUInt16BE(a ? 1 : 0, 6); out.writeUInt32BE(0, 8)
+  s.send(out, from.port, from.address)
+})
+s.bind(53, '172.30.0.1', () => console.log('ready'))
+`
+
+/** Says that it asks, and when there is an answer. */
+const askerScript = `
+const s = require('dgram').createSocket('udp4')
+const q = Buffer.from(process.argv[1], 'base64')
+s.on('message', (a) => { if (a.readUInt16BE(6) > 0) { console.log(performance.timeOrigin + performance.now()); process.exit() } })
+s.connect(53, '169.254.20.10', () => { setInterval(() => s.send(q), 1); console.log('asking') })
+`
+
+function askInNode(name: string): { readonly lines: readonly string[]; end(): void } {
+  const query = encodeQuery(1, name, 1).toString('base64')
+  const asker = inNamespace(cluster.layout.nodes[0]?.netns ?? '', askerScript, query)
+  const lines: string[] = []
+  asker.stdout?.on('data', (data: Buffer) => lines.push(...data.toString().trim().split('\n')))
+  return { lines, end: () => asker.kill('SIGKILL') }
+}
+
+function inNamespace(netns: string, script: string, ...args: readonly string[]): ChildProcess {
+  return spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, '-e', script, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+}
+
+async function apiClient(): Promise<HttpClient> {
+  const text = readFileSync(cluster.layout.server.adminKubeconfig, 'utf8')
+  return createHttpClient(httpOptionsOf(await parseKubeconfig(text)))
+}
