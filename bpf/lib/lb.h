@@ -98,6 +98,8 @@ INLINE enum lb_result lb_select(const struct frontend *frontend, const struct ad
 
 	if (frontend->flags & FRONTEND_STACK)
 		return LB_STACK;
+	if (side == LB_INSIDE && (frontend->flags & FRONTEND_OUTSIDE_ONLY))
+		return LB_NO_SERVICE;
 	if (side == LB_OUTSIDE) {
 		if (!(frontend->flags & FRONTEND_OUTSIDE))
 			return LB_NO_SERVICE;

@@ -22,6 +22,7 @@ enum frontend_flag {
 	FRONTEND_RANGES = 1 << 2,  /* from outside by sources in source_ranges_v1 only */
 	FRONTEND_STACK = 1 << 3,   /* the node's own stack answers: nothing is translated */
 	FRONTEND_EQUAL = 1 << 4,   /* the outside run is the inside run */
+	FRONTEND_OUTSIDE_ONLY = 1 << 5, /* pods and the node itself go past it (externalIPs, CVE-2020-8554) */
 };
 
 struct frontend {
@@ -68,9 +69,10 @@ struct {
 enum address_flag {
 	ADDRESS_OWN = 1 << 0,	    /* of this node */
 	ADDRESS_NODE = 1 << 1,	    /* of any node, this one included */
-	ADDRESS_VIRTUAL = 1 << 2,   /* of a load balancer, or an external IP: a port that no Service has is refused */
+	ADDRESS_VIRTUAL = 1 << 2,   /* of a load balancer: a port that no Service has is refused */
 	ADDRESS_ANNOUNCED = 1 << 3, /* virtual, and this node says "that is me" */
 	ADDRESS_RESOLVER = 1 << 4,  /* local on every node, and never leaves it */
+	ADDRESS_EXTERNAL = 1 << 5,  /* an external IP: only the ports that Services have are ours */
 };
 
 struct {

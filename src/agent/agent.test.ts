@@ -75,6 +75,7 @@ test('reflectService() matches ports by name and protocol, across slices, and ta
   t.deepEqual(rows(reflectService(service, slices)), [
     '10.96.0.10:80/TCP -> 10.0.0.1:8080/TCP 10.0.0.2:9090/TCP',
     '10.96.0.10:53/UDP -> 10.0.0.1:5353/UDP 10.0.0.2:5353/UDP',
+    '10.96.0.10:9/SCTP ->',
   ])
 })
 

@@ -36,6 +36,8 @@ export interface AgentOptions {
   readonly pinDir: string
   readonly serviceCidrs: readonly string[]
   readonly clusterCidrs?: readonly string[]
+  /** Networks of external IPs that pods too may be led by to a Service; others work from outside only (CVE-2020-8554). */
+  readonly externalIpCidrs?: readonly string[]
   /** Resolvers for what is not of the cluster, in this order. */
   readonly resolvers?: readonly string[]
   /** Sockets and records; a reboot empties it. */
@@ -90,10 +92,10 @@ export function createAgent(options: AgentOptions): Agent {
     services: () => parts?.services.status() ?? { frontends: 0, backends: 0 },
   })
 
-  async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
-    // 1. The kernel: what it can do, our programs in it, and what an earlier agent left.
   registerNameMetrics(registry, () => parts?.names.status())
 
+  async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
+    // 1. The kernel: what it can do, our programs in it, and what an earlier agent left.
     features = probeFeatures()
     requireFeatures(features)
     const objects = await compile({ cacheDir })
@@ -139,6 +141,9 @@ export function createAgent(options: AgentOptions): Agent {
       services: new Services({
         ...common,
         ...known,
+        nodeName,
+        clusterCidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
+        externalIpCidrs: options.externalIpCidrs ?? [],
         localBackends: new Map([[resolverService, resolverAddresses]]),
         log: log.child({ loop: 'services' }),
       }),

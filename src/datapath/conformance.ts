@@ -1,5 +1,5 @@
 import type { ExecutionContext, TestFn } from 'ava'
-import { type Datapath, type Endpoint, frontendName, type Service } from './datapath.ts'
+import { type Datapath, type Endpoint, frontendName, type KnownAddress, type Service } from './datapath.ts'
 
 /** One datapath and what it stands on. */
 export interface DatapathUnderTest {
@@ -87,6 +87,50 @@ export function testDatapath(
     t.deepEqual(names(datapath.services()), names([changed, none]))
     datapath.changeServices([], [changed.frontend, none.frontend, b.frontend])
     t.deepEqual(datapath.services(), [])
+  })
+
+  check('all that a Service says is there again after a restart', async (t, under) => {
+    const [inside] = service('10.96.0.1', 80, '10.0.0.1').backends
+    const plain = service('10.96.0.9', 81, '10.0.0.1', '10.0.0.2')
+    const all: Service[] = [
+      {
+        ...service('172.30.0.200', 80, '10.0.0.1', '10.0.0.2'),
+        outside: {
+          backends: inside === undefined ? [] : [inside],
+          isLocal: true,
+          ranges: ['192.0.2.0/24', '2001:db8::/32'],
+        },
+        number: 'ab12',
+        port: 80,
+        affinitySeconds: 10_800,
+      },
+      { ...service('0.0.0.0', 30_080, '10.0.0.1'), outside: { backends: [] }, number: 'ab12', port: 80 },
+      { ...service('::', 30_080, 'fd00::1'), outside: service('::', 1, 'fd00::1'), number: 'ab12', port: 80 },
+      { ...service('172.30.0.201', 80), number: 'ab13', port: 80, toStack: true },
+      { ...service('192.0.2.1', 80), outside: { backends: [] }, number: 'ab14', port: 80, isOutsideOnly: true },
+    ].map((s) => ('frontend' in (s.outside ?? {}) ? { ...s, outside: { backends: s.outside?.backends ?? [] } } : s))
+    const known: KnownAddress[] = [
+      { address: '172.30.0.11', kind: 'own' },
+      { address: 'fd00:172:30::12', kind: 'node' },
+      { address: '172.30.0.200', kind: 'virtual' },
+      { address: '192.0.2.1', kind: 'external' },
+      { address: '169.254.20.10', kind: 'resolver' },
+    ]
+    under.datapath.changeServices([...all, plain], [])
+    under.datapath.setAddresses(known)
+    const datapath = await under.reopen()
+    const order = (list: readonly Service[]): readonly Service[] =>
+      list.toSorted((a, b) => (frontendName(a.frontend) < frontendName(b.frontend) ? -1 : 1))
+    t.deepEqual(order(datapath.services()), order([...all, plain]))
+    const byAddress = (list: readonly KnownAddress[]): readonly KnownAddress[] =>
+      list.toSorted((a, b) => (a.address < b.address ? -1 : 1))
+    t.deepEqual(byAddress(datapath.knownAddresses()), byAddress(known))
+    datapath.changeServices(
+      [],
+      [...all, plain].map((s) => s.frontend),
+    )
+    datapath.setAddresses([])
+    t.deepEqual([datapath.services(), datapath.knownAddresses()], [[], []])
   })
 
   check('what was set is there again after a restart', async (t, under) => {

@@ -88,13 +88,18 @@ export interface Service {
   readonly affinitySeconds?: number
   /** The node's own stack answers: nothing is translated. */
   readonly toStack?: boolean
+  /** Pods and the node itself go past it, as if it were not there. */
+  readonly isOutsideOnly?: boolean
 }
 
 /** What an address that is neither a pod's nor a cluster address is to this node. */
 export interface KnownAddress {
   readonly address: string
-  /** `own`: of this node; `node`: of another; `virtual`: a load balancer's or an external IP; `resolver`: local on every node. */
-  readonly kind: 'own' | 'node' | 'virtual' | 'resolver'
+  /**
+   * `own`: of this node; `node`: of another; `virtual`: a load balancer's, where a port that no Service has is refused;
+   * `external`: an external IP, of which only the Services' ports are ours; `resolver`: local on every node.
+   */
+  readonly kind: 'own' | 'node' | 'virtual' | 'external' | 'resolver'
   /** This node answers for the virtual address on its link. */
   readonly isAnnounced?: boolean
 }

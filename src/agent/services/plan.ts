@@ -1,4 +1,5 @@
 import { type Frontend, frontendName, type Service } from '#datapath/datapath.ts'
+import { sameService } from '#datapath/maps/services.ts'
 
 /** What turns the Services that the kernel has into those that it shall have. */
 export interface ServicePlan {
@@ -11,18 +12,9 @@ export function planServices(present: readonly Service[], wanted: readonly Servi
   const have = new Map(present.map((service) => [frontendName(service.frontend), service]))
   const want = new Map(wanted.map((service) => [frontendName(service.frontend), service]))
   return {
-    upserts: [...want].flatMap(([name, service]) => (sameBackends(have.get(name), service) ? [] : [service])),
+    upserts: [...want].flatMap(([name, service]) => (isSame(have.get(name), service) ? [] : [service])),
     removals: [...have].flatMap(([name, { frontend }]) => (want.has(name) ? [] : [frontend])),
   }
 }
 
-function sameBackends(a: Service | undefined, b: Service): boolean {
-  return (
-    a !== undefined &&
-    a.backends.length === b.backends.length &&
-    a.backends.every((backend, i) => {
-      const other = b.backends[i]
-      return other !== undefined && frontendName(backend) === frontendName(other)
-    })
-  )
-}
+const isSame = (a: Service | undefined, b: Service): boolean => a !== undefined && sameService(a, b)

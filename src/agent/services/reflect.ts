@@ -1,7 +1,10 @@
 import { serviceNameLabel } from '#api/discovery/labels.ts'
 import type { Service as KubeService, ServicePort } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { type Backend, frontendName, type Protocol, type Service } from '#datapath/datapath.ts'
+import { parseAddress } from '#base/net/address.ts'
+import { type Backend, type Outside, type Service, serviceNumber } from '#datapath/datapath.ts'
+import { type Chosen, chooseBackends, type Whereabouts } from './endpoints.ts'
+import type { ExternalUse } from './external.ts'
 
 /** `namespace/name` of its Service; none for a slice that belongs to none. */
 export const serviceOfSlice = ({ metadata }: EndpointSlice): readonly string[] => {
@@ -9,55 +12,144 @@ export const serviceOfSlice = ({ metadata }: EndpointSlice): readonly string[] =
   return name === undefined || name === '' ? [] : [`${metadata.namespace}/${name}`]
 }
 
+/** What a node must know of itself and its cluster to reflect Services. */
+export interface ReflectFacts extends Whereabouts {
+  /** Who may use an external IP: everybody, those outside, or nobody. */
+  readonly externalUse: (address: string) => ExternalUse
+}
+
+const nowhere: ReflectFacts = { nodeName: '', zone: undefined, externalUse: () => 'none' }
+
+/** Whatever comes to its addresses is for a socket of the node's own: what the gateway's engine listens on. */
+export const isServedByStack = ({ metadata }: KubeService): boolean =>
+  metadata.labels?.['weft.dev/served-by'] === 'gateway' || metadata.annotations?.['weft.dev/gateway'] === 'true'
+
+/** Addresses that a load balancer was given; one in mode Proxy is another machine's business (KEP-1860). */
+export const balancerAddresses = ({ spec, status }: KubeService): string[] =>
+  spec.type !== 'LoadBalancer'
+    ? []
+    : (status?.loadBalancer?.ingress ?? []).flatMap(({ ip, ipMode }) =>
+        ip === undefined || ip === '' || ipMode === 'Proxy' ? [] : [ip],
+      )
+
 /**
- * What a Service and its slices come to in the kernel: one row for each of its cluster addresses and ports. Pure.
- * Headless Services and ExternalName have no address of their own and none here; SCTP has no sockets to hook.
+ * What a Service and its slices come to in the kernel: one row for each of its addresses and ports. Pure.
+ * Headless Services and ExternalName have no address of their own and none here.
  */
-export function reflectService(service: KubeService, slices: readonly EndpointSlice[]): Service[] {
-  const { clusterIPs, clusterIP, type, ports = [] } = service.spec
-  if (type === 'ExternalName') return []
-  const addresses = (clusterIPs ?? (clusterIP === undefined ? [] : [clusterIP])).filter((a) => a !== '' && a !== 'None')
-  return addresses.flatMap((address) => {
-    const family = address.includes(':') ? 'IPv6' : 'IPv4'
-    const ofFamily = slices.filter((slice) => slice.addressType === family)
-    return ports.flatMap((port): Service[] => {
-      const protocol = port.protocol ?? 'TCP'
-      if (protocol === 'SCTP') return []
-      return [{ frontend: { address, port: port.port, protocol }, backends: backendsOf(port, protocol, ofFamily) }]
+export function reflectService(
+  service: KubeService,
+  slices: readonly EndpointSlice[],
+  facts: ReflectFacts = nowhere,
+): Service[] {
+  const { spec } = service
+  if (spec.type === 'ExternalName') return []
+  const bySlice = new Map<string, readonly EndpointSlice[]>()
+  const ofFamily = (family: string): readonly EndpointSlice[] => {
+    const known = bySlice.get(family) ?? slices.filter((slice) => slice.addressType === family)
+    bySlice.set(family, known)
+    return known
+  }
+  const common = commonOf(service)
+  return (spec.ports ?? []).flatMap((port): Service[] => {
+    const protocol = port.protocol ?? 'TCP'
+    const chosen = new Map<string, Chosen>()
+    const choose = (address: string): Chosen => {
+      const family = address.includes(':') ? 'IPv6' : 'IPv4'
+      const known = chosen.get(family) ?? chooseBackends(port, protocol, ofFamily(family), facts)
+      chosen.set(family, known)
+      return known
+    }
+    return frontendsOf(service, port, facts).map(({ address, number, kind, use }): Service => {
+      const frontend = { address, port: number, protocol }
+      const backends = kind === 'cluster' ? insideOf(service, choose(address)) : choose(address).cluster
+      // Changing an SCTP port needs another checksum over the whole packet, which nobody here makes.
+      const reachable = (list: readonly Backend[]): readonly Backend[] =>
+        protocol === 'SCTP' ? list.filter((b) => b.port === number) : list
+      const row = { frontend, ...common, port: port.port, backends: reachable(backends) }
+      if (common.toStack) return kind === 'cluster' ? gatewayRow(service, row) : row
+      if (kind === 'cluster') return row
+      const outside = outsideOf(service, kind, choose(address), reachable)
+      return use === 'outside' ? { ...row, backends: [], isOutsideOnly: true, outside } : { ...row, outside }
     })
   })
 }
 
-interface Candidate {
-  readonly backend: Backend
-  readonly ready: boolean
-  /** Going, but still answering. */
-  readonly draining: boolean
+type Kind = 'cluster' | 'node' | 'balancer' | 'external'
+
+interface Place {
+  readonly kind: Kind
+  readonly address: string
+  readonly number: number
+  readonly use: ExternalUse
 }
 
-/** Ready endpoints; only where there is none, those that are going but still serve (KEP-1669). In a stable order. */
-function backendsOf(port: ServicePort, protocol: Protocol, slices: readonly EndpointSlice[]): Backend[] {
-  const found = slices.flatMap((slice) => candidates(slice, port, protocol))
-  const ready = found.filter((c) => c.ready)
-  const chosen = ready.length > 0 ? ready : found.filter((c) => c.draining)
-  // An endpoint may for a while be in two slices, on its way from one to the other.
-  const byName = new Map(chosen.map(({ backend }) => [frontendName(backend), backend]))
-  return [...byName].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, backend]) => backend)
-}
-
-/** A slice's port belongs to the Service's port of the same name and protocol; its number is the resolved target port. */
-function candidates(slice: EndpointSlice, { name = '' }: ServicePort, protocol: Protocol): Candidate[] {
-  return (slice.ports ?? []).flatMap((port) => {
-    if ((port.name ?? '') !== name || (port.protocol ?? 'TCP') !== protocol || port.port === undefined) return []
-    const number = port.port
-    return (slice.endpoints ?? []).flatMap(({ addresses, conditions }) => {
-      // All addresses of an endpoint are one; consumers take the first.
-      const [address] = addresses
-      if (address === undefined) return []
-      // Absent means unknown: ready is then taken to be true, serving what ready is, terminating false.
-      const ready = conditions?.ready ?? true
-      const draining = (conditions?.serving ?? ready) && (conditions?.terminating ?? false)
-      return [{ backend: { address, port: number, protocol }, ready, draining }]
+/** Every address and port at which a port of a Service is asked for. */
+function frontendsOf(service: KubeService, port: ServicePort, facts: ReflectFacts): Place[] {
+  const { clusterIPs, clusterIP, type, externalIPs = [] } = service.spec
+  const cluster = (clusterIPs ?? (clusterIP === undefined ? [] : [clusterIP])).filter((a) => a !== '' && a !== 'None')
+  if (cluster.length === 0) return []
+  const place =
+    (kind: Kind, number: number, use: ExternalUse = 'all') =>
+    (address: string) => ({
+      kind,
+      address,
+      number,
+      use,
     })
+  const families = new Set(cluster.map((address) => (address.includes(':') ? '::' : '0.0.0.0')))
+  const nodePort = type === 'NodePort' || type === 'LoadBalancer' ? (port.nodePort ?? 0) : 0
+  const external = externalIPs.flatMap((address) => {
+    const use = parseAddress(address) === undefined ? 'none' : facts.externalUse(address)
+    return use === 'none' ? [] : [place('external', port.port, use)(address)]
   })
+  return [
+    ...cluster.map(place('cluster', port.port)),
+    ...(nodePort === 0 ? [] : [...families].map(place('node', nodePort))),
+    ...balancerAddresses(service)
+      .filter((address) => parseAddress(address) !== undefined)
+      .map(place('balancer', port.port)),
+    ...external,
+  ]
+}
+
+/** For pods and nodes that use the cluster address. */
+function insideOf({ spec }: KubeService, { cluster, local }: Chosen): readonly Backend[] {
+  return spec.internalTrafficPolicy === 'Local' ? local : cluster
+}
+
+function outsideOf(
+  { spec }: KubeService,
+  kind: Kind,
+  { cluster, local }: Chosen,
+  reachable: (list: readonly Backend[]) => readonly Backend[],
+): Outside {
+  const isLocal = spec.externalTrafficPolicy === 'Local'
+  const ranges = kind === 'balancer' ? sourceRangesOf(spec) : []
+  return {
+    backends: reachable(isLocal ? local : cluster),
+    ...(isLocal ? { isLocal } : {}),
+    ...(ranges.length === 0 ? {} : { ranges }),
+  }
+}
+
+const sourceRangesOf = ({ loadBalancerSourceRanges = [] }: KubeService['spec']): string[] =>
+  loadBalancerSourceRanges.map((text) => text.trim()).filter((text) => text !== '')
+
+const affinitySecondsDefault = 10_800
+
+function commonOf(service: KubeService): Pick<Service, 'number' | 'affinitySeconds' | 'toStack'> {
+  const { metadata, spec } = service
+  const seconds = spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? affinitySecondsDefault
+  return {
+    number: serviceNumber(`${metadata.namespace}/${metadata.name}`),
+    ...(spec.sessionAffinity === 'ClientIP' ? { affinitySeconds: seconds } : {}),
+    ...(isServedByStack(service) ? { toStack: true } : {}),
+  }
+}
+
+/** A cluster address is nobody's own: a connection to it goes on to the load balancer's address, which is the node's. */
+function gatewayRow(service: KubeService, { toStack: _, ...row }: Service): Service {
+  const { address, port, protocol } = row.frontend
+  const own = balancerAddresses(service).find((a) => a.includes(':') === address.includes(':'))
+  return { ...row, backends: own === undefined ? [] : [{ address: own, port, protocol }] }
 }

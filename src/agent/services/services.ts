@@ -1,4 +1,4 @@
-import type { Service as KubeService } from '#api/gen/core-v1.ts'
+import type { Service as KubeService, Node, Pod } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
@@ -7,23 +7,42 @@ import { keyOf } from '#client/key.ts'
 import { type Datapath, frontendName, type Service } from '#datapath/datapath.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
+import { type Published, planKnownAddresses, publishedBy } from './addresses.ts'
+import { externalUses } from './external.ts'
+import { reflectHostPorts } from './host-ports.ts'
 import { type LocalBackends, withLocalBackends } from './local.ts'
 import { planServices } from './plan.ts'
-import { reflectService, serviceOfSlice } from './reflect.ts'
+import { type ReflectFacts, reflectService, serviceOfSlice } from './reflect.ts'
+
+/** Services that name this class, or none, have addresses that we announce. */
+const ownClass = 'weft.dev/load-balancer'
+const zoneLabel = 'topology.kubernetes.io/zone'
 
 export interface ServicesOptions {
+  readonly nodeName?: string
   readonly services: Informer<KubeService>
   readonly slices: Informer<EndpointSlice>
+  /** All nodes; absent: no address of a node is known, so none is announced. */
+  readonly nodes?: Informer<Node>
+  /** Pods of this node, for their host ports. */
+  readonly pods?: Informer<Pod>
   readonly datapath: Datapath
+  /** Networks of pods and Services: no external IP may be one of theirs. */
+  readonly clusterCidrs?: readonly string[]
+  /** Networks of external IPs that pods too may be led by to a Service. */
+  readonly externalIpCidrs?: readonly string[]
   /** Services, as `namespace/name`, whose backend is the node itself at one of these addresses, where they have no selector. */
   readonly localBackends?: LocalBackends
   readonly clock: Clock
   readonly log: Log
 }
 
+/** Keys of pods, among those of Services, which have no colon. */
+const podPrefix = 'pod:'
+
 /**
  * Services and EndpointSlices poured into the kernel's maps. On start everything is compared with what the kernel has,
- * in one batch and only once both copies are complete, so that a restart takes nothing away; after that a change costs
+ * in one batch and only once all copies are complete, so that a restart takes nothing away; after that a change costs
  * the rows of its Service.
  */
 export class Services {
@@ -31,42 +50,58 @@ export class Services {
   /** What each Service came to when it was last written. */
   readonly #rows = new Map<string, readonly Service[]>()
   readonly #changed = new Set<string>()
+  readonly #published = new Map<string, Published>()
   readonly #wake = new Signal()
+  #facts: ReflectFacts & { readonly own: readonly string[]; readonly text: string }
+  #addressesChanged = true
   #trouble: unknown
 
   constructor(options: ServicesOptions) {
     this.#options = options
+    this.#facts = this.#readFacts()
   }
 
   status(): {
     readonly services: number
     readonly frontends: number
     readonly backends: number
+    readonly announced: readonly string[]
     readonly trouble: string
   } {
     const rows = [...this.#rows.values()].flat()
     return {
-      services: this.#rows.size,
+      services: [...this.#rows.keys()].filter((key) => !key.startsWith(podPrefix)).length,
       frontends: rows.length,
       backends: rows.reduce((sum, row) => sum + row.backends.length, 0),
+      announced: this.#options.datapath.knownAddresses().flatMap((a) => (a.isAnnounced ? [a.address] : [])),
       trouble: this.#trouble === undefined ? '' : String(this.#trouble),
     }
   }
 
   async run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
-    const { services, slices, clock, log } = this.#options
+    const { services, slices, nodes, pods, clock, log } = this.#options
     slices.index('service', serviceOfSlice)
-    await Promise.all([services.whenSynced(signal), slices.whenSynced(signal)])
-    services.onChange(
-      (next, old) => this.#look([next, old].flatMap((s) => (s === undefined ? [] : [keyOf(s)]))),
-      signal,
-    )
+    await Promise.all([services, slices, nodes, pods].map((informer) => informer?.whenSynced(signal)))
+    const look = (...keys: readonly string[]): void => {
+      for (const key of keys) this.#changed.add(key)
+      this.#wake.raise()
+    }
+    services.onChange((next, old) => look(...[next, old].flatMap((s) => (s === undefined ? [] : [keyOf(s)]))), signal)
     slices.onChange(
-      (next, old) => this.#look([next, old].flatMap((s) => (s === undefined ? [] : serviceOfSlice(s)))),
+      (next, old) => look(...[next, old].flatMap((s) => (s === undefined ? [] : serviceOfSlice(s)))),
       signal,
     )
+    pods?.onChange((next, old) => {
+      const pod = next ?? old
+      if (pod !== undefined && (hasHostPort(next) || hasHostPort(old))) look(`${podPrefix}${keyOf(pod)}`)
+    }, signal)
+    nodes?.onChange(() => {
+      this.#addressesChanged = true
+      this.#wake.raise()
+    }, signal)
     let first = true
     const write = (): void => {
+      this.#learnFacts()
       if (first) this.#writeAll()
       else this.#writeChanged()
       first = false
@@ -78,25 +113,70 @@ export class Services {
     await writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, signal, started)
   }
 
-  #look(keys: readonly string[]): void {
-    for (const key of keys) this.#changed.add(key)
-    this.#wake.raise()
+  #readFacts(): ReflectFacts & { readonly own: readonly string[]; readonly text: string } {
+    const { nodeName = '', nodes, clusterCidrs = [], externalIpCidrs = [] } = this.#options
+    const self = nodes?.get(nodeName)
+    const addressesOf = (node: Node): string[] => (node.status?.addresses ?? []).map(({ address }) => address)
+    const taken = new Set((nodes?.list() ?? []).flatMap(addressesOf))
+    const own = (self?.status?.addresses ?? []).flatMap((a) => (a.type === 'Hostname' ? [] : [a.address]))
+    const zone = self?.metadata.labels?.[zoneLabel]
+    return {
+      nodeName,
+      zone,
+      own,
+      externalUse: externalUses({ clusterCidrs, allowed: externalIpCidrs, taken }),
+      text: [zone, own, ...[...taken].toSorted()].join(),
+    }
+  }
+
+  /** Nodes change every few seconds, what they mean to Services hardly ever. */
+  #learnFacts(): void {
+    if (!this.#addressesChanged) return
+    const facts = this.#readFacts()
+    if (facts.text === this.#facts.text) return
+    this.#facts = facts
+    for (const key of this.#rows.keys()) this.#changed.add(key)
   }
 
   #reflect(key: string): readonly Service[] {
-    const { services, slices, localBackends } = this.#options
+    const { services, slices, pods, localBackends } = this.#options
+    if (key.startsWith(podPrefix)) {
+      const pod = pods?.get(key.slice(podPrefix.length))
+      return pod === undefined ? [] : reflectHostPorts(pod, this.#facts.own)
+    }
     const service = services.get(key)
+    const ofService = service === undefined ? [] : slices.index('service', serviceOfSlice).get(key)
+    const published = service === undefined ? undefined : publishedBy(service, ofService, ownClass)
+    if (published !== undefined || this.#published.has(key)) this.#addressesChanged = true
+    if (published === undefined) this.#published.delete(key)
+    else this.#published.set(key, published)
     if (service === undefined) return []
-    const rows = reflectService(service, slices.index('service', serviceOfSlice).get(key))
-    return withLocalBackends(service, rows, localBackends?.get(key))
+    return withLocalBackends(service, reflectService(service, ofService, this.#facts), localBackends?.get(key))
+  }
+
+  #writeAddresses(): void {
+    if (!this.#addressesChanged) return
+    const { nodes, nodeName = '', datapath, localBackends } = this.#options
+    const known = planKnownAddresses({
+      nodeName,
+      nodes: nodes?.list() ?? [],
+      published: [...this.#published.values()],
+      resolver: [...(localBackends?.values() ?? [])].flat(),
+      mayAnnounce: true,
+    })
+    datapath.setAddresses(known)
+    this.#addressesChanged = false
   }
 
   #writeAll(): void {
-    const { services, datapath, log, clock } = this.#options
+    const { services, pods, datapath, log, clock } = this.#options
     const start = clock.monotonic()
-    const wanted = new Map(services.list().map((service) => [keyOf(service), this.#reflect(keyOf(service))]))
+    const keys = services.list().map(keyOf)
+    for (const pod of pods?.list() ?? []) if (hasHostPort(pod)) keys.push(`${podPrefix}${keyOf(pod)}`)
+    const wanted = new Map(keys.map((key) => [key, this.#reflect(key)]))
     const plan = planServices(datapath.services(), [...wanted.values()].flat())
     datapath.changeServices(plan.upserts, plan.removals)
+    this.#writeAddresses()
     for (const [key, rows] of wanted) this.#rows.set(key, rows)
     this.#changed.clear()
     log.info(
@@ -113,7 +193,6 @@ export class Services {
   /** Everything that changed since, in one go; after a failure it all stays changed. An address that moves from one Service to another is one write. */
   #writeChanged(): void {
     const keys = [...this.#changed]
-    if (keys.length === 0) return
     const wanted = new Map(keys.map((key) => [key, this.#reflect(key)]))
     const present = keys.flatMap((key) => this.#rows.get(key) ?? [])
     const plan = planServices(present, [...wanted.values()].flat())
@@ -126,6 +205,7 @@ export class Services {
       plan.upserts,
       plan.removals.filter((frontend) => !elsewhere.has(frontendName(frontend))),
     )
+    this.#writeAddresses()
     for (const [key, rows] of wanted) {
       if (rows.length === 0) this.#rows.delete(key)
       else this.#rows.set(key, rows)
@@ -133,3 +213,6 @@ export class Services {
     }
   }
 }
+
+const hasHostPort = (pod: Pod | undefined): boolean =>
+  pod?.spec.containers.some((c) => c.ports?.some((p) => (p.hostPort ?? 0) !== 0)) ?? false

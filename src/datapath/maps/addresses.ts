@@ -5,7 +5,7 @@ import { decodeAddress, encodeAddress } from './address.ts'
 export const addressesMap = 'addresses_v1'
 
 /** enum address_flag of bpf/maps/services.h. */
-const flags = { own: 1, node: 2, virtual: 4, announced: 8, resolver: 16 } as const
+const flags = { own: 1, node: 2, virtual: 4, announced: 8, resolver: 16, external: 32 } as const
 
 export function encodeAddressFlags({ kind, isAnnounced }: KnownAddress): Buffer {
   const out = Buffer.alloc(4)
@@ -17,7 +17,8 @@ export function encodeAddressFlags({ kind, isAnnounced }: KnownAddress): Buffer 
 export function decodeAddressFlags(address: string, bytes: Buffer): KnownAddress {
   const value = bytes.readUInt32LE(0)
   const has = (flag: number): boolean => (value & flag) !== 0
-  const kind = has(flags.own) ? 'own' : has(flags.node) ? 'node' : has(flags.resolver) ? 'resolver' : 'virtual'
+  const kinds = ['own', 'node', 'virtual', 'external', 'resolver'] as const
+  const kind = kinds.find((name) => has(flags[name])) ?? 'external'
   return { address, kind, ...(has(flags.announced) ? { isAnnounced: true } : {}) }
 }
 

@@ -9,7 +9,7 @@ export const sharesMap = 'shares_v1'
 export interface Tuple {
   readonly source: string
   readonly destination: string
-  /** ICMP echo: the identifier, in both. Without ports: 0. */
+  /** ICMP echo: its identifier, on the asker's side, 0 on the other. Without ports: 0. */
   readonly sourcePort: number
   readonly destinationPort: number
   /** IP protocol number. */

@@ -15,7 +15,7 @@ const restMs = 1_000
 export const frontendSize = 32
 
 /** enum frontend_flag of bpf/maps/services.h. */
-export const frontendFlags = { outside: 1, local: 2, ranges: 4, stack: 8, equal: 16 } as const
+export const frontendFlags = { outside: 1, local: 2, ranges: 4, stack: 8, equal: 16, outsideOnly: 32 } as const
 
 const u32 = (value: number): Buffer => {
   const out = Buffer.alloc(4)
@@ -48,6 +48,7 @@ function writeFrontend(out: Buffer, at: number, { service, inside, outside }: Pl
     (o?.isLocal ? frontendFlags.local : 0) |
     (o?.ranges === undefined ? 0 : frontendFlags.ranges) |
     (service.toStack ? frontendFlags.stack : 0) |
+    (service.isOutsideOnly ? frontendFlags.outsideOnly : 0) |
     (outside === inside ? frontendFlags.equal : 0)
   out.writeBigUInt64LE(BigInt(`0x${service.number ?? '0'}`), at)
   out.writeUInt32LE(inside.first, at + 8)
@@ -123,6 +124,7 @@ export class ServiceMaps {
         ...(port === 0 ? {} : { port }),
         ...(affinitySeconds === 0 ? {} : { affinitySeconds }),
         ...((flags & frontendFlags.stack) === 0 ? {} : { toStack: true }),
+        ...((flags & frontendFlags.outsideOnly) === 0 ? {} : { isOutsideOnly: true }),
         ...(outside === undefined ? {} : { outside: this.#restoreOutside(number, flags, outside) }),
       }
       this.#placed.set(nameOf(frontend), { service, inside, outside })
@@ -328,6 +330,7 @@ export function sameService(a: Service, b: Service): boolean {
       a.port === b.port &&
       a.affinitySeconds === b.affinitySeconds &&
       (a.toStack ?? false) === (b.toStack ?? false) &&
+      (a.isOutsideOnly ?? false) === (b.isOutsideOnly ?? false) &&
       sameBackends(a.backends, b.backends) &&
       sameOutside(a.outside, b.outside))
   )

@@ -1,0 +1,97 @@
+import type { ServicePort } from '#api/gen/core-v1.ts'
+import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { type Backend, frontendName, type Protocol } from '#datapath/datapath.ts'
+
+/** Where this node is, for choosing among endpoints. */
+export interface Whereabouts {
+  readonly nodeName: string
+  /** Label topology.kubernetes.io/zone. */
+  readonly zone: string | undefined
+}
+
+interface Candidate {
+  readonly backend: Backend
+  readonly ready: boolean
+  /** Going, but still answering. */
+  readonly draining: boolean
+  readonly isLocal: boolean
+  readonly endpoint: Endpoint
+}
+
+/** The backends of one port of a Service in one family, by who may have them. */
+export interface Chosen {
+  /** For policy Cluster, with the topology's hints followed where all endpoints have them. */
+  readonly cluster: readonly Backend[]
+  /** For policy Local: this node's own. */
+  readonly local: readonly Backend[]
+}
+
+/**
+ * Ready endpoints; only where there is none, those that are going but still serve (KEP-1669), which is decided for the cluster
+ * and for this node each by itself. In a stable order. Pure.
+ */
+export function chooseBackends(
+  port: ServicePort,
+  protocol: Protocol,
+  slices: readonly EndpointSlice[],
+  where: Whereabouts,
+): Chosen {
+  const all = slices.flatMap((slice) => candidates(slice, port, protocol, where.nodeName))
+  return {
+    cluster: unique(followHints(usable(all), where)),
+    local: unique(usable(all.filter((c) => c.isLocal))),
+  }
+}
+
+function usable(all: readonly Candidate[]): readonly Candidate[] {
+  const ready = all.filter((c) => c.ready)
+  return ready.length > 0 ? ready : all.filter((c) => c.draining)
+}
+
+/** As kube-proxy: one endpoint without hints, or no endpoint for this node or zone, and all of them are used. */
+function followHints(all: readonly Candidate[], { nodeName, zone }: Whereabouts): readonly Candidate[] {
+  const hinted = (has: (hints: NonNullable<Endpoint['hints']>) => boolean): boolean =>
+    all.length > 0 && all.every(({ endpoint: { hints } }) => hints !== undefined && has(hints))
+  if (hinted(({ forNodes = [] }) => forNodes.length > 0)) {
+    const here = all.filter((c) => c.endpoint.hints?.forNodes?.some((node) => node.name === nodeName))
+    if (here.length > 0) return here
+  }
+  if (zone !== undefined && hinted(({ forZones = [] }) => forZones.length > 0)) {
+    const here = all.filter((c) => c.endpoint.hints?.forZones?.some((z) => z.name === zone))
+    if (here.length > 0) return here
+  }
+  return all
+}
+
+/** An endpoint may for a while be in two slices, on its way from one to the other. */
+function unique(all: readonly Candidate[]): Backend[] {
+  if (all.length === 1 && all[0] !== undefined) return [all[0].backend]
+  const byName = new Map(all.map(({ backend }) => [frontendName(backend), backend]))
+  return [...byName].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, backend]) => backend)
+}
+
+/** A slice's port belongs to the Service's port of the same name and protocol; its number is the resolved target port. */
+function candidates(
+  slice: EndpointSlice,
+  { name = '' }: ServicePort,
+  protocol: Protocol,
+  nodeName: string,
+): Candidate[] {
+  return (slice.ports ?? []).flatMap((port) => {
+    if ((port.name ?? '') !== name || (port.protocol ?? 'TCP') !== protocol || port.port === undefined) return []
+    const number = port.port
+    return (slice.endpoints ?? []).flatMap((endpoint) => {
+      // All addresses of an endpoint are one; consumers take the first.
+      const [address] = endpoint.addresses
+      if (address === undefined) return []
+      const isLocal = endpoint.nodeName === nodeName
+      return [{ backend: { address, port: number, protocol }, ...conditionsOf(endpoint), isLocal, endpoint }]
+    })
+  })
+}
+
+/** Absent means unknown: ready is then taken to be true, serving what ready is, terminating false. */
+function conditionsOf({ conditions }: Endpoint): { readonly ready: boolean; readonly draining: boolean } {
+  const ready = conditions?.ready ?? true
+  return { ready, draining: (conditions?.serving ?? ready) && (conditions?.terminating ?? false) }
+}

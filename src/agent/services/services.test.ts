@@ -1,0 +1,250 @@
+import test from 'ava'
+import fc from 'fast-check'
+import type { Service as KubeService, Node, Pod } from '#api/gen/core-v1.ts'
+import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { frontendName, type Service } from '#datapath/datapath.ts'
+import { elect, planKnownAddresses, publishedBy } from './addresses.ts'
+import { externalUses } from './external.ts'
+import { reflectHostPorts } from './host-ports.ts'
+import { type ReflectFacts, reflectService } from './reflect.ts'
+
+const facts = (more: Partial<ReflectFacts> = {}): ReflectFacts => ({
+  nodeName: 'one',
+  zone: 'a',
+  externalUse: () => 'all',
+  ...more,
+})
+
+const service = (spec: Record<string, unknown>, more: Record<string, unknown> = {}): KubeService =>
+  ({
+    metadata: { name: 'web', namespace: 'shop' },
+    spec: { clusterIPs: ['10.96.0.10'], ports: [{ port: 80, protocol: 'TCP', nodePort: 30080 }], ...spec },
+    status: { loadBalancer: { ingress: [{ ip: '172.30.0.200' }] } },
+    ...more,
+  }) as unknown as KubeService
+
+const slice = (...endpoints: Endpoint[]): EndpointSlice =>
+  ({
+    metadata: { name: 'web-1', namespace: 'shop', labels: { 'kubernetes.io/service-name': 'web' } },
+    addressType: 'IPv4',
+    ports: [{ port: 8080, protocol: 'TCP' }],
+    endpoints,
+  }) as unknown as EndpointSlice
+
+const at = (nodeName: string, address: string, more: Partial<Endpoint> = {}): Endpoint => ({
+  addresses: [address],
+  nodeName,
+  conditions: { ready: true },
+  ...more,
+})
+const going = { conditions: { ready: false, serving: true, terminating: true } }
+
+/** `address:port inside / outside`, backends by their last number. */
+const text = (rows: readonly Service[]): string[] =>
+  rows.map(({ frontend, backends, outside }) => {
+    const list = (all: readonly { address: string }[] | undefined): string =>
+      all?.map((b) => b.address.split('.').at(-1)).join(',') ?? '-'
+    return `${frontendName(frontend)} ${list(backends)} / ${list(outside?.backends)}${outside?.isLocal ? ' local' : ''}`
+  })
+
+const two = slice(at('one', '10.0.0.1'), at('two', '10.0.0.2'))
+
+test('a LoadBalancer is asked for at its cluster address, its node port and its own address', (t) => {
+  t.deepEqual(text(reflectService(service({ type: 'LoadBalancer', externalIPs: ['192.0.2.1'] }), [two], facts())), [
+    '10.96.0.10:80/TCP 1,2 / -',
+    '0.0.0.0:30080/TCP 1,2 / 1,2',
+    '172.30.0.200:80/TCP 1,2 / 1,2',
+    '192.0.2.1:80/TCP 1,2 / 1,2',
+  ])
+})
+
+test('S9: with externalTrafficPolicy Local those outside get this node’s backends, pods get all', (t) => {
+  const rows = (nodeName: string): string[] =>
+    text(
+      reflectService(service({ type: 'LoadBalancer', externalTrafficPolicy: 'Local' }), [two], facts({ nodeName })),
+    ).slice(1)
+  t.deepEqual(rows('one'), ['0.0.0.0:30080/TCP 1,2 / 1 local', '172.30.0.200:80/TCP 1,2 / 1 local'])
+  t.deepEqual(rows('three'), ['0.0.0.0:30080/TCP 1,2 /  local', '172.30.0.200:80/TCP 1,2 /  local'])
+})
+
+test('S10: with internalTrafficPolicy Local the cluster address has this node’s backends, or none', (t) => {
+  const rows = (nodeName: string): string | undefined =>
+    text(reflectService(service({ internalTrafficPolicy: 'Local' }), [two], facts({ nodeName })))[0]
+  t.is(rows('two'), '10.96.0.10:80/TCP 2 / -')
+  t.is(rows('three'), '10.96.0.10:80/TCP  / -')
+})
+
+test('S11: both policies Local are two sets of backends in one Service', (t) => {
+  const both = { type: 'NodePort', externalTrafficPolicy: 'Local', internalTrafficPolicy: 'Local' }
+  t.deepEqual(text(reflectService(service(both), [two], facts({ nodeName: 'two' }))), [
+    '10.96.0.10:80/TCP 2 / -',
+    '0.0.0.0:30080/TCP 1,2 / 2 local',
+  ])
+})
+
+test('S7: endpoints that are going serve only where none is ready, in the cluster and on the node', (t) => {
+  const local = { type: 'NodePort', externalTrafficPolicy: 'Local' }
+  const rows = (...endpoints: Endpoint[]): string[] =>
+    text(reflectService(service(local), [slice(...endpoints)], facts()))
+  t.is(rows(at('one', '10.0.0.1', going), at('two', '10.0.0.2'))[1], '0.0.0.0:30080/TCP 2 / 1 local')
+  t.is(rows(at('one', '10.0.0.1', going), at('one', '10.0.0.2'))[1], '0.0.0.0:30080/TCP 2 / 2 local')
+  t.is(rows(at('one', '10.0.0.1', going))[1], '0.0.0.0:30080/TCP 1 / 1 local')
+})
+
+test('S30: hints are followed only where every endpoint has them and one is for here', (t) => {
+  const zone = (name: string): Partial<Endpoint> => ({ hints: { forZones: [{ name }] } })
+  const rows = (where: Partial<ReflectFacts>, ...endpoints: Endpoint[]): string | undefined =>
+    text(reflectService(service({}), [slice(...endpoints)], facts(where)))[0]
+  const a = at('one', '10.0.0.1', zone('a'))
+  const b = at('two', '10.0.0.2', zone('b'))
+  t.is(rows({}, a, b), '10.96.0.10:80/TCP 1 / -')
+  t.is(rows({ zone: 'b' }, a, b), '10.96.0.10:80/TCP 2 / -')
+  t.is(rows({ zone: 'c' }, a, b), '10.96.0.10:80/TCP 1,2 / -', 'a zone without any')
+  t.is(rows({ zone: undefined }, a, b), '10.96.0.10:80/TCP 1,2 / -', 'a node without a zone')
+  t.is(rows({}, a, b, at('two', '10.0.0.3')), '10.96.0.10:80/TCP 1,2,3 / -', 'one without a hint')
+  const near = at('one', '10.0.0.1', { hints: { forZones: [{ name: 'a' }], forNodes: [{ name: 'one' }] } })
+  const other = at('two', '10.0.0.2', { hints: { forZones: [{ name: 'a' }], forNodes: [{ name: 'two' }] } })
+  t.is(rows({}, near, other), '10.96.0.10:80/TCP 1 / -')
+  t.is(rows({ nodeName: 'three' }, near, other), '10.96.0.10:80/TCP 1,2 / -')
+})
+
+test('S16: a Service’s frontends share affinity: same number, same port', (t) => {
+  const rows = reflectService(service({ type: 'NodePort', sessionAffinity: 'ClientIP' }), [two], facts())
+  t.deepEqual([...new Set(rows.map((r) => `${r.number} ${r.port} ${r.affinitySeconds}`))].length, 1)
+  t.is(rows[0]?.affinitySeconds, 10_800)
+})
+
+test('S21: source ranges are for the load balancer’s address alone', (t) => {
+  const rows = reflectService(
+    service({ type: 'LoadBalancer', loadBalancerSourceRanges: [' 192.0.2.0/24'] }),
+    [two],
+    facts(),
+  )
+  t.deepEqual(
+    rows.map((r) => r.outside?.ranges),
+    [undefined, undefined, ['192.0.2.0/24']],
+  )
+})
+
+test('S20: an external IP is never an address of the cluster, and pods use only what is allowed', (t) => {
+  const use = externalUses({
+    clusterCidrs: ['10.244.0.0/16', 'fd00:10:96::/112'],
+    taken: new Set(['172.30.0.11']),
+    allowed: ['198.51.100.0/24'],
+  })
+  const never = [
+    '10.244.1.1',
+    'fd00:10:96::1',
+    '172.30.0.11',
+    '127.0.0.1',
+    '169.254.169.254',
+    '::1',
+    'fe80::1',
+    '224.0.0.1',
+  ]
+  for (const address of [...never, 'nonsense']) t.is(use(address), 'none', address)
+  t.is(use('198.51.100.7'), 'all')
+  t.is(use('8.8.8.8'), 'outside')
+  const rows = reflectService(service({ externalIPs: ['8.8.8.8', '10.244.1.1'] }), [two], facts({ externalUse: use }))
+  t.deepEqual(text(rows).slice(1), ['8.8.8.8:80/TCP  / 1,2'])
+  t.true(rows[1]?.isOutsideOnly)
+})
+
+test('S27: an SCTP port is not exchanged: only backends of the same number are reached', (t) => {
+  const sctp = service({ ports: [{ port: 8080, protocol: 'SCTP', nodePort: 30080 }], type: 'NodePort' })
+  const slices = [{ ...two, ports: [{ port: 8080, protocol: 'SCTP' as const }] }]
+  t.deepEqual(text(reflectService(sctp, slices, facts())), ['10.96.0.10:8080/SCTP 1,2 / -', '0.0.0.0:30080/SCTP  / '])
+})
+
+test('a gateway’s addresses are handed to the stack, its cluster address leads there', (t) => {
+  const gateway = service(
+    { type: 'LoadBalancer', allocateLoadBalancerNodePorts: false, ports: [{ port: 80, protocol: 'TCP' }] },
+    { metadata: { name: 'web', namespace: 'shop', labels: { 'weft.dev/served-by': 'gateway' } } },
+  )
+  const rows = reflectService(gateway, [], facts())
+  t.deepEqual(text(rows), ['10.96.0.10:80/TCP 200 / -', '172.30.0.200:80/TCP  / -'])
+  t.deepEqual(
+    rows.map((r) => r.toStack ?? false),
+    [false, true],
+  )
+})
+
+const pod = (ports: readonly object[], more: Record<string, unknown> = {}): Pod =>
+  ({
+    metadata: { name: 'p', namespace: 'shop' },
+    spec: { containers: [{ name: 'c', ports }], ...more },
+    status: { phase: 'Running', podIPs: [{ ip: '10.244.1.5' }, { ip: 'fd00::5' }] },
+  }) as unknown as Pod
+const own = ['172.30.0.11', 'fd00:172:30::11']
+
+test('S19: host ports lead to the pod from the node’s addresses, or from the one that is named', (t) => {
+  const names = (...args: Parameters<typeof reflectHostPorts>): string[] =>
+    reflectHostPorts(...args).map((r) => frontendName(r.frontend))
+  const port = { hostPort: 8000, containerPort: 80 }
+  t.deepEqual(names(pod([port]), own), ['172.30.0.11:8000/TCP', '[fd00:172:30::11]:8000/TCP'])
+  t.deepEqual(names(pod([{ ...port, hostIP: '0.0.0.0', protocol: 'UDP' }]), own), ['172.30.0.11:8000/UDP'])
+  t.deepEqual(names(pod([{ ...port, hostIP: '::' }]), own), ['[fd00:172:30::11]:8000/TCP'])
+  t.deepEqual(names(pod([{ ...port, hostIP: '172.30.0.99' }]), own), ['172.30.0.99:8000/TCP'])
+  t.deepEqual(names(pod([{ ...port, hostIP: '127.0.0.1' }]), own), [])
+  t.deepEqual(names(pod([port], { hostNetwork: true }), own), [])
+  const over = pod([port])
+  t.deepEqual(names({ ...over, status: { ...over.status, phase: 'Succeeded' } } as Pod, own), [])
+})
+
+const node = (name: string, address: string, ready = 'True', labels = {}): Node =>
+  ({
+    metadata: { name, labels },
+    spec: {},
+    status: { addresses: [{ type: 'InternalIP', address }], conditions: [{ type: 'Ready', status: ready }] },
+  }) as unknown as Node
+const nodes = [node('one', '172.30.0.11'), node('two', '172.30.0.12'), node('three', '172.30.0.13')]
+const announcers = (published: ReturnType<typeof publishedBy>, all = nodes): string[] =>
+  ['one', 'two', 'three'].filter((nodeName) =>
+    planKnownAddresses({
+      nodeName,
+      nodes: all,
+      published: published === undefined ? [] : [published],
+      resolver: [],
+      mayAnnounce: true,
+    }).some((a) => a.isAnnounced),
+  )
+
+test('one ready node announces an address; with policy Local one that has endpoints', (t) => {
+  const cluster = publishedBy(service({ type: 'LoadBalancer' }), [two], 'ours')
+  t.is(announcers(cluster).length, 1)
+  const local = publishedBy(
+    service({ type: 'LoadBalancer', externalTrafficPolicy: 'Local' }),
+    [slice(at('two', '10.0.0.2'))],
+    'ours',
+  )
+  t.deepEqual(announcers(local), ['two'])
+  t.not(announcers(local, [node('one', '172.30.0.11'), node('two', '172.30.0.12', 'Unknown')])[0], 'two')
+  const [elected = ''] = announcers(cluster)
+  const excluded = nodes.map((n) =>
+    n.metadata.name === elected
+      ? node(elected, '1.1.1.1', 'True', { 'node.kubernetes.io/exclude-from-external-load-balancers': '' })
+      : n,
+  )
+  t.not(announcers(cluster, excluded)[0], elected)
+  t.deepEqual(announcers(publishedBy(service({ type: 'LoadBalancer', loadBalancerClass: 'x/y' }), [two], 'ours')), [])
+})
+
+test('elect() moves only the addresses of a node that goes, and spreads them', (t) => {
+  const names = ['a', 'b', 'c', 'd', 'e']
+  fc.assert(
+    fc.property(fc.ipV4(), fc.constantFrom(...names), (address, gone) => {
+      const before = elect(address, names)
+      const after = elect(
+        address,
+        names.filter((n) => n !== gone),
+      )
+      return before === gone ? after !== gone : after === before
+    }),
+  )
+  const counts = new Map<string, number>()
+  for (let i = 0; i < 500; i++) {
+    const name = elect(`172.30.${i >> 8}.${i & 255}`, names) ?? ''
+    counts.set(name, (counts.get(name) ?? 0) + 1)
+  }
+  for (const name of names) t.true((counts.get(name) ?? 0) > 60, `${name}: ${counts.get(name)}`)
+})
