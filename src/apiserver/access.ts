@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import { createAdmission } from './admit/admit.ts'
+import { IdentityAllocator } from './allocate/identities.ts'
 import { PodAllocator } from './allocate/pods.ts'
 import type { PortRange } from './allocate/ranges.ts'
 import { ServiceAllocator } from './allocate/services.ts'
@@ -29,6 +30,8 @@ import { tokenHandler } from './subresources/token.ts'
 export interface AccessOptions {
   /** Loaded: what it holds now is what the caches start with. */
   readonly registry: Registry
+  /** The store's. */
+  readonly revision?: number
   readonly pki: Pki
   /** `https://kubernetes.default.svc.cluster.local`: who signs tokens, and the audience they are for. */
   readonly issuer?: string
@@ -59,7 +62,7 @@ export interface Access {
   readonly documents: ReadonlyMap<string, unknown>
   /** Puts in what every cluster starts with; the registry must use `admission` by then. */
   bootstrap(): Promise<void>
-  close(): void
+  close(): Promise<void>
 }
 
 const defaultIssuer = 'https://kubernetes.default.svc.cluster.local'
@@ -84,11 +87,12 @@ export function createAccess(options: AccessOptions): Access {
     nodePorts: options.nodePorts ?? defaultNodePorts,
   })
   const pods = new PodAllocator(registry)
-  const admission = createAdmission(registry, { authorizer, services, pods, clock })
+  const identities = new IdentityAllocator(registry, { revision: options.revision ?? 0, clock, log })
+  const admission = createAdmission(registry, { authorizer, services, pods, identities, clock })
   const kubelets = new Kubelets({ credentials: pki.kubeletClient, authority: pki.authority.certificate })
   const upgrade = upgradeHandler(kubelets)
   const admitted = (handler: SubresourceHandler) => withAdmission(admission, handler)
-  const binding = admitted(bindingHandler(pods, clock))
+  const binding = admitted(bindingHandler(pods, identities, clock))
   return {
     authenticate,
     anonymousFor,
@@ -128,7 +132,10 @@ export function createAccess(options: AccessOptions): Access {
         log,
         clock,
       }),
-    close: () => kubelets.close(),
+    async close() {
+      kubelets.close()
+      await identities.close()
+    },
   }
 }
 

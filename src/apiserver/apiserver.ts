@@ -65,7 +65,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   let closing = false
 
   const registry = await Registry.open(store, kinds, clock)
-  const access = createAccess({ ...options, registry, clock, log })
+  const access = createAccess({ ...options, registry, revision: registry.revision, clock, log })
   registry.admitWith(access.admission)
   const metrics = new Metrics(registry)
   const resources = new Resources({
@@ -130,7 +130,7 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
       await Promise.all(listeners.map((listener) => listener.close()))
       await tasks.done()
       server.close()
-      access.close()
+      await access.close()
       registry.close()
     },
   }

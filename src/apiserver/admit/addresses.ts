@@ -1,5 +1,6 @@
 import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
 import { nodes, pods, services } from '#api/gen/resources.ts'
+import type { IdentityAllocator } from '../allocate/identities.ts'
 import type { PodAllocator } from '../allocate/pods.ts'
 import type { ServiceAllocator } from '../allocate/services.ts'
 import type { AdmissionRequest, Registry } from '../step.ts'
@@ -36,10 +37,14 @@ export function serviceAddresses(allocator: ServiceAllocator): AdmissionStep {
 }
 
 /**
- * Addresses of a pod that is created with its node (others get theirs when they are bound), and nobody but the server
- * writes where they stand: a pod that named its own could take another's.
+ * Addresses of a pod that is created with its node (others get theirs when they are bound), and its identity, which follows
+ * its labels in the same write. Nobody but the server writes where they stand: a pod that named its own could take another's.
  */
-export function podAddresses(registry: Registry, allocator: PodAllocator): AdmissionStep {
+export function podAddresses(
+  registry: Registry,
+  allocator: PodAllocator,
+  identities: IdentityAllocator,
+): AdmissionStep {
   const { hold, settled } = holdings()
   return {
     name: 'PodAddresses',
@@ -50,16 +55,20 @@ export function podAddresses(registry: Registry, allocator: PodAllocator): Admis
       if (request.operation === 'UPDATE' && request.old) {
         const before = request.old.metadata.annotations?.[podAddressesAnnotation]
         setAnnotation(metadata, before)
+        const changed = objectOf(request, pods)
+        if (changed?.spec !== undefined) identities.annotate(changed)
         return
       }
       const pod = objectOf(request, pods)
       if (!isAbout(request, pods) || pod === undefined) return
       setAnnotation(metadata, undefined)
+      identities.annotate(pod)
       if (!pod.spec.nodeName) return
       const node = registry.get(nodes, '', pod.spec.nodeName)
       hold(request, () => {
         const reserved = reserve(allocator, pod, node)
         setAnnotation(metadata, reserved.addresses.join(',') || undefined)
+        identities.annotate(pod)
         return reserved
       })
     },

@@ -6,7 +6,9 @@ import * as resources from '#api/gen/resources.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { StatusError } from '#api/meta/status.ts'
 import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
 import { Pkcs10CertificateRequestGenerator } from '#base/x509/x509.ts'
+import { IdentityAllocator } from '../allocate/identities.ts'
 import { PodAllocator } from '../allocate/pods.ts'
 import { ServiceAllocator } from '../allocate/services.ts'
 import { createAuthorize } from '../authorize/authorize.ts'
@@ -57,7 +59,8 @@ function setUp() {
   registry.unserved.add('scheduling.k8s.io/priorityclasses')
   const authorizer = createAuthorize(registry)
   const services = new ServiceAllocator(registry, { cidrs: ['10.96.0.0/16'], nodePorts: { first: 30000, last: 32767 } })
-  const options = { authorizer, services, pods: new PodAllocator(registry), clock }
+  const identities = new IdentityAllocator(registry, { revision: 744, clock, log: silentLog })
+  const options = { authorizer, services, pods: new PodAllocator(registry), identities, clock }
   return { clock, registry, authorizer, options, admission: createAdmission(registry, options) }
 }
 
@@ -496,4 +499,32 @@ test('nobody writes a pod’s addresses but the server', (t) => {
   const host = pod({ nodeName: 'n1', hostNetwork: true })
   t.is(verdict(all, request(resources.pods, host)), 'admitted')
   t.is(host.metadata.annotations?.[key], undefined)
+})
+
+test('nobody writes a pod’s identity but the server, and it follows the labels that a policy looks at', (t) => {
+  const all = setUp()
+  all.registry.put(resources.nodes, nodeObject('n1', { podCIDRs: ['10.244.1.0/24'] }))
+  all.registry.put(resources.networkPolicies, {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: meta('np'),
+    spec: { podSelector: { matchLabels: { app: 'a' } } },
+  })
+  const key = 'weft.dev/identity'
+  const liar = pod({}, { [key]: '300', 'weft.dev/named-ports': 'x:1/TCP' })
+  t.is(verdict(all, request(resources.pods, liar)), 'admitted')
+  t.deepEqual(liar.metadata.annotations, {})
+  const placed = pod({ nodeName: 'n1' }, { [key]: '300' })
+  t.is(verdict(all, request(resources.pods, placed)), 'admitted')
+  t.is(placed.metadata.annotations?.[key], '1000')
+  all.registry.put(resources.pods, placed)
+  const labelled = (labels: Record<string, string>): Pod => {
+    const update = structuredClone(placed)
+    update.metadata.labels = labels
+    update.metadata.annotations = { [key]: '300' }
+    t.is(verdict(all, request(resources.pods, update, { operation: 'UPDATE', name: 'p', old: placed })), 'admitted')
+    return update
+  }
+  t.is(labelled({ other: 'x' }).metadata.annotations?.[key], '1000', 'a label that no policy looks at')
+  t.is(labelled({ app: 'x' }).metadata.annotations?.[key], '1001')
 })

@@ -1,4 +1,5 @@
 import type { Clock } from '#base/clock.ts'
+import type { IdentityAllocator } from '../allocate/identities.ts'
 import type { PodAllocator } from '../allocate/pods.ts'
 import type { ServiceAllocator } from '../allocate/services.ts'
 import type { Authorizer } from '../authorize/authorize.ts'
@@ -22,12 +23,13 @@ export interface AdmissionOptions {
   readonly authorizer: Authorizer
   readonly services: ServiceAllocator
   readonly pods: PodAllocator
+  readonly identities: IdentityAllocator
   readonly clock: Clock
 }
 
 /** Upstream's order; then what upstream does in the registry of the kind: roles, requesters, addresses. */
 export function admissionSteps(registry: Registry, options: AdmissionOptions): readonly AdmissionStep[] {
-  const { authorizer, services, pods, clock } = options
+  const { authorizer, services, pods, identities, clock } = options
   return [
     namespaceLifecycle(registry),
     serviceAccount(registry, clock),
@@ -41,7 +43,7 @@ export function admissionSteps(registry: Registry, options: AdmissionOptions): r
     certificateSubjectRestriction(),
     escalation(authorizer),
     certificateRequester,
-    podAddresses(registry, pods),
+    podAddresses(registry, pods, identities),
     serviceAddresses(services),
   ]
 }

@@ -1,9 +1,14 @@
 import test from 'ava'
 import fc from 'fast-check'
 import type { Pod, Service, ServiceSpec } from '#api/gen/core-v1.ts'
-import { pods, services } from '#api/gen/resources.ts'
+import type { NetworkPolicy } from '#api/gen/networking-v1.ts'
+import { networkPolicies, pods, services } from '#api/gen/resources.ts'
 import { StatusError } from '#api/meta/status.ts'
+import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
 import { FakeRegistry } from '../fake-registry.ts'
+import type { Registry } from '../step.ts'
+import { IdentityAllocator } from './identities.ts'
 import { staticBand } from './ownership.ts'
 import { PodAddressesFull, PodAllocator } from './pods.ts'
 import { ServiceAllocator } from './services.ts'
@@ -313,4 +318,100 @@ test('whatever comes and goes, and in whatever order, no two live pods have one 
       { numRuns: 300 },
     ),
   )
+})
+
+const meta = (name: string) => ({
+  name,
+  namespace: 'default',
+  uid: `uid-${name}`,
+  resourceVersion: '',
+  creationTimestamp: '',
+})
+
+const selecting = (name: string, ...keys: readonly string[]): NetworkPolicy =>
+  ({
+    metadata: meta(name),
+    spec: {
+      podSelector: {},
+      ingress: [{ from: keys.map((key) => ({ podSelector: { matchLabels: { [key]: 'x' } } })) }],
+    },
+  }) as unknown as NetworkPolicy
+
+const identityPod = (name: string, labels: Record<string, string>, number?: number): Pod =>
+  ({
+    metadata: {
+      ...meta(name),
+      labels,
+      annotations: {
+        'weft.dev/pod-ips': '10.244.1.2',
+        ...(number === undefined ? {} : { 'weft.dev/identity': String(number) }),
+      },
+    },
+    spec: { nodeName: 'n', containers: [] },
+    status: {},
+  }) as unknown as Pod
+
+const numbers = (registry: Registry): Record<string, string | undefined> =>
+  Object.fromEntries(
+    [...registry.list(pods)].map((p) => [p.metadata.name, p.metadata.annotations?.['weft.dev/identity']]),
+  )
+
+test('IdentityAllocator numbers pods by the labels that policies look at, and splits a number when a policy looks at more', async (t) => {
+  const registry = new FakeRegistry()
+  const options = { revision: 44, clock: new FakeClock(), log: silentLog }
+  const all = new IdentityAllocator(registry, options)
+  const add = (name: string, labels: Record<string, string>): void => {
+    const made = identityPod(name, labels)
+    all.annotate(made)
+    registry.put(pods, made)
+  }
+  add('a', { app: 'x', tier: '1' })
+  add('b', { app: 'y', tier: '1' })
+  t.deepEqual(numbers(registry), { a: '300', b: '300' }, 'nobody looks at labels')
+  registry.put(networkPolicies, selecting('p', 'app'))
+  await all.settled()
+  t.deepEqual(numbers(registry), { a: '300', b: '301' })
+  add('c', { app: 'x', tier: '2' })
+  t.is(numbers(registry).c, '300')
+  registry.put(networkPolicies, selecting('q', 'tier'))
+  await all.settled()
+  t.deepEqual(numbers(registry), { a: '300', b: '301', c: '302' })
+
+  // A restart finds them again, and gives new ones from beyond where it could have been.
+  const again = new IdentityAllocator(registry, { ...options, revision: 100 })
+  await again.settled()
+  t.deepEqual(numbers(registry), { a: '300', b: '301', c: '302' })
+  const fresh = identityPod('d', { app: 'z' })
+  again.annotate(fresh)
+  t.is(fresh.metadata.annotations?.['weft.dev/identity'], '356')
+  const same = identityPod('e', { app: 'x', tier: '2', other: 'x' })
+  again.annotate(same)
+  t.is(same.metadata.annotations?.['weft.dev/identity'], '302')
+})
+
+test('IdentityAllocator: what a crash left half renumbered is finished by the next start', async (t) => {
+  const registry = new FakeRegistry()
+  registry.put(networkPolicies, selecting('p', 'app'))
+  registry.put(pods, identityPod('a', { app: 'x' }, 300), identityPod('b', { app: 'y' }, 300))
+  const all = new IdentityAllocator(registry, { revision: 44, clock: new FakeClock(), log: silentLog })
+  await all.settled()
+  const { a, b } = numbers(registry)
+  t.is(a, '300')
+  t.not(b, '300')
+  await all.close()
+})
+
+test('IdentityAllocator writes down the ports that have names, and no number for a pod of the host’s network', (t) => {
+  const all = new IdentityAllocator(new FakeRegistry(), { revision: 0, clock: new FakeClock(), log: silentLog })
+  const made = identityPod('a', {})
+  made.spec.containers = [
+    { name: 'c', resources: {}, ports: [{ name: 'http', containerPort: 80 }, { containerPort: 81 }] },
+    { name: 'd', resources: {}, ports: [{ name: 'dns', containerPort: 53, protocol: 'UDP' }] },
+  ]
+  all.annotate(made)
+  t.is(made.metadata.annotations?.['weft.dev/named-ports'], 'http:80/TCP,dns:53/UDP')
+  const host = identityPod('h', {})
+  host.metadata.annotations = {}
+  all.annotate(host)
+  t.deepEqual(host.metadata.annotations, {})
 })

@@ -242,6 +242,7 @@ test('who is bound to what', (t) => {
     'Group system:nodes -> system:certificates.k8s.io:certificatesigningrequests:selfnodeclient',
     'Group system:nodes -> system:node-proxier',
     'Group system:nodes -> weft:node-gateway',
+    'Group system:nodes -> weft:node-policy',
     'Group system:nodes -> weft:node-resolver',
     'Group system:serviceaccounts -> system:service-account-issuer-discovery',
     'Group system:unauthenticated -> system:public-info-viewer',

@@ -53,6 +53,12 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
     rule(read, [''], ['nodes']),
     rule(['list', 'watch'], ['discovery.k8s.io'], ['endpointslices']),
   ],
+  // A node says who may talk to its pods: by policies, and by the labels of pods that are elsewhere. No rule can say
+  // "their metadata only", which is all that it asks for.
+  'weft:node-policy': [
+    rule(['list', 'watch'], [''], ['namespaces', 'pods']),
+    rule(['list', 'watch'], ['networking.k8s.io'], ['networkpolicies']),
+  ],
   // A node answers for names: a namespace that is there has names below it.
   'weft:node-resolver': [rule(['list', 'watch'], [''], ['namespaces'])],
   // Every node serves every Gateway. Certificates it may read where the gateway controller says so, one by one.
@@ -222,6 +228,7 @@ const bindings: readonly BindingRow[] = [
   { name: 'weft:node-proxier', role: 'system:node-proxier', subjects: [group('system:nodes')] },
   { name: 'weft:node-resolver', subjects: [group('system:nodes')] },
   { name: 'weft:node-gateway', subjects: [group('system:nodes')] },
+  { name: 'weft:node-policy', subjects: [group('system:nodes')] },
   { name: 'weft:node-bootstrapper', role: 'system:node-bootstrapper', subjects: [group('system:bootstrappers')] },
   {
     name: 'weft:node-first-certificate',

@@ -5,13 +5,18 @@ import { withCondition } from '#api/meta/conditions.ts'
 import { badRequest, conflict, fieldError, invalid, type StatusError } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
 import type { Clock } from '#base/clock.ts'
+import type { IdentityAllocator } from '../allocate/identities.ts'
 import { PodAddressesFull, type PodAllocator } from '../allocate/pods.ts'
 import type { SubresourceHandler } from '../step.ts'
 import { podNamed } from '../stream/kubelet.ts'
 import { success } from './success.ts'
 
-/** POST pods/{name}/binding (and the older /bindings): gives a pod its node and, in the same write, its addresses. */
-export function bindingHandler(allocator: PodAllocator, clock: Clock): SubresourceHandler {
+/** POST pods/{name}/binding (and the older /bindings): gives a pod its node and, in the same write, its addresses and identity. */
+export function bindingHandler(
+  allocator: PodAllocator,
+  identities: IdentityAllocator,
+  clock: Clock,
+): SubresourceHandler {
   return async ({ registry, attributes, body, dryRun }) => {
     const binding = body as Binding | undefined
     if (binding === undefined) throw badRequest('a Binding is needed in the body')
@@ -27,7 +32,9 @@ export function bindingHandler(allocator: PodAllocator, clock: Clock): Subresour
       await registry.change(pods, namespace, name, attributes.user, (copy) => {
         // Another binding may have come between.
         checkPod(copy, binding)
-        return bound(copy, binding, reserved.addresses, formatTime(clock.now()))
+        const next = bound(copy, binding, reserved.addresses, formatTime(clock.now()))
+        identities.annotate(next)
+        return next
       })
     } catch (error) {
       reserved.release()

@@ -8,6 +8,8 @@ import { nodes, podDisruptionBudgets, pods, serviceAccounts } from '#api/gen/res
 import type { KubeObject } from '#api/meta/resource.ts'
 import { StatusError } from '#api/meta/status.ts'
 import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
+import { IdentityAllocator } from '../allocate/identities.ts'
 import { PodAllocator } from '../allocate/pods.ts'
 import { TokenKeys } from '../authenticate/token.ts'
 import { FakeRegistry } from '../fake-registry.ts'
@@ -25,6 +27,9 @@ const meta = (name: string) => ({
   creationTimestamp: '',
 })
 const user = { name: 'system:kube-scheduler', groups: [] }
+/** Numbers from 1000 on. */
+const identitiesOf = (registry: FakeRegistry) =>
+  new IdentityAllocator(registry, { revision: 744, clock: new FakeClock(), log: silentLog })
 
 const pod = (
   name: string,
@@ -94,7 +99,7 @@ const cidrs = ['10.244.1.0/24', 'fd00:10:244:1::/64']
 
 function binding(...objects: Pod[]) {
   const registry = new FakeRegistry().put(nodes, node('n1', cidrs), node('bare')).put(pods, ...objects)
-  const handler = bindingHandler(new PodAllocator(registry), new FakeClock())
+  const handler = bindingHandler(new PodAllocator(registry), identitiesOf(registry), new FakeClock())
   const bind = (name: string, body: object, dryRun = false) =>
     run(handler, registry, `pods/${name}/binding`, body, dryRun)
   return { registry, bind }
@@ -108,7 +113,11 @@ test('binding gives a pod its node, its addresses, the annotations and PodSchedu
   )
   const bound = registry.get(pods, 'default', 'a')
   t.is(bound?.spec.nodeName, 'n1')
-  t.deepEqual(bound?.metadata.annotations, { k: 'v', 'weft.dev/pod-ips': '10.244.1.2,fd00:10:244:1::2' })
+  t.deepEqual(bound?.metadata.annotations, {
+    k: 'v',
+    'weft.dev/pod-ips': '10.244.1.2,fd00:10:244:1::2',
+    'weft.dev/identity': '1000',
+  })
   t.deepEqual(bound?.status.conditions, [
     { type: 'PodScheduled', status: 'True', lastTransitionTime: '2026-01-01T00:00:00Z' },
   ])
@@ -158,7 +167,7 @@ test('what cannot be bound is refused in upstream’s words', async (t) => {
 
 test('a node whose networks are full takes no more pods', async (t) => {
   const registry = new FakeRegistry().put(nodes, node('tiny', ['10.244.9.0/30'])).put(pods, pod('a'), pod('b'))
-  const handler = bindingHandler(new PodAllocator(registry), new FakeClock())
+  const handler = bindingHandler(new PodAllocator(registry), identitiesOf(registry), new FakeClock())
   t.deepEqual(await run(handler, registry, 'pods/a/binding', bindTo('tiny')), success)
   t.is(
     await run(handler, registry, 'pods/b/binding', bindTo('tiny')),
