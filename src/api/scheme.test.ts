@@ -45,6 +45,8 @@ const minimal: Record<string, Manifest> = {
     spec: { request, signerName: 'kubernetes.io/kube-apiserver-client', usages: ['client auth'] },
   },
   EndpointSlice: { addressType: 'IPv4' },
+  Ingress: { spec: { defaultBackend: { service: { name: 's', port: { number: 80 } } } } },
+  IngressClass: { spec: { controller: 'example.com/c' } },
   NetworkPolicy: { spec: {} },
   ClusterRoleBinding: { roleRef: { kind: 'ClusterRole', name: 'r' } },
   RoleBinding: { roleRef: { kind: 'Role', name: 'r' }, subjects: [{ kind: 'User', name: 'u' }] },
@@ -94,6 +96,31 @@ test('no two kinds share a path, and none a short name in its scope', (t) => {
 
 /** Kind, what is written, and all that is said about it. */
 const refused: readonly [string, Manifest, string[]][] = [
+  ['Ingress', { spec: {} }, ['spec: Invalid value: []: either `defaultBackend` or `rules` must be specified']],
+  [
+    'Ingress',
+    {
+      spec: {
+        rules: [
+          {
+            host: '192.0.2.1',
+            http: { paths: [{ pathType: 'Exact', path: 'a//b', backend: { service: { name: 's', port: {} } } }] },
+          },
+        ],
+      },
+    },
+    [
+      'spec.rules[0].host: Invalid value: "192.0.2.1": must be a DNS name, not an IP address',
+      'spec.rules[0].http.paths[0].path: Invalid value: "a//b": must be an absolute path',
+      'spec.rules[0].http.paths[0].path: Invalid value: "a//b": must not contain \'//\'',
+      'spec.rules[0].http.paths[0].backend: Required value: port name or number is required',
+    ],
+  ],
+  [
+    'IngressClass',
+    { spec: { controller: 'nobody' } },
+    ['spec.controller: Invalid value: "nobody": must be a domain-prefixed path (such as "acme.io/foo")'],
+  ],
   [
     'ConfigMap',
     { metadata: { name: 'A' } },

@@ -27,6 +27,8 @@ import { endpointSlice } from './discovery/endpoint-slice.ts'
 import { eventsEvent } from './events/event.ts'
 import type { KindDefinition } from './kind.ts'
 import type { KubeObject } from './meta/resource.ts'
+import { ingress } from './networking/ingress.ts'
+import { ingressClass } from './networking/ingress-class.ts'
 import { networkPolicy } from './networking/network-policy.ts'
 import { eviction } from './policy/eviction.ts'
 import { podDisruptionBudget } from './policy/pod-disruption-budget.ts'
@@ -64,6 +66,8 @@ export const kinds: readonly KindDefinition[] = [
   erased(lease),
   erased(endpointSlice),
   erased(eventsEvent),
+  erased(ingress),
+  erased(ingressClass),
   erased(networkPolicy),
   erased(podDisruptionBudget),
   erased(clusterRole),
