@@ -1,3 +1,4 @@
+import { definitionRuleErrors } from '../cel/schema/definition-rules.ts'
 import type {
   CustomResourceDefinition,
   CustomResourceDefinitionNames,
@@ -15,13 +16,17 @@ import { sameJson } from '../meta/patch/json.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
 import { defaultErrors } from '../schema/custom/default-errors.ts'
 import type { JsonSchema } from '../schema/json-schema.ts'
-import { hasRules, structuralErrors } from '../schema/structural.ts'
+import { structuralErrors } from '../schema/structural.ts'
 
 const columnTypes = ['boolean', 'date', 'integer', 'number', 'string']
 const columnFormats = ['int32', 'int64', 'float', 'double', 'byte', 'date', 'date-time', 'password']
 const selectableFieldsMax = 8
 
-function validateDefinition({ metadata, spec }: CustomResourceDefinition): FieldError[] {
+/** `old` is set for an update: rules that it had already are not compiled again. */
+function validateDefinition(
+  { metadata, spec }: CustomResourceDefinition,
+  old?: CustomResourceDefinition,
+): FieldError[] {
   const errors: FieldError[] = []
   const expected = `${spec.names.plural}.${spec.group}`
   if (metadata.name !== expected) {
@@ -41,7 +46,7 @@ function validateDefinition({ metadata, spec }: CustomResourceDefinition): Field
     errors.push(fieldError.notSupported('spec.scope', spec.scope, ['Cluster', 'Namespaced']))
   }
   validateNames(spec.names, 'spec.names', errors)
-  validateVersions(spec.versions ?? [], errors)
+  validateVersions(spec.versions ?? [], old?.spec.versions ?? [], errors)
   if (spec.preserveUnknownFields) {
     errors.push(
       fieldError.invalid(
@@ -145,7 +150,11 @@ function placeOf(
   return `spec.versions[${index}].${field}`
 }
 
-function validateVersions(versions: readonly CustomResourceDefinitionVersion[], errors: FieldError[]): void {
+function validateVersions(
+  versions: readonly CustomResourceDefinitionVersion[],
+  old: readonly CustomResourceDefinitionVersion[],
+  errors: FieldError[],
+): void {
   const names = new Set<string>()
   let hasTwice = false
   for (const [i, version] of versions.entries()) {
@@ -179,15 +188,19 @@ function validateVersions(versions: readonly CustomResourceDefinitionVersion[], 
       fieldError.invalid('spec.versions', shown(versions), 'must have exactly one version marked as storage version'),
     )
   }
-  validateSchemas(versions, errors)
+  validateSchemas(versions, old, errors)
 }
 
 /** Without the schemas: they would fill pages. */
 const shown = (versions: readonly CustomResourceDefinitionVersion[]): unknown =>
   versions.map(({ schema: _, ...version }) => goForm(version, 'apiextensions/v1.CustomResourceDefinitionVersion'))
 
-function validateSchemas(versions: readonly CustomResourceDefinitionVersion[], errors: FieldError[]): void {
-  for (const [i, { schema }] of versions.entries()) {
+function validateSchemas(
+  versions: readonly CustomResourceDefinitionVersion[],
+  old: readonly CustomResourceDefinitionVersion[],
+  errors: FieldError[],
+): void {
+  for (const [i, { name, schema }] of versions.entries()) {
     if (schema?.openAPIV3Schema === undefined) {
       errors.push(fieldError.required(`spec.versions[${i}].schema.openAPIV3Schema`))
       continue
@@ -197,7 +210,12 @@ function validateSchemas(versions: readonly CustomResourceDefinitionVersion[], e
     const root = schema.openAPIV3Schema as unknown as JsonSchema
     const structural = structuralErrors(root, `${place}.openAPIV3Schema`)
     errors.push(...structural)
-    if (structural.length === 0) errors.push(...defaultErrors(root, `${place}.openAPIV3Schema`))
+    if (structural.length > 0) continue
+    const defaults = defaultErrors(root, `${place}.openAPIV3Schema`)
+    errors.push(...defaults)
+    const before = old.find((version) => version.name === name)?.schema
+    const isKnown = before !== undefined && sameJson(before, schema)
+    if (defaults.length === 0 && !isKnown) errors.push(...definitionRuleErrors(root, `${place}.openAPIV3Schema`))
   }
 }
 
@@ -295,7 +313,7 @@ const isEstablished = ({ status }: CustomResourceDefinition): boolean =>
   status?.conditions?.some(({ type, status: value }) => type === 'Established' && value === 'True') ?? false
 
 function validateDefinitionUpdate(next: CustomResourceDefinition, old: CustomResourceDefinition): FieldError[] {
-  const errors = validateDefinition(next)
+  const errors = validateDefinition(next, old)
   const names = new Set((next.spec.versions ?? []).map(({ name }) => name))
   for (const [i, version] of (old.status?.storedVersions ?? []).entries()) {
     if (!names.has(version)) {
@@ -351,12 +369,7 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
       next.status = { ...old.status, storedVersions: [...known, stored] }
     }
   },
-  validate: validateDefinition,
+  validate: (object) => validateDefinition(object),
   validateUpdate: validateDefinitionUpdate,
   columns: [nameColumn, createdAtColumn],
-  warnings: ({ spec }) =>
-    (spec.versions ?? [])
-      .map(({ schema }, i) => ({ schema: schema?.openAPIV3Schema as unknown as JsonSchema | undefined, i }))
-      .filter(({ schema }) => schema !== undefined && hasRules(schema))
-      .map(({ i }) => `x-kubernetes-validations of spec.versions[${i}] are stored but not evaluated yet`),
 })

@@ -4,11 +4,10 @@ import { allVerbs, scaleSubresource, statusSubresource } from '#api/meta/define.
 import { nameIsDnsSubdomain } from '#api/meta/names.ts'
 import { validateObjectMeta, validateObjectMetaUpdate } from '#api/meta/object-meta.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
-import type { FieldError } from '#api/meta/status.ts'
 import { findAll, parsePath } from '#api/schema/custom/jsonpath.ts'
 import { prune } from '#api/schema/custom/prune.ts'
-import { validateUpdatedValue, validateValue } from '#api/schema/custom/validate.ts'
 import { isObject, type Json, type JsonSchema } from '#api/schema/json-schema.ts'
+import { SchemaCheck } from './check.ts'
 import { columnsOf } from './columns.ts'
 import { applyDefaults } from './defaults.ts'
 import type { CustomKind } from './kind.ts'
@@ -36,6 +35,7 @@ function kindOf(definition: CustomResourceDefinition, version: CustomResourceDef
   if (scale !== undefined) subresources.push(scaleSubresource)
   const isGoing = definition.metadata.deletionTimestamp !== undefined
   const stored = storedForm(definition, version.name, apiVersion, schema)
+  const check = new SchemaCheck(schema)
   return {
     definition: definition.metadata.name,
     schema,
@@ -59,23 +59,20 @@ function kindOf(definition: CustomResourceDefinition, version: CustomResourceDef
     prepareUpdate(next, old) {
       if (hasStatus) keepStatus(next as KubeObject & Json, old as KubeObject & Json)
     },
-    validate: (object) => [
-      ...validateObjectMeta(object, namespaced, nameIsDnsSubdomain),
-      ...validateValue(object, schema, ''),
-    ],
-    validateUpdate: (next, old) => validateChange(next, old, schema),
-    validateStatusUpdate: (next, old) => validateChange(next, old, schema),
+    validate: (object) => [...validateObjectMeta(object, namespaced, nameIsDnsSubdomain), ...check.created(object)],
+    validateUpdate: (next, old) => [...validateObjectMetaUpdate(next, old), ...check.updated(next, old)],
+    validateStatusUpdate: (next, old) => [...validateObjectMetaUpdate(next, old), ...check.updated(next, old)],
     columns: columnsOf(version.additionalPrinterColumns ?? []),
     selectableFields: selectableFieldsOf(version),
-    warnings: () =>
-      version.deprecated === true ? [version.deprecationWarning || `${apiVersion} ${names.kind} is deprecated`] : [],
+    warnings: (object) => [
+      ...(version.deprecated === true
+        ? [version.deprecationWarning || `${apiVersion} ${names.kind} is deprecated`]
+        : []),
+      ...check.warnings(object),
+    ],
     ...(scale === undefined ? {} : { scale }),
     ...(stored === undefined ? {} : { stored }),
   }
-}
-
-function validateChange(next: KubeObject, old: KubeObject, schema: JsonSchema): FieldError[] {
-  return [...validateObjectMetaUpdate(next, old), ...validateUpdatedValue(next, old, schema, '')]
 }
 
 function keepStatus(next: KubeObject & Json, old: KubeObject & Json): void {

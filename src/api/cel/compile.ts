@@ -1,0 +1,467 @@
+import { type ASTNode, Environment, ParseError } from '@marcbachmann/cel-js'
+import { UnsignedInt } from '@marcbachmann/cel-js/evaluator'
+import { add, fixed, free, listBase, mapBase, one, type Range, union } from './cost.ts'
+import { Frame, type Node } from './frame.ts'
+import { callNode, type FunctionTable, resolve } from './functions.ts'
+import { CompileError, type Issue } from './issue.ts'
+import { expandMacro } from './macros.ts'
+import { sizeOfNode } from './operators.ts'
+import { absentIsNone, indexNode, presenceNode, selectNode } from './select.ts'
+import * as types from './types.ts'
+import { formatType, join, type Type } from './types.ts'
+import { CostError, EvaluationError, mapKey, noSuchOverload, TypeValue, textSize, Uint } from './values.ts'
+
+/** What an expression may speak of. */
+export interface Declarations {
+  /** In the order in which their values are given. */
+  readonly variables: ReadonlyMap<string, Type>
+  readonly functions: FunctionTable
+}
+
+/** An expression, ready to run any number of times. */
+export interface Program {
+  readonly type: Type
+  readonly cost: Range
+  /** The variables that it speaks of. */
+  readonly references: ReadonlySet<string>
+  /** Throws EvaluationError, and CostError above the limit. Values in the order of the declarations. */
+  run(values: readonly unknown[], limit: number): { readonly value: unknown; readonly cost: number }
+}
+
+/** What an evaluation that failed had cost by then. */
+export class Failure extends Error {
+  readonly cost: number
+  constructor(cause: EvaluationError | CostError, cost: number) {
+    super(cause.message, { cause })
+    this.cost = cost
+  }
+  get isTooCostly(): boolean {
+    return this.cause instanceof CostError
+  }
+}
+
+/** Only the grammar is the library's: types, costs and evaluation are here, by Kubernetes' rules. */
+const grammar = new Environment({
+  enableOptionalTypes: true,
+  unlistedVariablesAreDyn: true,
+  limits: { maxAstNodes: 20_000, maxDepth: 250, maxListElements: 10_000, maxMapEntries: 10_000, maxCallArguments: 64 },
+})
+
+/** Parses and checks an expression. Throws CompileError in upstream's words. */
+export function compile(source: string, declarations: Declarations): Program {
+  const compiler = new Compiler(source, declarations)
+  const node = compiler.compile(parse(source))
+  if (compiler.issues.length > 0) throw new CompileError(source, compiler.issues)
+  const { slotCount } = compiler
+  return {
+    type: node.type,
+    cost: node.cost,
+    references: compiler.references,
+    run(values, limit) {
+      const slots = new Array<unknown>(slotCount)
+      for (let i = 0; i < values.length; i++) slots[i] = values[i]
+      const frame = new Frame(slots, limit)
+      try {
+        const value = node.run(frame)
+        if (frame.cost > limit) throw new CostError()
+        return { value, cost: frame.cost }
+      } catch (error) {
+        if (error instanceof EvaluationError || error instanceof CostError) throw new Failure(error, frame.cost)
+        // Too deep for the stack: as if it had been too costly.
+        if (error instanceof RangeError) throw new Failure(new CostError(), limit)
+        throw error
+      }
+    },
+  }
+}
+
+function parse(source: string): ASTNode {
+  try {
+    return grammar.parse(source).ast
+  } catch (error) {
+    if (!(error instanceof ParseError)) throw error
+    const offset = error.node?.start ?? error.range?.start ?? source.length
+    throw new CompileError(source, [{ offset, message: `Syntax error: ${error.summary ?? error.message}` }], {
+      cause: error,
+    })
+  }
+}
+
+interface Variable {
+  readonly type: Type
+  readonly slot: number
+  readonly size?: Range
+}
+
+/** Goes over the tree once: finds types, adds up costs, and makes closures. */
+export class Compiler {
+  readonly source: string
+  readonly issues: Issue[] = []
+  readonly references = new Set<string>()
+  readonly functions: FunctionTable
+  slotCount = 0
+  readonly #globals: ReadonlyMap<string, Type>
+  readonly #scope = new Map<string, Variable>()
+
+  constructor(source: string, { variables, functions }: Declarations) {
+    this.source = source
+    this.functions = functions
+    this.#globals = variables
+    for (const [name, type] of variables) this.#scope.set(name, { type, slot: this.slotCount++ })
+  }
+
+  /** Notes what is wrong and gives a node that fits anywhere, so that more can be found. */
+  fail(offset: number, message: string): Node {
+    this.issues.push({ offset, message })
+    return {
+      type: types.dyn,
+      cost: free,
+      offset,
+      run() {
+        throw noSuchOverload()
+      },
+    }
+  }
+
+  /** Within `body` the name is a variable of its own. */
+  withVariable<T>(name: string, type: Type, size: Range | undefined, body: (slot: number) => T): T {
+    const before = this.#scope.get(name)
+    const slot = this.slotCount++
+    this.#scope.set(name, { type, slot, ...(size ? { size } : {}) })
+    try {
+      return body(slot)
+    } finally {
+      if (before === undefined) this.#scope.delete(name)
+      else this.#scope.set(name, before)
+    }
+  }
+
+  /** Reads a variable that is in scope. */
+  variable(name: string): Node['run'] {
+    const slot = this.#scope.get(name)?.slot ?? 0
+    return (frame) => frame.slots[slot]
+  }
+
+  compile(ast: ASTNode): Node {
+    switch (ast.op) {
+      case 'value':
+        return literalNode(ast.args, ast.start)
+      case 'id':
+        return this.#identifier(ast.args, ast.start)
+      case '.':
+        return selectNode(this, this.compile(ast.args[0]), ast.args[1], this.dotOffset(ast), ast.start)
+      case '.?':
+        return absentIsNone(this, this.compile(ast.args[0]), ast.args[1], this.dotOffset(ast))
+      case '[]':
+        return indexNode(this, this.compile(ast.args[0]), this.compile(ast.args[1]), ast.args[0].end, false)
+      case '[?]':
+        return indexNode(this, this.compile(ast.args[0]), this.compile(ast.args[1]), ast.args[0].end, true)
+      case 'call':
+        return this.#call(ast.args[0], ast.args[1], ast.start)
+      case 'rcall':
+        return this.#memberCall(ast)
+      case 'list':
+        return this.#list(ast.args, ast.start)
+      case 'map':
+        return this.#map(ast.args, ast.start)
+      case '?:':
+        return this.#conditional(ast.args, ast.start)
+      case '||':
+      case '&&':
+        return this.#logic(ast.op, this.compile(ast.args[0]), this.compile(ast.args[1]), this.operatorOffset(ast))
+      case '!_':
+      case '-_':
+        return this.#negation(ast.op, ast.args, ast.start)
+      default:
+        return this.apply(ast.op, [this.compile(ast.args[0]), this.compile(ast.args[1])], this.operatorOffset(ast))
+    }
+  }
+
+  /** An operator or function on arguments that are compiled already. */
+  apply(name: string, args: readonly Node[], offset: number, isMember = false): Node {
+    const candidates = this.functions.get(name)
+    const shown = operatorNames[name] ?? name
+    if (candidates === undefined) return this.fail(offset, `undeclared reference to '${shown}' (in container '')`)
+    const argTypes = args.map((arg) => arg.type)
+    const found = resolve(candidates, isMember, argTypes)
+    if (found === undefined) {
+      const formatted = argTypes.map(formatType)
+      const applied = isMember ? `${formatted[0]}.(${formatted.slice(1).join(', ')})` : `(${formatted.join(', ')})`
+      return this.fail(offset, `found no matching overload for '${shown}' applied to '${applied}'`)
+    }
+    for (const each of found.overloads) {
+      const words = each.check?.(args)
+      if (words !== undefined) return this.fail(args.at(-1)?.offset ?? offset, words)
+    }
+    return callNode(found.overloads, found.type, args, offset)
+  }
+
+  /** Where the sign of a binary operator stands: between its operands. */
+  operatorOffset(ast: ASTNode): number {
+    const [left] = ast.args as readonly [ASTNode, ASTNode]
+    const between = this.source.slice(left.end)
+    return left.end + (/^[\s)]*/.exec(between)?.[0].length ?? 0)
+  }
+
+  dotOffset(ast: ASTNode): number {
+    const [left] = ast.args as readonly [ASTNode, string]
+    const dot = this.source.indexOf('.', left.end)
+    return dot < 0 ? ast.start : dot
+  }
+
+  presence(ast: ASTNode): Node {
+    if (ast.op !== '.') return this.fail(ast.start, 'invalid argument to has() macro')
+    return presenceNode(this, this.compile(ast.args[0]), ast.args[1], this.dotOffset(ast))
+  }
+
+  #identifier(name: string, offset: number): Node {
+    const variable = this.#scope.get(name)
+    if (variable === undefined) {
+      const typeName = typeNames[name]
+      if (typeName !== undefined) {
+        const value = new TypeValue(typeName)
+        return { type: types.typeType, cost: one, offset, run: () => value }
+      }
+      return this.fail(offset, `undeclared reference to '${name}' (in container '')`)
+    }
+    if (this.#globals.has(name)) this.references.add(name)
+    const { slot, type, size } = variable
+    return {
+      type,
+      cost: one,
+      ...(size ? { size } : {}),
+      offset,
+      run(frame) {
+        frame.cost++
+        return frame.slots[slot]
+      },
+    }
+  }
+
+  #call(name: string, args: readonly ASTNode[], start: number): Node {
+    const macro = expandMacro(this, name, undefined, args, start)
+    if (macro !== undefined) return macro
+    const open = this.source.indexOf('(', start)
+    return this.apply(
+      name,
+      args.map((arg) => this.compile(arg)),
+      open < 0 ? start : open,
+    )
+  }
+
+  #memberCall(ast: ASTNode & { readonly op: 'rcall' }): Node {
+    const [name, receiver, args] = ast.args
+    const open = this.source.indexOf('(', receiver.end)
+    const offset = open < 0 ? ast.start : open
+    const path = pathOf(receiver)
+    const isFree = path !== undefined && !this.#scope.has(path.split('.')[0] ?? '')
+    if (isFree && this.functions.has(`${path}.${name}`)) {
+      return this.apply(
+        `${path}.${name}`,
+        args.map((arg) => this.compile(arg)),
+        offset,
+      )
+    }
+    const macro = expandMacro(this, name, receiver, args, offset)
+    if (macro !== undefined) return macro
+    const all = [receiver, ...args].map((each) => this.compile(each))
+    if (this.issues.length > 0 && all[0]?.type.kind === 'dyn' && !this.functions.has(name))
+      return this.fail(offset, `undeclared reference to '${name}' (in container '')`)
+    return this.apply(name, all, offset, true)
+  }
+
+  #negation(op: '!_' | '-_', operand: ASTNode, offset: number): Node {
+    // The least int is written as the negation of a number that is none.
+    if (op === '-_' && operand.op === 'value' && typeof operand.args === 'bigint')
+      return literalNode(-operand.args, offset)
+    if (op === '-_' && operand.op === 'value' && typeof operand.args === 'number')
+      return literalNode(-operand.args, offset)
+    return this.apply(op, [this.compile(operand)], offset)
+  }
+
+  #list(elements: readonly ASTNode[], offset: number): Node {
+    const nodes = elements.map((element) => this.compile(element))
+    const of = this.#common(nodes)
+    const runs = nodes.map((node) => node.run)
+    const value = nodes.map(sizeOfNode).reduce(union, nodes.length === 0 ? free : { min: Infinity, max: 0 })
+    const constants = nodes.every((node) => node.literal !== undefined) ? nodes.map((n) => n.literal?.value) : undefined
+    return {
+      type: types.listOf(of),
+      cost: add(fixed(listBase), ...nodes.map((node) => node.cost)),
+      size: fixed(nodes.length),
+      entries: { key: one, value },
+      offset,
+      run(frame) {
+        frame.spend(listBase)
+        return constants ?? runs.map((run) => run(frame))
+      },
+    }
+  }
+
+  #map(pairs: readonly (readonly [ASTNode, ASTNode])[], offset: number): Node {
+    const nodes = pairs.map(([key, value]) => [this.compile(key), this.compile(value)] as const)
+    const keys = nodes.map(([key]) => key)
+    const values = nodes.map(([, value]) => value)
+    const size = (parts: readonly Node[]): Range =>
+      parts.map(sizeOfNode).reduce(union, parts.length === 0 ? free : { min: Infinity, max: 0 })
+    return {
+      type: types.mapOf(this.#common(keys), this.#common(values)),
+      cost: add(fixed(mapBase), ...nodes.flat().map((node) => node.cost)),
+      size: fixed(nodes.length),
+      entries: { key: size(keys), value: size(values) },
+      offset,
+      run(frame) {
+        frame.spend(mapBase)
+        const map = new Map<unknown, unknown>()
+        for (const [key, value] of nodes) {
+          const at = mapKey(key.run(frame))
+          if (map.has(at)) throw new EvaluationError(`Failed with repeated key`)
+          map.set(at, value.run(frame))
+        }
+        return map
+      },
+    }
+  }
+
+  /** The type of a literal's elements, which must have one in common. */
+  #common(nodes: readonly Node[]): Type {
+    let type: Type | undefined
+    for (const node of nodes) {
+      const joined: Type | undefined = type === undefined ? node.type : join(type, node.type)
+      if (joined === undefined) {
+        const expected = formatType(type ?? types.dyn)
+        this.fail(node.offset, `expected type '${expected}' but found '${formatType(node.type)}'`)
+        return types.dyn
+      }
+      type = joined
+    }
+    return type ?? { kind: 'parameter', name: 'A' }
+  }
+
+  #conditional([test, yes, no]: readonly [ASTNode, ASTNode, ASTNode], start: number): Node {
+    const [condition, a, b] = [this.compile(test), this.compile(yes), this.compile(no)]
+    const offset = this.source.indexOf('?', test.end) < 0 ? start : this.source.indexOf('?', test.end)
+    const type = join(a.type, b.type)
+    if (type === undefined || !isBoolean(condition.type)) {
+      const applied = [condition, a, b].map((node) => formatType(node.type)).join(', ')
+      return this.fail(offset, `found no matching overload for '_?_:_' applied to '(${applied})'`)
+    }
+    const [run, runA, runB] = [condition.run, a.run, b.run]
+    const entries =
+      a.entries && b.entries
+        ? { key: union(a.entries.key, b.entries.key), value: union(a.entries.value, b.entries.value) }
+        : undefined
+    return {
+      type,
+      cost: add(condition.cost, union(a.cost, b.cost)),
+      size: union(sizeOfNode(a), sizeOfNode(b)),
+      ...(entries ? { entries } : {}),
+      offset: start,
+      run(frame) {
+        const value = run(frame)
+        if (value === true) return runA(frame)
+        if (value === false) return runB(frame)
+        throw noSuchOverload()
+      },
+    }
+  }
+
+  #logic(op: '||' | '&&', a: Node, b: Node, offset: number): Node {
+    if (!isBoolean(a.type) || !isBoolean(b.type)) {
+      const applied = `${formatType(a.type)}, ${formatType(b.type)}`
+      return this.fail(offset, `found no matching overload for '_${op}_' applied to '(${applied})'`)
+    }
+    return {
+      type: types.bool,
+      cost: { min: a.cost.min, max: add(a.cost, b.cost).max },
+      size: one,
+      offset: a.offset,
+      run: logicRun(op === '||', a.run, b.run),
+    }
+  }
+}
+
+const isBoolean = ({ kind }: Type): boolean => kind === 'bool' || kind === 'dyn' || kind === 'parameter'
+
+/** An operand that fails does not matter where the other one decides (cel-spec: "Logical Operators"). */
+export function logicRun(decides: boolean, a: Node['run'], b: Node['run']): Node['run'] {
+  return (frame) => {
+    let failure: unknown
+    try {
+      const left = a(frame)
+      if (left === decides) return decides
+      if (typeof left !== 'boolean') failure = noSuchOverload()
+    } catch (error) {
+      if (!(error instanceof EvaluationError)) throw error
+      failure = error
+    }
+    const right = b(frame)
+    if (right === decides) return decides
+    if (failure !== undefined) throw failure
+    if (typeof right !== 'boolean') throw noSuchOverload()
+    return right
+  }
+}
+
+function literalNode(value: unknown, offset: number): Node {
+  const shown = value instanceof UnsignedInt ? new Uint(value.value) : value
+  const type = literalType(shown)
+  const size = typeof shown === 'string' ? textSize(shown) : shown instanceof Uint8Array ? shown.length : 1
+  return { type, cost: free, size: fixed(size), literal: { value: shown }, offset, run: () => shown }
+}
+
+function literalType(value: unknown): Type {
+  if (value === null) return types.nullType
+  if (value instanceof Uint) return types.uint
+  if (value instanceof Uint8Array) return types.bytes
+  switch (typeof value) {
+    case 'string':
+      return types.string
+    case 'bigint':
+      return types.int
+    case 'number':
+      return types.double
+    default:
+      return types.bool
+  }
+}
+
+/** `a.b` as text where it is only names. */
+function pathOf(ast: ASTNode): string | undefined {
+  if (ast.op === 'id') return ast.args
+  if (ast.op !== '.') return undefined
+  const left = pathOf(ast.args[0])
+  return left === undefined ? undefined : `${left}.${ast.args[1]}`
+}
+
+const typeNames: Readonly<Record<string, string>> = {
+  bool: 'bool',
+  int: 'int',
+  uint: 'uint',
+  double: 'double',
+  string: 'string',
+  bytes: 'bytes',
+  list: 'list',
+  map: 'map',
+  null_type: 'null_type',
+  type: 'type',
+  optional_type: 'optional_type',
+}
+
+/** How upstream's messages name operators. */
+const operatorNames: Readonly<Record<string, string>> = {
+  '==': '_==_',
+  '!=': '_!=_',
+  '<': '_<_',
+  '<=': '_<=_',
+  '>': '_>_',
+  '>=': '_>=_',
+  '+': '_+_',
+  '-': '_-_',
+  '*': '_*_',
+  '/': '_/_',
+  '%': '_%_',
+  in: '@in',
+  '-_': '-_',
+  '!_': '!_',
+}

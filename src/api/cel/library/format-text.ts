@@ -1,0 +1,76 @@
+import { Duration, EvaluationError, getKey, keysOf, kindOf, Timestamp, TypeValue, toText, Uint } from '../values.ts'
+
+/** `"%s of %d".format([x, n])` (cel-go ext: strings.format). */
+export function formatText(template: string, args: readonly unknown[]): string {
+  let next = 0
+  const text = template.replace(
+    /%(?:%|(?:\.(\d+))?([a-zA-Z]))|%/g,
+    (whole, precision: string | undefined, verb: string | undefined) => {
+      if (whole === '%%') return '%'
+      if (verb === undefined) throw new EvaluationError('could not parse formatting clause: unexpected end of string')
+      if (next >= args.length) throw new EvaluationError(`index ${next} out of range`)
+      return formatOne(verb, args[next++], precision === undefined ? 6 : Number(precision))
+    },
+  )
+  return text
+}
+
+function formatOne(verb: string, value: unknown, digits: number): string {
+  switch (verb) {
+    case 's':
+      return formatAny(value)
+    case 'd':
+      if (typeof value === 'bigint') return String(value)
+      if (value instanceof Uint) return String(value.value)
+      if (typeof value === 'number' && !Number.isFinite(value)) return formatAny(value)
+      throw wrong('decimal', 'integers', value)
+    case 'f':
+      return fractional(value, (n) => n.toFixed(digits))
+    case 'e':
+      return fractional(value, (n) => n.toExponential(digits).replace(/e([+-])(\d)$/, 'e$10$2'))
+    case 'b':
+      if (typeof value === 'boolean') return value ? '1' : '0'
+      return wholeText(value, 2, 'binary', 'integers and bools')
+    case 'o':
+      return wholeText(value, 8, 'octal', 'integers')
+    case 'x':
+    case 'X': {
+      const text =
+        typeof value === 'string' || value instanceof Uint8Array
+          ? Buffer.from(value as string).toString('hex')
+          : wholeText(value, 16, 'hex', 'integers, byte buffers, and strings')
+      return verb === 'X' ? text.toUpperCase() : text
+    }
+    default:
+      throw new EvaluationError(`could not parse formatting clause: unrecognized formatting clause "${verb}"`)
+  }
+}
+
+const wrong = (clause: string, allowed: string, value: unknown): EvaluationError =>
+  new EvaluationError(
+    `error during formatting: ${clause} clause can only be used on ${allowed}, was given ${kindOf(value)}`,
+  )
+
+function fractional(value: unknown, format: (n: number) => string): string {
+  const number = typeof value === 'bigint' ? Number(value) : value instanceof Uint ? Number(value.value) : value
+  if (typeof number !== 'number') throw wrong('fixed-point', 'numbers', value)
+  return Number.isFinite(number) ? format(number) : formatAny(number)
+}
+
+function wholeText(value: unknown, radix: number, clause: string, allowed: string): string {
+  if (typeof value === 'bigint') return value.toString(radix)
+  if (value instanceof Uint) return value.value.toString(radix)
+  throw wrong(clause, allowed, value)
+}
+
+function formatAny(value: unknown): string {
+  if (value === null) return 'null'
+  if (typeof value === 'number' && !Number.isFinite(value))
+    return Number.isNaN(value) ? 'NaN' : value > 0 ? 'Infinity' : '-Infinity'
+  if (Array.isArray(value)) return `[${value.map(formatAny).join(', ')}]`
+  if (value instanceof TypeValue) return value.name
+  if (value instanceof Duration || value instanceof Timestamp || kindOf(value) !== 'map') return toText(value)
+  const pairs = keysOf(value).map((key) => [formatAny(key), formatAny(getKey(value, key))] as const)
+  const sorted = pairs.toSorted(([a], [b]) => (a < b ? -1 : 1))
+  return `{${sorted.map(([key, inner]) => `${key}: ${inner}`).join(', ')}}`
+}
