@@ -172,20 +172,29 @@ int weft_listen(int netns, const void *address, uint32_t address_size, uint16_t 
 	return fd;
 }
 
-/* /proc/sys/net shows the namespace of the thread that opens it. */
+/*
+ * /proc/sys/net shows the namespace of the thread that opens it. In a container /proc/sys cannot be written; the chart mounts
+ * the host's beside it.
+ */
+static const char *const sysctl_roots[] = { "/proc/sys/", "/host/proc/sys/" };
+
 static int open_sysctl(int netns, const char *path, int flags)
 {
 	char full[512];
-	int home, fd, error;
+	int home, fd = -EROFS, error;
 
-	if (snprintf(full, sizeof(full), "/proc/sys/%s", path) >= (int)sizeof(full))
-		return -ENAMETOOLONG;
 	error = go_in(netns, &home);
 	if (error)
 		return error;
-	fd = open(full, flags | O_CLOEXEC);
-	if (fd < 0)
-		fd = -errno;
+	for (size_t i = 0; i < sizeof(sysctl_roots) / sizeof(*sysctl_roots) && fd == -EROFS; i++) {
+		if (snprintf(full, sizeof(full), "%s%s", sysctl_roots[i], path) >= (int)sizeof(full)) {
+			fd = -ENAMETOOLONG;
+			break;
+		}
+		fd = open(full, flags | O_CLOEXEC);
+		if (fd < 0)
+			fd = i > 0 && errno == ENOENT ? -EROFS : -errno;
+	}
 	come_back(home);
 	return fd;
 }

@@ -60,9 +60,9 @@ async function compileInto(dir: string, clang: string, flags: readonly string[])
     await Promise.all(
       objectNames.map(async (name) => {
         const out = join(aside, `${name}.o`)
-        const args = [...flags, '-c', join(bpfDir, 'programs', `${name}.bpf.c`), '-o', out]
+        const args = [...flags, '-c', join('programs', `${name}.bpf.c`), '-o', resolve(out)]
         try {
-          await run(clang, args, { timeout: compileWithinMs })
+          await run(clang, args, { cwd: bpfDir, timeout: compileWithinMs })
         } catch (error) {
           const { stderr = '', killed } = error as { stderr?: string; killed?: boolean }
           const words = killed ? `clang did not end within ${compileWithinMs / 1000} s` : stderr
@@ -91,7 +91,8 @@ function compilerFlags(features: readonly string[]): string[] {
     '-target',
     'bpf',
     '-mcpu=v3',
-    `-I${bpfDir}`,
+    // Relative to where clang is started, so that equal sources have equal flags wherever the checkout is.
+    '-I.',
     // Debian keeps asm/ below the machine's name; -target bpf does not look there.
     ...(machine === undefined ? [] : [`-I/usr/include/${machine}`]),
     ...features.toSorted().map((feature) => `-DWEFT_HAVE_${feature}`),

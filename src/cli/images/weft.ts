@@ -93,9 +93,13 @@ function addTree(add: (entry: TarEntry) => void, from: string, to: string): void
   const stat = lstatSync(from)
   if (stat.isDirectory()) {
     add({ path: `${to}/`, type: 'directory', mode: 0o755 })
-    for (const name of readdirSync(from)) if (name !== 'node_modules') addTree(add, join(from, name), join(to, name))
+    for (const name of readdirSync(from)) {
+      const foreign = from.endsWith('/prebuilds') && name !== `${process.platform}-${process.arch}`
+      if (name !== 'node_modules' && !foreign) addTree(add, join(from, name), join(to, name))
+    }
   } else if (stat.isSymbolicLink()) add({ path: to, type: 'symlink', target: readlinkSync(from) })
-  else if (stat.isFile() && !/\.(test\.ts|md|map)$/.test(from)) addFile(add, from, to)
+  // Tests and prose do not run; what is linked to another C library cannot.
+  else if (stat.isFile() && !/\.(test\.ts|md|map|musl\.node)$/.test(from)) addFile(add, from, to)
 }
 
 function addFile(add: (entry: TarEntry) => void, from: string, to: string): void {
