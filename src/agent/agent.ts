@@ -1,10 +1,11 @@
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
-import { endpointSlices, namespaces, nodes, pods, services } from '#api/gen/resources.ts'
+import { endpointSlices, namespaces, networkPolicies, nodes, pods, services } from '#api/gen/resources.ts'
 import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
+import { EventRecorder } from '#client/events.ts'
 import { Informers } from '#client/informer.ts'
 import { compile } from '#datapath/compile.ts'
 import type { Datapath } from '#datapath/datapath.ts'
@@ -19,8 +20,10 @@ import { registerNameMetrics } from './dns/metrics.ts'
 import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
+import { livePodsSelector } from './identity/reflect.ts'
 import { registerMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
+import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
 
 export interface AgentOptions {
@@ -62,6 +65,7 @@ export interface AgentStatus {
   readonly services: ReturnType<Services['status']> | undefined
   readonly nodes: ReturnType<Nodes['status']> | undefined
   readonly names: NamesStatus | undefined
+  readonly policies: ReturnType<Policies['status']> | undefined
   readonly features: readonly Feature[]
 }
 
@@ -83,7 +87,13 @@ export function createAgent(options: AgentOptions): Agent {
   let features: readonly Feature[] = []
   let datapath: Datapath | undefined
   let parts:
-    | { readonly endpoints: Endpoints; readonly services: Services; readonly nodes: Nodes; readonly names: Names }
+    | {
+        readonly endpoints: Endpoints
+        readonly services: Services
+        readonly nodes: Nodes
+        readonly names: Names
+        readonly policies: Policies
+      }
     | undefined
 
   registerMetrics(registry, {
@@ -127,13 +137,26 @@ export function createAgent(options: AgentOptions): Agent {
     const common = { datapath: kernel, clock }
     const records = new Records(join(runDir, 'endpoints'))
     const own = namespace === undefined ? {} : { nodeNamespace: namespace }
+    const policies = new Policies({
+      ...common,
+      ...known,
+      nodeName,
+      namespaces: knownNamespaces,
+      peers: informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly: true }),
+      policies: informers.of(networkPolicies),
+      events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
+      resolverAddresses,
+      log: log.child({ loop: 'policies' }),
+    })
     parts = {
+      policies,
       endpoints: new Endpoints({
         ...common,
         ...own,
         ...known,
         nodeName,
         records,
+        policies,
         netlink,
         mtu,
         log: log.child({ loop: 'endpoints' }),
@@ -163,8 +186,10 @@ export function createAgent(options: AgentOptions): Agent {
 
     // 4. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
     await endpoints.restore()
+    policies.restore(endpoints.list())
     await using scope = new Scope(signal)
-    await Promise.all([startPart(scope, nodeLoop), startPart(scope, serviceLoop), startPart(scope, names)])
+    const loops = [nodeLoop, serviceLoop, names, policies]
+    await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)
     await new Promise<void>((listening) => {
       const handle = endpoints.handle.bind(endpoints)
@@ -194,6 +219,7 @@ export function createAgent(options: AgentOptions): Agent {
       services: parts?.services.status(),
       nodes: parts?.nodes.status(),
       names: parts?.names.status(),
+      policies: parts?.policies.status(),
       features,
     }),
   }

@@ -334,10 +334,11 @@ export class Informers implements AsyncDisposable {
 
   of<K extends KubeObject>(
     resource: Resource<K>,
-    query: Pick<ListOptions, 'namespace' | 'labelSelector' | 'fieldSelector'> = {},
+    query: Pick<ListOptions, 'namespace' | 'labelSelector' | 'fieldSelector' | 'metadataOnly'> = {},
   ): Informer<K> {
-    const { namespace = '*', labelSelector = '', fieldSelector = '' } = query
-    const id = [qualifiedName(resource), resource.version, namespace, labelSelector, fieldSelector].join('|')
+    const { namespace = '*', labelSelector = '', fieldSelector = '', metadataOnly = false } = query
+    const part = metadataOnly ? 'metadata' : ''
+    const id = [qualifiedName(resource), resource.version, namespace, labelSelector, fieldSelector, part].join('|')
     const known = this.#informers.get(id)
     // The id contains the resource, and a resource has one type.
     if (known !== undefined) return known as unknown as Informer<K>

@@ -10,6 +10,7 @@ import { gateway4, gateway6, gatewayMac } from '#datapath/object.ts'
 import { hasCode } from '#kernel/errno.ts'
 import type { Netlink } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
+import type { EndpointNumbers, LocalEndpoint } from '../policy/state.ts'
 import { assignedAddresses, freeAddresses } from './address.ts'
 import { connectSandbox, type DevicePlan, planDevice } from './device.ts'
 import { type EndpointRecord, type Records, recordName } from './record.ts'
@@ -17,12 +18,20 @@ import { type EndpointRecord, type Records, recordName } from './record.ts'
 /** The kubelet reads pods from the same server: ours may be behind by a moment, not by more. */
 const podKnownWithinMs = 10_000
 
+/** Who may talk to a pod, as far as sandboxes need to know it. */
+export interface SandboxPolicies {
+  /** In the kernel when it returns. Throws where that cannot be. */
+  connect(endpoint: LocalEndpoint, pod: Pod): EndpointNumbers
+  disconnect(id: string): void
+}
+
 export interface EndpointsOptions {
   readonly nodeName: string
   readonly pods: Informer<Pod>
   readonly nodes: Informer<Node>
   readonly datapath: Datapath
   readonly records: Records
+  readonly policies: SandboxPolicies
   /** On the node's namespace. */
   readonly netlink: Netlink
   /** The node's namespace; absent: our own. */
@@ -66,6 +75,11 @@ export class Endpoints {
     }
     const pruned = datapath.pruneEndpoints(restored)
     log.info({ endpoints: restored.length, pruned }, 'sandboxes are as they were')
+  }
+
+  /** Sandboxes that are there. */
+  list(): LocalEndpoint[] {
+    return this.#options.records.list().map(localOf)
   }
 
   /** One CNI call. Resolves with what the plug-in prints. */
@@ -121,11 +135,18 @@ export class Endpoints {
     records.put(record)
     try {
       using sandbox = openSandbox(netns)
+      const { identity, ingress, egress } = this.#policiesOf(record, pod)
       const { ifindex } = await connectSandbox(plan, {
         netlink,
         nodeNamespace,
         sandbox,
-        beforeUp: (index) => datapath.upsertEndpoint(endpointOf({ ...record, ifindex: index })),
+        beforeUp: (index) =>
+          datapath.upsertEndpoint({
+            ...endpointOf({ ...record, ifindex: index }),
+            identity,
+            ingressSet: ingress,
+            egressSet: egress,
+          }),
       })
       records.put({ ...record, ifindex })
     } catch (error) {
@@ -134,6 +155,14 @@ export class Endpoints {
     }
     log.info({ addresses, device: plan.hostDevice, ms: Math.round(clock.monotonic() - start) }, 'sandbox connected')
     return formatResult(resultOf(plan, netns), request.cniVersion)
+  }
+
+  #policiesOf(record: EndpointRecord, pod: Pod): EndpointNumbers {
+    try {
+      return this.#options.policies.connect(localOf(record), pod)
+    } catch (cause) {
+      throw new CniError('tryAgainLater', 'the policies for the pod cannot be written', { cause })
+    }
   }
 
   async #podOf({ args }: Request, signal: AbortSignal): Promise<Pod> {
@@ -193,10 +222,11 @@ export class Endpoints {
 
   /** The device first: what its end still sends must not travel without programs. */
   async #takeAway(record: EndpointRecord): Promise<void> {
-    const { netlink, datapath, records, log } = this.#options
+    const { netlink, datapath, records, policies, log } = this.#options
     await netlink.removeLink(record.hostDevice)
     const { pod, addresses } = record
     datapath.removeEndpoint(endpointOf(record))
+    policies.disconnect(recordName(record))
     records.remove(record)
     log.info({ pod: `${pod.namespace}/${pod.name}`, sandbox: record.containerId, addresses }, 'sandbox disconnected')
   }
@@ -223,11 +253,19 @@ export class Endpoints {
   }
 }
 
+/** The sandbox as policies know it. */
+const localOf = (record: EndpointRecord): LocalEndpoint => ({
+  id: recordName(record),
+  podKey: `${record.pod.namespace}/${record.pod.name}`,
+  addresses: record.addresses,
+})
+
 const endpointOf = (record: EndpointRecord): Endpoint => ({
   id: recordName(record),
   addresses: record.addresses,
   ifindex: record.ifindex,
   mac: record.mac,
+  owner: record.pod.uid,
 })
 
 function openSandbox(netns: string): Namespace {

@@ -53,7 +53,13 @@ export interface Problem {
   readonly message: string
 }
 
-export type Parsed = { readonly policy: Policy } | { readonly problems: readonly Problem[] }
+export type Parsed =
+  | { readonly policy: Policy }
+  | {
+      readonly problems: readonly Problem[]
+      /** The same pods and directions, with nothing allowed; absent where not even they can be read. */
+      readonly closed: Policy | undefined
+    }
 
 /**
  * Most map entries that one rule may need for one peer, and one policy for all its peers: a policy of the object limit's
@@ -116,8 +122,11 @@ export function parsePolicy(object: NetworkPolicy): Parsed {
       break
     }
   }
-  if (problems.length > 0) return { problems }
-  return { policy: { key: `${namespace}/${name}`, namespace, name, uid, generation, selector, rules, object } }
+  const policy: Policy = { key: `${namespace}/${name}`, namespace, name, uid, generation, selector, rules, object }
+  if (problems.length === 0) return { policy }
+  const readable = !problems.some(({ field }) => field === 'spec.podSelector')
+  const none = { ingress: rules.ingress && [], egress: rules.egress && [] }
+  return { problems, closed: readable ? { ...policy, rules: none } : undefined }
 }
 
 function parsePeer(

@@ -107,20 +107,29 @@ export class PolicyState {
     this.numbering.adopt(datapath.identities())
   }
 
-  /** The policy of that name now. Returns what is wrong with it; the last good state of the object then stays. */
+  /**
+   * The policy of that name now. Returns what is wrong with it: then the last good state of the object stays, and where it
+   * has none, the pods that it selects are closed.
+   */
   setPolicy(key: string, object: NetworkPolicy | undefined): readonly Problem[] {
     const parsed = object === undefined ? undefined : parsePolicy(object)
-    if (parsed !== undefined && 'problems' in parsed) return parsed.problems
-    const next = parsed?.policy
     const known = this.compiler.policy(key)
-    if (next !== undefined && next.uid === known?.uid && next.generation === known.generation) return []
+    if (parsed !== undefined && 'problems' in parsed) {
+      if (known?.uid !== parsed.closed?.uid) this.#replacePolicy(key, known, parsed.closed)
+      return parsed.problems
+    }
+    this.#replacePolicy(key, known, parsed?.policy)
+    return []
+  }
+
+  #replacePolicy(key: string, known: Policy | undefined, next: Policy | undefined): void {
+    if (next !== undefined && next.uid === known?.uid && next.generation === known.generation) return
     const relevant = next === undefined ? undefined : relevantTo(next.object)
     // Numbers are split before the policy that tells them apart is compiled.
     if (this.#relevance.replace(this.#relevantTo.get(key), relevant)) this.numbering.refresh()
     if (relevant === undefined) this.#relevantTo.delete(key)
     else this.#relevantTo.set(key, relevant)
     this.compiler.setPolicy(key, next)
-    return []
   }
 
   setNamespace(name: string, labels: Labels | undefined): void {
