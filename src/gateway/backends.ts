@@ -1,10 +1,10 @@
-import type { Service } from '#api/gen/core-v1.ts'
+import type { Service, ServicePort } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { compareText } from '#base/order.ts'
 import type { Backend, Endpoint } from './engine.ts'
 import type { Grants } from './grants.ts'
 import { namespaceOf } from './listeners.ts'
-import { gatewayGroup, type RouteBackendRef } from './objects.ts'
+import { gatewayGroup, type Route, type RouteBackendRef } from './objects.ts'
 
 /** A reference that leads to a Service's port. */
 export interface BackendPort {
@@ -29,7 +29,7 @@ export interface BackendNeeds {
 
 /** Who refers: the kind decides which grants count, and that a gRPC route's backends speak HTTP/2. */
 export interface Referrer {
-  readonly kind: 'HTTPRoute' | 'GRPCRoute'
+  readonly kind: Route['kind']
   readonly namespace: string
 }
 
@@ -41,7 +41,7 @@ const protocols: Readonly<Record<string, Backend['protocol']>> = {
 
 export function resolveBackend(ref: RouteBackendRef, from: Referrer, needs: BackendNeeds): BackendResult {
   const no = (reason: string, message: string): BackendResult => ({ ok: false, reason, message })
-  const { group = '', kind = 'Service', name, port } = ref
+  const { group = '', kind = 'Service', name, port, portName } = ref
   if (group !== '' || kind !== 'Service')
     return no('InvalidKind', `backendRefs: ${kind} of group ${JSON.stringify(group)} is not a Service`)
   const namespace = namespaceOf(ref, from.namespace)
@@ -54,15 +54,22 @@ export function resolveBackend(ref: RouteBackendRef, from: Referrer, needs: Back
   // Following a name that somebody else answers for would lead out of what grants and policies can see.
   if (service.spec.type === 'ExternalName')
     return no('UnsupportedProtocol', `backendRefs: Service ${key} is only a name (ExternalName)`)
-  if (port === undefined) return no('BackendNotFound', `backendRefs: Service ${key} is named without a port`)
-  const found = (service.spec.ports ?? []).find((p) => p.port === port && (p.protocol ?? 'TCP') === 'TCP')
-  if (found === undefined) return no('BackendNotFound', `backendRefs: Service ${key} has no TCP port ${port}`)
+  const wanted = port ?? portName
+  if (wanted === undefined) return no('BackendNotFound', `backendRefs: Service ${key} is named without a port`)
+  const isTcp = (p: ServicePort): boolean => (p.protocol ?? 'TCP') === 'TCP'
+  const found = (service.spec.ports ?? []).find(
+    (p) => isTcp(p) && (port === undefined ? p.name === portName : p.port === port),
+  )
+  if (found === undefined) return no('BackendNotFound', `backendRefs: Service ${key} has no TCP port ${wanted}`)
   const { appProtocol = '' } = found
   const declared = protocols[appProtocol]
   if (appProtocol.startsWith('kubernetes.io/') && declared === undefined)
-    return no('UnsupportedProtocol', `backendRefs: Service ${key}, port ${port}: ${appProtocol} cannot be spoken here`)
+    return no(
+      'UnsupportedProtocol',
+      `backendRefs: Service ${key}, port ${wanted}: ${appProtocol} cannot be spoken here`,
+    )
   const protocol = from.kind === 'GRPCRoute' ? 'h2c' : (declared ?? 'h1')
-  const id = `${key}:${port}${protocol === 'h1' ? '' : `+${protocol}`}`
+  const id = `${key}:${found.port}${protocol === 'h1' ? '' : `+${protocol}`}`
   return { ok: true, port: { id, service: key, portName: found.name ?? '', protocol } }
 }
 

@@ -1,14 +1,17 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Namespace, Secret, Service } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
+import type { Ingress, IngressClass } from '#api/gen/networking-v1.ts'
 import { type Selector, selectorFrom } from '#api/meta/selector.ts'
 import { type BackendPort, endpointsOf } from './backends.ts'
 import type { Backend, Route as EngineRoute, EngineState, Listener } from './engine.ts'
 import { examineGateway, type GatewayResult, isOurs } from './gateways.ts'
 import { type Grants, grantsOf } from './grants.ts'
+import { gatewayOfIngresses, ingressGateway, isOurIngress, routesOfIngress } from './ingress.ts'
 import type { ListenerResult } from './listeners.ts'
 import type { Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, Route } from './objects.ts'
 import { examineRoute, listenerId, type RouteNeeds, type RouteResult, routeId } from './routes.ts'
+import { secretsOf } from './secrets.ts'
 
 /** A local copy of objects, as an informer has it. */
 export interface Copies<K> {
@@ -26,6 +29,8 @@ export interface GatewayFacts {
   readonly grants: Copies<ReferenceGrant>
   readonly namespaces: Copies<Namespace>
   readonly services: Copies<Service>
+  readonly ingresses: Copies<Ingress>
+  readonly ingressClasses: Copies<IngressClass>
   secret(namespace: string, name: string): Secret | undefined
   /** Of a Service, by `namespace/name`. Who only writes statuses has none. */
   slices(service: string): readonly EndpointSlice[]
@@ -61,6 +66,10 @@ export class GatewayModel {
   #grants: Grants | undefined
   #revision = 0
   #state: EngineState | undefined
+  /** What Ingresses say, in the words of the Gateway API. */
+  #ingressGateway: Gateway | undefined
+  readonly #ingressRoutes = new Map<string, HttpRoute>()
+  #dirtyIngresses = false
   readonly #dirtyGateways = new Set<string>()
   readonly #dirtyRoutes = new Set<string>()
   readonly #dirtyBackends = new Set<string>()
@@ -75,6 +84,7 @@ export class GatewayModel {
     for (const { metadata } of this.#facts.gateways.list()) this.touchGateway(`${metadata.namespace}/${metadata.name}`)
     for (const key of this.#gateways.keys()) this.touchGateway(key)
     this.touchRoutes()
+    this.touchIngresses()
     for (const id of this.#uses.keys()) this.#dirtyBackends.add(id)
   }
 
@@ -83,6 +93,12 @@ export class GatewayModel {
     for (const route of this.#facts.httpRoutes.list()) this.touchRoute(route)
     for (const route of this.#facts.grpcRoutes.list()) this.touchRoute(route)
     for (const id of this.#routes.keys()) this.#dirtyRoutes.add(id)
+  }
+
+  /** An Ingress or IngressClass came, went or changed, or the address of all Ingresses did. */
+  touchIngresses(): void {
+    this.#dirtyIngresses = true
+    this.touchGateway(ingressGateway)
   }
 
   touchGateway(key: string): void {
@@ -105,7 +121,7 @@ export class GatewayModel {
 
   /** A Secret changed: whoever names it is looked at again. */
   touchSecret(namespace: string, name: string): void {
-    for (const gateway of this.#facts.gateways.list()) {
+    for (const gateway of [...this.#facts.gateways.list(), ...(this.#ingressGateway ? [this.#ingressGateway] : [])]) {
       if (secretsOf(gateway).some((ref) => ref.namespace === namespace && ref.name === name))
         this.touchGateway(`${gateway.metadata.namespace}/${gateway.metadata.name}`)
     }
@@ -118,6 +134,7 @@ export class GatewayModel {
     const backends = new Set<string>()
     this.#grants ??= grantsOf(this.#facts.grants.list())
     const grants = this.#grants
+    if (this.#dirtyIngresses) this.#refreshIngresses()
     for (const key of this.#dirtyGateways) {
       if (!this.#refreshGateway(key, grants)) continue
       gateways.add(key)
@@ -179,15 +196,18 @@ export class GatewayModel {
 
   #refreshGateway(key: string, grants: Grants): boolean {
     const before = this.#gateways.get(key)
-    const gateway = this.#facts.gateways.get(key)
-    const gatewayClass = gateway && this.#facts.classes.get(gateway.spec.gatewayClassName)
-    if (gateway === undefined || !isOurs(gatewayClass) || gatewayClass?.spec.parametersRef !== undefined) {
+    const gateway = this.#gatewayObject(key)
+    if (gateway === undefined) {
       if (before === undefined) return false
       this.#gateways.delete(key)
       this.#setListeners(before, undefined)
       return true
     }
-    const needs = { grants, secret: this.#facts.secret.bind(this.#facts) }
+    // An Ingress's certificates are of its own namespace, which is not the shared Gateway's.
+    const needs = {
+      grants: key === ingressGateway ? { permits: () => true } : grants,
+      secret: this.#facts.secret.bind(this.#facts),
+    }
     const next = examineGateway(gateway, this.#facts.addresses(key), needs)
     if (before !== undefined && sameGateway(before, next)) return false
     this.#gateways.set(key, next)
@@ -226,7 +246,31 @@ export class GatewayModel {
     }
   }
 
+  /** Undefined for a Gateway that is not there or not ours. */
+  #gatewayObject(key: string): Gateway | undefined {
+    if (key === ingressGateway) return this.#ingressGateway
+    const gateway = this.#facts.gateways.get(key)
+    const gatewayClass = gateway && this.#facts.classes.get(gateway.spec.gatewayClassName)
+    return isOurs(gatewayClass) && gatewayClass?.spec.parametersRef === undefined ? gateway : undefined
+  }
+
+  #refreshIngresses(): void {
+    this.#dirtyIngresses = false
+    const { ingresses, ingressClasses } = this.#facts
+    const ours = ingresses.list().filter((ingress) => isOurIngress(ingress, (name) => ingressClasses.get(name)))
+    this.#ingressGateway = gatewayOfIngresses(ours)
+    const routes = new Map(ours.flatMap(routesOfIngress).map((route) => [routeId(route), route]))
+    for (const id of this.#ingressRoutes.keys()) if (!routes.has(id)) this.#dirtyRoutes.add(id)
+    for (const [id, route] of routes) {
+      if (this.#ingressRoutes.get(id)?.metadata.resourceVersion !== route.metadata.resourceVersion)
+        this.#dirtyRoutes.add(id)
+    }
+    this.#ingressRoutes.clear()
+    for (const [id, route] of routes) this.#ingressRoutes.set(id, route)
+  }
+
   #routeObject(id: string): Route | undefined {
+    if (id.startsWith('Ingress/')) return this.#ingressRoutes.get(id)
     const slash = id.indexOf('/')
     const key = id.slice(slash + 1)
     return id.startsWith('HTTPRoute/') ? this.#facts.httpRoutes.get(key) : this.#facts.grpcRoutes.get(key)
@@ -292,15 +336,6 @@ export class GatewayModel {
 
 const keyOf = (gateway: Gateway | undefined): string =>
   gateway === undefined ? '' : `${gateway.metadata.namespace}/${gateway.metadata.name}`
-
-/** The Secrets that a Gateway's listeners name, whether or not it may. */
-export function secretsOf({ metadata, spec }: Gateway): { readonly namespace: string; readonly name: string }[] {
-  return (spec.listeners ?? []).flatMap(({ tls }) =>
-    (tls?.certificateRefs ?? [])
-      .filter(({ group = '', kind = 'Secret' }) => group === '' && kind === 'Secret')
-      .map(({ namespace, name }) => ({ namespace: namespace ?? metadata.namespace, name })),
-  )
-}
 
 /** The same for everybody who reads it: of the same generation, reached and served in the same way. */
 function sameGateway(a: GatewayResult, b: GatewayResult): boolean {

@@ -117,7 +117,8 @@ export interface RouteParentStatus {
 
 export interface HttpRoute {
   apiVersion: typeof apiVersion
-  kind: 'HTTPRoute'
+  /** `Ingress` for what an Ingress says in these words (ingress.ts). */
+  kind: 'HTTPRoute' | 'Ingress'
   metadata: NamespacedMeta
   spec: { parentRefs?: ParentRef[]; hostnames?: string[]; rules?: HttpRule[] }
   status?: RouteStatus
@@ -165,6 +166,8 @@ export interface GrpcRule {
 
 export interface RouteBackendRef extends ObjectRef {
   port?: number
+  /** In place of `port`, as an Ingress may say it. */
+  portName?: string
   weight?: number
   filters?: RouteFilter[]
 }

@@ -2,6 +2,7 @@ import type { BackendNeeds, BackendPort } from './backends.ts'
 import type { Attachment, Route as EngineRoute, Rule } from './engine.ts'
 import type { GatewayResult } from './gateways.ts'
 import { servedHostnames } from './hostnames.ts'
+import { ingressGateway } from './ingress.ts'
 import { type ListenerResult, namespaceOf } from './listeners.ts'
 import { gatewayGroup, type ParentRef, type Route } from './objects.ts'
 import { grpcRule, httpRule } from './rules.ts'
@@ -54,7 +55,7 @@ export function examineRoute(route: Route, needs: RouteNeeds): RouteResult {
   for (const parentRef of refs) {
     const { group = gatewayGroup, kind = 'Gateway', name } = parentRef
     if (group !== gatewayGroup || kind !== 'Gateway') continue
-    const key = `${namespaceOf(parentRef, namespace)}/${name}`
+    const key = route.kind === 'Ingress' ? ingressGateway : `${namespaceOf(parentRef, namespace)}/${name}`
     gateways.add(key)
     const gateway = needs.gateway(key)
     if (gateway === undefined) continue
@@ -100,10 +101,10 @@ function translateRules(route: Route, into: Translation, needs: BackendNeeds) {
     for (const [id, port] of own.ports) into.ports.set(id, port)
     rules.push(rule)
   }
-  if (route.kind === 'HTTPRoute') {
-    for (const [i, rule] of (route.spec.rules ?? []).entries()) one(i, rule.name, (id, own) => httpRule(id, rule, own))
-  } else {
+  if (route.kind === 'GRPCRoute') {
     for (const [i, rule] of (route.spec.rules ?? []).entries()) one(i, rule.name, (id, own) => grpcRule(id, rule, own))
+  } else {
+    for (const [i, rule] of (route.spec.rules ?? []).entries()) one(i, rule.name, (id, own) => httpRule(id, rule, own))
   }
   return { rules, refusals, unresolved }
 }
@@ -127,6 +128,8 @@ function verdictsOf(
   ]
 }
 
+const kindOf = ({ kind }: Route): string => (kind === 'Ingress' ? 'HTTPRoute' : kind)
+
 /** Which listeners of the Gateway take the route, or the first reason why none does. */
 function attach(
   route: Route,
@@ -143,7 +146,7 @@ function attach(
   const allowing = named.filter(
     (listener) =>
       listener.accepted &&
-      listener.kinds.some(({ kind }) => kind === route.kind) &&
+      listener.kinds.some(({ kind }) => kind === kindOf(route)) &&
       needs.selects(gateway, listener, route.metadata.namespace),
   )
   if (allowing.length === 0)
@@ -179,7 +182,7 @@ function engineRoute(
   const { creationTimestamp, namespace, name } = route.metadata
   return {
     id: routeId(route),
-    kind: route.kind === 'HTTPRoute' ? 'HTTP' : 'GRPC',
+    kind: route.kind === 'GRPCRoute' ? 'GRPC' : 'HTTP',
     age: `${creationTimestamp} ${namespace}/${name}`,
     attachments: [...byListener].map(([listener, hostnames]): Attachment => ({ listener, hostnames: [...hostnames] })),
     rules,

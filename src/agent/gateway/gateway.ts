@@ -84,12 +84,12 @@ export class Gateways {
     watchCopies(copies, model, wake, scope.signal)
     model.touchAll()
     model.refresh()
-    secrets.follow(wantedSecrets(model.gateways.values(), copies.grants.list()))
+    secrets.follow(wantedSecrets(model.gateways, copies.grants.list()))
     await secrets.settled(firstSecretsMs, scope.signal)
     const write = async (): Promise<void> => {
       model.refresh()
-      secrets.follow(wantedSecrets(model.gateways.values(), copies.grants.list()))
-      const results = [...model.gateways.values()]
+      secrets.follow(wantedSecrets(model.gateways, copies.grants.list()))
+      const results = new Map(model.gateways)
       const outcome = await engine.apply(model.engineState())
       this.#reloads = outcome.reloads
       for (const [id, { message }] of outcome.faults) log.warn({ id, fault: message }, 'the gateway cannot do this')

@@ -1,8 +1,10 @@
 import type { Namespace, Secret, Service } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
+import type { Ingress, IngressClass } from '#api/gen/networking-v1.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import type { Copy, Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
+import { ingressGateway, ingressService } from '#gateway/ingress.ts'
 import { GatewayModel } from '#gateway/model.ts'
 import type { Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, Route } from '#gateway/objects.ts'
 import { addressesOfService, gatewayNameLabel, serviceNameOf } from '#gateway/service.ts'
@@ -18,6 +20,8 @@ export interface GatewayCopies {
   readonly namespaces: Informer<Namespace>
   readonly services: Informer<Service>
   readonly slices: Informer<EndpointSlice>
+  readonly ingresses: Informer<Ingress>
+  readonly ingressClasses: Informer<IngressClass>
 }
 
 export const allCopies = (copies: GatewayCopies): Copy[] => Object.values(copies)
@@ -36,9 +40,12 @@ export function modelOf(
     grants: copies.grants,
     namespaces: copies.namespaces,
     services: copies.services,
+    ingresses: copies.ingresses,
+    ingressClasses: copies.ingressClasses,
     secret,
     slices: (service) => slices.get(service),
     addresses: (key) => {
+      if (key === ingressGateway) return addressesOfService(copies.services.get(keyOf({ metadata: ingressService })))
       const gateway = copies.gateways.get(key)
       const slash = key.indexOf('/')
       const service = copies.services.get(`${key.slice(0, slash)}/${serviceNameOf(key.slice(slash + 1))}`)
@@ -78,11 +85,19 @@ export function watchCopies(copies: GatewayCopies, model: GatewayModel, wake: ()
     const object = next ?? old
     if (object === undefined) return
     model.touchService(keyOf(object))
+    if (keyOf(object) === keyOf({ metadata: ingressService })) model.touchGateway(ingressGateway)
     const owner = object.metadata.ownerReferences?.find(({ kind }) => kind === 'Gateway')?.name
     const gateway = owner ?? object.metadata.labels?.[gatewayNameLabel]
     if (gateway !== undefined) model.touchGateway(`${object.metadata.namespace}/${gateway}`)
     wake()
   }, signal)
+  const ingresses = (next: KubeObject | undefined, old: KubeObject | undefined): void => {
+    if (isStatusOnly(next, old)) return
+    model.touchIngresses()
+    wake()
+  }
+  copies.ingresses.onChange(ingresses, signal)
+  copies.ingressClasses.onChange(ingresses, signal)
   copies.slices.onChange((next, old) => {
     for (const slice of [next, old]) {
       if (slice === undefined) continue

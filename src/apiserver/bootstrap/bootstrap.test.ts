@@ -60,6 +60,8 @@ const gatewayApi = ['gatewayclasses', 'gateways', 'grpcroutes', 'httproutes', 'r
   (r) => `${r}.gateway.networking.k8s.io`,
 )
 
+const ingressApi = ['ingressclasses', 'ingresses'].map((r) => `${r}.networking.k8s.io`)
+
 const golden: Readonly<Record<string, readonly string[]>> = {
   'system:kube-scheduler': [
     ...events,
@@ -80,6 +82,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'list,watch certificatesigningrequests.certificates.k8s.io',
     'list,watch customresourcedefinitions.apiextensions.k8s.io',
     ...gatewayApi.map((r) => `list,watch ${r}`),
+    ...ingressApi.map((r) => `list,watch ${r}`),
   ],
   'system:node-proxier': [
     'list,watch services',
@@ -88,7 +91,7 @@ const golden: Readonly<Record<string, readonly string[]>> = {
     'list,watch endpointslices.discovery.k8s.io',
   ],
   'weft:node-resolver': ['list,watch namespaces'],
-  'weft:node-gateway': gatewayApi.map((r) => `list,watch ${r}`),
+  'weft:node-gateway': [...gatewayApi, ...ingressApi].map((r) => `list,watch ${r}`),
   'system:node-bootstrapper': ['create,get,list,watch certificatesigningrequests.certificates.k8s.io'],
   'system:kubelet-api-admin': [
     'read nodes',
@@ -188,6 +191,9 @@ const golden: Readonly<Record<string, readonly string[]>> = {
       (r) => `patch,update ${r}/status.gateway.networking.k8s.io`,
     ),
     'update gateways/finalizers.gateway.networking.k8s.io',
+    ...ingressApi.map((r) => `read ${r}`),
+    'create ingressclasses.networking.k8s.io',
+    'patch,update ingresses/status.networking.k8s.io',
     'read namespaces',
     'read nodes',
     'create,delete,get,list,patch,update,watch services',

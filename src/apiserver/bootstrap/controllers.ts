@@ -77,6 +77,9 @@ export const controllerRoles: Readonly<Record<string, readonly PolicyRule[]>> = 
     rule(['create'], [gateway], ['gatewayclasses']),
     rule(change, [gateway], ['gatewayclasses/status', 'gateways/status', 'grpcroutes/status', 'httproutes/status']),
     rule(['update'], [gateway], ['gateways/finalizers']),
+    rule(read, ['networking.k8s.io'], ['ingressclasses', 'ingresses']),
+    rule(['create'], ['networking.k8s.io'], ['ingressclasses']),
+    rule(change, ['networking.k8s.io'], ['ingresses/status']),
     rule(read, [''], ['namespaces', 'nodes']),
     rule(own, [''], ['services']),
     // Certificates: it looks at them, and gives the nodes the right to those that Gateways may use.

@@ -62,7 +62,10 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
   // A node answers for names: a namespace that is there has names below it.
   'weft:node-resolver': [rule(['list', 'watch'], [''], ['namespaces'])],
   // Every node serves every Gateway. Certificates it may read where the gateway controller says so, one by one.
-  'weft:node-gateway': [rule(['list', 'watch'], [gatewayApi], gatewayResources)],
+  'weft:node-gateway': [
+    rule(['list', 'watch'], [gatewayApi], gatewayResources),
+    rule(['list', 'watch'], ['networking.k8s.io'], ['ingressclasses', 'ingresses']),
+  ],
   'system:node-bootstrapper': [rule(['create', ...read], ['certificates.k8s.io'], ['certificatesigningrequests'])],
   'system:certificates.k8s.io:certificatesigningrequests:nodeclient': [
     rule(['create'], ['certificates.k8s.io'], ['certificatesigningrequests/nodeclient']),
@@ -92,6 +95,7 @@ const rulesByName: Readonly<Record<string, readonly PolicyRule[]>> = {
     rule(['list', 'watch'], ['certificates.k8s.io'], ['certificatesigningrequests']),
     rule(['list', 'watch'], ['apiextensions.k8s.io'], ['customresourcedefinitions']),
     rule(['list', 'watch'], [gatewayApi], gatewayResources),
+    rule(['list', 'watch'], ['networking.k8s.io'], ['ingressclasses', 'ingresses']),
   ],
   'system:aggregate-to-admin': [
     rule(['create'], ['authorization.k8s.io'], ['localsubjectaccessreviews']),

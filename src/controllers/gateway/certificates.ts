@@ -1,10 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { PolicyRule, Role, RoleBinding } from '#api/gen/rbac-v1.ts'
 import type { Draft } from '#client/client.ts'
-import type { GatewayResult } from '#gateway/gateways.ts'
-import { type Grants, grantsOf } from '#gateway/grants.ts'
-import { secretsOf } from '#gateway/model.ts'
-import { gatewayGroup, type ReferenceGrant } from '#gateway/objects.ts'
 
 /**
  * Nodes serve certificates, so they must read their Secrets: those that a Gateway names and may use, and no other. One
@@ -12,23 +8,6 @@ import { gatewayGroup, type ReferenceGrant } from '#gateway/objects.ts'
  */
 export const certificatesName = 'weft:gateway-certificates'
 export const managedLabels = { 'app.kubernetes.io/managed-by': 'weft-gateway-controller' } as const
-
-/** By namespace, the Secrets that Gateways of ours may use; namespaces without any are left out. Names in order. */
-export function readableSecrets(
-  gateways: Iterable<GatewayResult>,
-  grants: Iterable<ReferenceGrant>,
-): Map<string, readonly string[]> {
-  const permits: Grants = grantsOf(grants)
-  const found = new Map<string, Set<string>>()
-  for (const { gateway } of gateways) {
-    const from = { group: gatewayGroup, kind: 'Gateway', namespace: gateway.metadata.namespace }
-    for (const { namespace, name } of secretsOf(gateway)) {
-      if (!permits.permits(from, { group: '', kind: 'Secret', namespace, name })) continue
-      found.set(namespace, (found.get(namespace) ?? new Set()).add(name))
-    }
-  }
-  return new Map([...found].map(([namespace, names]) => [namespace, [...names].toSorted()]))
-}
 
 const rulesFor = (names: readonly string[]): PolicyRule[] => [
   { verbs: ['get', 'list', 'watch'], apiGroups: [''], resources: ['secrets'], resourceNames: [...names] },

@@ -1,6 +1,7 @@
 import type { Node, Secret } from '#api/gen/core-v1.ts'
+import type { Ingress } from '#api/gen/networking-v1.ts'
 import type { Role } from '#api/gen/rbac-v1.ts'
-import { namespaces, nodes, roles, secrets, services } from '#api/gen/resources.ts'
+import { ingressClasses, ingresses, namespaces, nodes, roles, secrets, services } from '#api/gen/resources.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { isStatus } from '#api/meta/status.ts'
 import { formatTime } from '#api/meta/time.ts'
@@ -8,21 +9,32 @@ import { Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
 import { acknowledgement } from '#gateway/acknowledge.ts'
 import { controllerName, isOurs } from '#gateway/gateways.ts'
+import { ingressClassName, ingressGateway, ingressService } from '#gateway/ingress.ts'
 import { GatewayModel } from '#gateway/model.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, type Route, referenceGrants } from '#gateway/objects.ts'
 import { routeId } from '#gateway/routes.ts'
+import { permittedSecrets } from '#gateway/secrets.ts'
 import { addressesOfService, gatewayNameLabel, serviceNameOf } from '#gateway/service.ts'
 import { awaitChange, type Reconcile } from '#reconcile/controller.ts'
 import { createLoop, type LoopContext, type LoopStart } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import { OwnWrites } from '#reconcile/own-writes.ts'
 import { applyRole, applyService } from './apply.ts'
-import { managedLabels, planRole, readableSecrets } from './certificates.ts'
+import { managedLabels, planRole } from './certificates.ts'
+import {
+  applyIngressService,
+  createIngressClass,
+  ingressStatus,
+  planIngressService,
+  writeIngressStatus,
+} from './ingress.ts'
 import { isOwnedBy, planService } from './service.ts'
 import { acknowledgementsOf, classStatus, gatewayStatus, routeStatus, sameStatus } from './status.ts'
 
 /** The class that every cluster has from the start. Who deletes it has it gone until this controller starts anew. */
 const ownClass = 'own-class'
+/** Key of the Service that all Ingresses share. */
+const sharedService = 'ingress-service'
 const ownClassName = 'weft'
 
 const selectorOf = (labels: Readonly<Record<string, string>>): string =>
@@ -33,11 +45,23 @@ const selectorOf = (labels: Readonly<Record<string, string>>): string =>
 /**
  * GatewayClass, Gateway, HTTPRoute and GRPCRoute: their statuses, the Service that gives a Gateway its addresses, and the
  * nodes' right to its certificates. What a Gateway does is decided in src/gateway, the same here and on every node; here
- * it is only told. Keys are `class/<name>`, `gateway/<namespace>/<name>`, `HTTPRoute/…`, `GRPCRoute/…`, `certificates/<namespace>`.
+ * it is only told. Keys are `class/<name>`, `gateway/<namespace>/<name>`, `HTTPRoute/…`, `GRPCRoute/…`,
+ * `ingress/<namespace>/<name>`, `certificates/<namespace>`.
  */
 export function gatewayController(context: LoopContext): Part {
   return createLoop(context, {
-    reads: [gatewayClasses, gateways, httpRoutes, grpcRoutes, referenceGrants, namespaces, services, nodes],
+    reads: [
+      gatewayClasses,
+      gateways,
+      httpRoutes,
+      grpcRoutes,
+      referenceGrants,
+      namespaces,
+      services,
+      nodes,
+      ingresses,
+      ingressClasses,
+    ],
     workers: 4,
     begin: (start) => new GatewayLoop(context, start).reconcile,
   })
@@ -71,9 +95,11 @@ class GatewayLoop {
       grants: informers.of(referenceGrants),
       namespaces: informers.of(namespaces),
       services: informers.of(services),
+      ingresses: informers.of(ingresses),
+      ingressClasses: informers.of(ingressClasses),
       secret: (namespace, name) => this.#secrets.get(`${namespace}/${name}`),
       slices: () => [],
-      addresses: (key) => addressesOfService(this.#serviceOf(key)),
+      addresses: (key) => addressesOfService(key === ingressGateway ? this.#ingressService() : this.#serviceOf(key)),
     })
     this.reconcile = (key, { signal }) => this.#reconcile(key, signal)
     this.#watch()
@@ -85,6 +111,10 @@ class GatewayLoop {
     const service = this.#context.informers.of(services).get(`${namespace}/${serviceNameOf(name)}`)
     const object = this.#context.informers.of(gateways).get(gateway)
     return service !== undefined && object !== undefined && isOwnedBy(service, object) ? service : undefined
+  }
+
+  #ingressService() {
+    return this.#context.informers.of(services).get(keyOf({ metadata: ingressService }))
   }
 
   #watch(): void {
@@ -124,6 +154,11 @@ class GatewayLoop {
       const object = next ?? old
       if (object === undefined) return
       this.#model.touchService(keyOf(object))
+      if (keyOf(object) === keyOf({ metadata: ingressService })) {
+        this.#model.touchGateway(ingressGateway)
+        controller.enqueue(sharedService)
+        for (const ingress of informers.of(ingresses).list()) controller.enqueue(`ingress/${keyOf(ingress)}`)
+      }
       const owner = object.metadata.labels?.[gatewayNameLabel]
       const gateway = object.metadata.ownerReferences?.find(({ kind }) => kind === 'Gateway')?.name ?? owner
       if (gateway !== undefined) {
@@ -143,6 +178,19 @@ class GatewayLoop {
         return
       for (const key of this.#model.gateways.keys()) controller.enqueue(`gateway/${key}`)
       this.#enqueueFaulty(next ?? old)
+    }, signal)
+    const ingress = (next: Ingress | undefined, old: Ingress | undefined) => {
+      const object = next ?? old
+      if (object === undefined) return
+      this.#model.touchIngresses()
+      controller.enqueue(`ingress/${keyOf(object)}`)
+      this.#refreshSoon()
+    }
+    informers.of(ingresses).onChange(ingress, signal)
+    informers.of(ingressClasses).onChange(() => {
+      this.#model.touchIngresses()
+      for (const object of informers.of(ingresses).list()) controller.enqueue(`ingress/${keyOf(object)}`)
+      this.#refreshSoon()
     }, signal)
     start((stop) => this.#secrets.run(stop))
     start((stop) => this.#roles.run(stop))
@@ -182,7 +230,7 @@ class GatewayLoop {
     this.#refreshWanted = false
     const changed = this.#model.refresh()
     const { controller } = this.#start
-    for (const key of changed.gateways) controller.enqueue(`gateway/${key}`)
+    for (const key of changed.gateways) controller.enqueue(key === ingressGateway ? sharedService : `gateway/${key}`)
     for (const id of changed.routes) controller.enqueue(id)
     if (changed.gateways.size === 0) return
     for (const namespace of this.#readable().keys()) controller.enqueue(`certificates/${namespace}`)
@@ -190,7 +238,7 @@ class GatewayLoop {
   }
 
   #readable() {
-    return readableSecrets(this.#model.gateways.values(), this.#context.informers.of(referenceGrants).list())
+    return permittedSecrets(this.#model.gateways, this.#context.informers.of(referenceGrants).list())
   }
 
   async #reconcile(key: string, signal: AbortSignal) {
@@ -199,7 +247,9 @@ class GatewayLoop {
     this.#refresh()
     const slash = key.indexOf('/')
     const [kind, name] = slash < 0 ? [key, ''] : [key.slice(0, slash), key.slice(slash + 1)]
-    if (kind === ownClass) await this.#createClass(signal)
+    if (kind === ownClass) await this.#createClasses(signal)
+    else if (kind === sharedService) await this.#sharedService(key, signal)
+    else if (kind === 'ingress') await this.#ingressStatus(key, name, signal)
     else if (kind === 'class') await this.#classStatus(key, name, signal)
     else if (kind === 'gateway') await this.#gateway(key, name, signal)
     else if (kind === 'certificates') await this.#certificates(name, signal)
@@ -207,8 +257,27 @@ class GatewayLoop {
     return awaitChange
   }
 
-  async #createClass(signal: AbortSignal): Promise<void> {
+  async #sharedService(key: string, signal: AbortSignal): Promise<void> {
     const { client, informers } = this.#context
+    const action = planIngressService(this.#model.gateway(ingressGateway), this.#ingressService())
+    if (action === undefined) return
+    const answer = await applyIngressService(client, action, signal)
+    if (answer !== undefined) this.#writes.wrote(key, informers.of(services), answer)
+  }
+
+  async #ingressStatus(key: string, name: string, signal: AbortSignal): Promise<void> {
+    const { client, informers } = this.#context
+    const copies = informers.of(ingresses)
+    const ingress = copies.get(name)
+    if (ingress === undefined) return
+    const status = ingressStatus(ingress, informers.of(ingressClasses), this.#ingressService())
+    if (status === undefined) return
+    this.#writes.wrote(key, copies, await writeIngressStatus(client, ingress, status, signal))
+  }
+
+  async #createClasses(signal: AbortSignal): Promise<void> {
+    const { client, informers } = this.#context
+    if (informers.of(ingressClasses).get(ingressClassName) === undefined) await createIngressClass(client, signal)
     if (informers.of(gatewayClasses).get(ownClassName) !== undefined) return
     const description = "Weft's own gateway, on every node"
     try {

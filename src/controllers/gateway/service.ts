@@ -72,7 +72,7 @@ export function planService(
 }
 
 /** One port for each port of a listener that is served, whatever its name and hostname. */
-function portsOf({ listeners }: GatewayResult): ServicePort[] {
+export function portsOf({ listeners }: GatewayResult): ServicePort[] {
   const numbers = new Set(listeners.filter(({ accepted }) => accepted).map(({ listener }) => listener.port))
   return [...numbers]
     .toSorted((a, b) => a - b)
