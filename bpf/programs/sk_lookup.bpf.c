@@ -5,11 +5,14 @@
 
 INLINE void fill(struct listener *key, const struct bpf_sk_lookup *ctx)
 {
+	/* Read before the families part: clang would join the arms behind a computed offset, which the verifier refuses. */
+	const __u32 ip4 = *(const volatile __u32 *)&ctx->local_ip4;
+
 	key->port = ctx->local_port;
 	key->protocol = ctx->protocol;
 	if (ctx->family == AF_INET) {
 		key->address.word[2] = bpf_htonl(0xffff);
-		key->address.word[3] = ctx->local_ip4;
+		key->address.word[3] = ip4;
 		return;
 	}
 	key->address.word[0] = ctx->local_ip6[0];

@@ -32,6 +32,8 @@ export interface ConfigOptions {
   readonly connectionsMax: number
   /** Servers of each pool at the start: those that the run-time API added since are not in the file otherwise. */
   readonly servers: ReadonlyMap<string, readonly ServerLine[]>
+  /** Names the socket of the run-time API, so that an old process and a new one are told apart. */
+  readonly generation: number
 }
 
 export interface ServerLine {
@@ -62,7 +64,7 @@ const headerWithinSeconds = 10
  * manual, sections 3, 4.2, 5.
  */
 export function configText(options: ConfigOptions): string {
-  const { capacity, fds, dir, luaFile, threads, connectionsMax, servers } = options
+  const { capacity, fds, dir, luaFile, threads, connectionsMax, servers, generation } = options
   const lines: string[] = []
   const section = (head: string, ...body: readonly string[]): void => {
     lines.push(head, ...body.map((line) => `  ${line}`), '')
@@ -71,7 +73,7 @@ export function configText(options: ConfigOptions): string {
     'global',
     `nbthread ${threads}`,
     `maxconn ${connectionsMax}`,
-    `stats socket ${join(dir, 'cli.sock')} mode 600 level admin`,
+    `stats socket ${join(dir, `cli-${generation}.sock`)} mode 600 level admin`,
     'stats timeout 1d',
     `setenv WEFT_ENGINE_DIR ${dir}`,
     `lua-load-per-thread ${luaFile}`,
@@ -99,10 +101,10 @@ export function configText(options: ConfigOptions): string {
     'option idle-close-on-response',
     'option http-ignore-probes',
   )
-  section('defaults h1 from common', 'balance random', 'retries 3', 'option redispatch 1', 'retry-on conn-failure')
+  section('defaults h1 from common', 'balance roundrobin', 'retries 3', 'option redispatch 1', 'retry-on conn-failure')
   section(
     'defaults h2c from common',
-    'balance random',
+    'balance roundrobin',
     'retries 3',
     'option redispatch 1',
     'retry-on conn-failure',

@@ -1,0 +1,401 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Clock, systemClock } from '#base/clock.ts'
+import { type Log, silentLog } from '#base/log/log.ts'
+import type { EngineState, Fault, HttpEvent, L7Engine, Listener, Outcome, Rule, Signals } from '#gateway/engine.ts'
+import { changedKeys } from '#gateway/table.ts'
+import type { Fd } from '#kernel/fd.ts'
+import type { Namespace } from '#kernel/netns.ts'
+import type { ListenSockets } from '../sockets/sockets.ts'
+import type { Listening } from '../sockets/steer.ts'
+import { Certificates as CertificateSlots, type Certificates } from './certificates.ts'
+import type { Cli } from './cli.ts'
+import { type Capacity, configText, type ListenFds, latencyMap } from './config.ts'
+import { RowMap } from './maps.ts'
+import { placeholderAt } from './placeholder.ts'
+import { Pools } from './pools.ts'
+import { childFds, HaproxyProcess, lastGeneration } from './process.ts'
+import { Routing } from './routing.ts'
+import { SignalReader } from './signals.ts'
+
+export interface HaproxyOptions {
+  /** Maps, lists, sockets and the record of what runs; survives the agent, not a reboot. */
+  readonly dir: string
+  readonly sockets: ListenSockets
+  /** Where an address and port leads, by socket pair: told when rows are in place. */
+  readonly steer: (listening: readonly Listening[]) => Promise<void>
+  /** Makes the sockets of these pairs known under their slots. */
+  readonly publish: (slot: number, socket: Fd) => void
+  /** The side engine: told of its rules before HAProxy sends it the first request. */
+  readonly side?: L7Engine
+  readonly namespace?: Namespace
+  readonly binary?: string
+  readonly threads?: number
+  readonly capacity?: Capacity
+  readonly clock?: Clock
+  readonly log?: Log
+}
+
+const defaultCapacity: Capacity = { pools: { h1: 256, h2c: 32 }, tlsSlots: { strict: 4, lax: 4 } }
+/** Twice as many descriptors, which HAProxy takes only below the hard limit of the process. */
+const connectionsMax = 20_000
+function connections(): number {
+  const limit = /^Max open files\s+\S+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
+  return limit === undefined ? connectionsMax : Math.min(connectionsMax, Math.floor((Number(limit) - 256) / 2))
+}
+const luaFile = join(import.meta.dirname, 'weft.lua')
+/** How soon servers that left are looked after again. */
+const sweepAfterMs = 1000
+/** Pause before a process that ended is started again; doubled up to a minute while it keeps ending. */
+const restartFirstMs = 50
+
+/** What HAProxy of the distribution cannot do, and the side engine does. Source: facts/gateway.md. */
+export function isAside(rule: Rule): boolean {
+  const { timeouts, retry } = rule
+  if ((timeouts?.requestMs ?? 0) > 0 || (timeouts?.backendRequestMs ?? 0) > 0 || retry !== undefined) return true
+  return [rule.filters, ...rule.targets.map((t) => t.filters)].some((fs) => fs.some((f) => f.type === 'mirror'))
+}
+
+/**
+ * HAProxy behind the seam. One process on sockets that the agent owns; its configuration file says how large it is and
+ * nothing about any route; routes, weights, endpoints and certificates go through the run-time API and are read back. A
+ * larger one is started beside it on the same sockets before the old one is told to finish.
+ */
+export class HaproxyEngine implements L7Engine {
+  readonly #options: HaproxyOptions
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #routing: Routing
+  readonly #pools = new Pools()
+  readonly #certificates: Certificates
+  readonly #maps: { readonly [name in 'routes' | 'programs' | 'splits' | 'names']: RowMap }
+  readonly #signals: SignalReader
+  #capacity: Capacity
+  #process: HaproxyProcess | undefined
+  /** Undefined until the first state is in force; what HAProxy has is then known to be this. */
+  #applied: EngineState | undefined
+  #desired: EngineState | undefined
+  #reloads = 0
+  #closed = false
+  /** Something failed half-way: everything is read and compared before the next change. */
+  #suspect = false
+  #turn: Promise<unknown> = Promise.resolve()
+  #waiting: Promise<Outcome> | undefined
+  #cancelSweep: (() => void) | undefined
+  #restartMs = restartFirstMs
+
+  private constructor(options: HaproxyOptions, placeholder: string) {
+    this.#options = options
+    this.#log = options.log ?? silentLog
+    this.#clock = options.clock ?? systemClock
+    const { dir } = options
+    this.#capacity = options.capacity ?? defaultCapacity
+    this.#routing = new Routing((rule) => options.side !== undefined && isAside(rule))
+    this.#certificates = new CertificateSlots(dir, placeholder)
+    const map = (name: 'routes' | 'programs' | 'splits' | 'names'): RowMap => new RowMap(name, join(dir, `${name}.map`))
+    this.#maps = { routes: map('routes'), programs: map('programs'), splits: map('splits'), names: map('names') }
+    this.#signals = new SignalReader()
+  }
+
+  /** Finds the process that an earlier agent left, with its sockets; starts none before the first state. */
+  static async open(options: HaproxyOptions): Promise<HaproxyEngine> {
+    mkdirSync(options.dir, { recursive: true, mode: 0o700 })
+    const engine = new HaproxyEngine(options, await placeholderAt(join(options.dir, 'placeholder.pem')))
+    await engine.#find()
+    return engine
+  }
+
+  get reloads(): number {
+    return this.#reloads
+  }
+
+  /** Process id of the HAProxy that serves now; for status. */
+  get pid(): number | undefined {
+    return this.#process?.generation.pid
+  }
+
+  apply(desired: EngineState): Promise<Outcome> {
+    this.#desired = desired
+    // Whoever waits for a turn waits for the newest state.
+    this.#waiting ??= this.#queue(async () => {
+      this.#waiting = undefined
+      return await this.#applyNow()
+    })
+    return this.#waiting
+  }
+
+  async signals(): Promise<readonly Signals[]> {
+    const own = await this.#queue(async () => {
+      if (this.#process !== undefined) await this.#signals.read(this.#process.cli, this.#desired)
+      return this.#signals.signals()
+    })
+    return [...own, ...((await this.#options.side?.signals()) ?? [])]
+  }
+
+  events(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
+    this.#options.side?.events(listener, signal)
+  }
+
+  /** Ends HAProxy. An agent that only restarts does not call it: the process goes on and is found again. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    this.#cancelSweep?.()
+    await this.#queue(async () => {
+      this.#process?.kill()
+      this.#process = undefined
+    })
+  }
+
+  /** Lets go of a process that shall go on without us. */
+  async detach(): Promise<void> {
+    this.#closed = true
+    this.#cancelSweep?.()
+    await this.#queue(async () => {
+      this.#process?.cli[Symbol.dispose]()
+      this.#process = undefined
+    })
+  }
+
+  #queue<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work)
+    this.#turn = turn.catch(() => {})
+    return turn
+  }
+
+  async #find(): Promise<void> {
+    const { dir, sockets } = this.#options
+    let found: HaproxyProcess | undefined
+    try {
+      found = await HaproxyProcess.find(dir)
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the HAProxy of an earlier agent does not answer, another is started')
+    }
+    if (found === undefined) return
+    const { capacity, pid, reloads } = found.generation
+    sockets.adopt({ pid, fds: childFds(2 * pairsOf(capacity)) })
+    this.#capacity = capacity
+    this.#reloads = reloads
+    this.#use(found)
+    this.#suspect = true
+    this.#log.info({ pid }, 'found the HAProxy of an earlier agent')
+  }
+
+  #use(process: HaproxyProcess): void {
+    this.#process = process
+    this.#pools.capacity = this.#capacity.pools
+    this.#certificates.capacity = this.#capacity.tlsSlots
+    process.cli.onEnd(() => {
+      if (this.#process !== process || this.#closed) return
+      this.#process = undefined
+      this.#log.warn({ pid: process.generation.pid }, 'HAProxy has gone, starting it again')
+      this.#clock.schedule(this.#restartMs, () => {
+        this.#restartMs = Math.min(this.#restartMs * 2, 60_000)
+        this.#queue(() => this.#mend()).catch((error: unknown) =>
+          this.#log.error({ err: error }, 'HAProxy could not be started again'),
+        )
+      })
+    })
+  }
+
+  async #mend(): Promise<void> {
+    if (this.#process !== undefined || this.#closed || this.#desired === undefined) return
+    await this.#applyNow()
+  }
+
+  async #applyNow(): Promise<Outcome> {
+    const state = this.#desired
+    if (state === undefined) throw new Error('Cannot apply a state: there is none')
+    try {
+      const faults = new Map<string, Fault>()
+      const side = this.#options.side
+      if (side !== undefined) for (const [id, fault] of (await side.apply(state)).faults) faults.set(id, fault)
+      await this.#bring(state, faults)
+      for (const [id, fault] of this.#routing.faults()) faults.set(id, fault)
+      this.#applied = state
+      this.#restartMs = restartFirstMs
+      this.#scheduleSweep()
+      return { revision: state.revision, faults, reloads: this.#reloads }
+    } catch (error) {
+      this.#suspect = true
+      throw error
+    }
+  }
+
+  async #bring(state: EngineState, faults: Map<string, Fault>): Promise<void> {
+    const adopting = this.#suspect && this.#process !== undefined
+    if (adopting && this.#process !== undefined) await this.#adopt(this.#process.cli, state)
+    const gone = [...(this.#applied?.backends.keys() ?? [])].filter((id) => !state.backends.has(id))
+    const pools = this.#pools.allocate(state.backends)
+    const tls = this.#certificates.plan(state.listeners.values(), faults)
+    const larger = !pools.enough || !tls.enough
+    if (larger) this.#grow({ pools: pools.capacity, tlsSlots: tls.capacity }, state, faults)
+    // A backend that went keeps its pool until no row names it.
+    const change = this.#routing.update(
+      state,
+      (id) => (state.backends.has(id) ? this.#pools.nameOf(id) : undefined),
+      this.#moved(state),
+    )
+    if (larger || this.#process === undefined) {
+      for (const id of gone) this.#pools.release(id)
+      await this.#start(state)
+      this.#suspect = false
+      return
+    }
+    const { cli } = this.#process
+    const changed = adopting
+      ? [...state.backends.keys()]
+      : changedKeys(this.#applied?.backends ?? new Map<string, never>(), state.backends)
+    // What rows will point to is there before they do.
+    await this.#maps.names.set(cli, this.#pools.names())
+    for (const id of changed) {
+      const backend = state.backends.get(id)
+      if (backend !== undefined) await this.#pools.setEndpoints(cli, backend)
+    }
+    if (adopting || this.#applied?.listeners !== state.listeners) await this.#certificates.apply(cli)
+    const all = this.#routing
+    await this.#maps.programs.set(cli, adopting ? all.programs : change.programs.set)
+    await this.#maps.splits.set(cli, adopting ? all.splits : change.splits.set)
+    await this.#maps.routes.set(cli, adopting ? all.routes : change.routes.set)
+    if (adopting || this.#applied?.listeners !== state.listeners) await this.#steer(state)
+    for (const name of ['routes', 'programs', 'splits'] as const) {
+      const extra = adopting
+        ? [...this.#maps[name].rows.keys()].filter((key) => !all[name].has(key))
+        : change[name].remove
+      for (const key of extra) await this.#maps[name].remove(cli, key)
+    }
+    for (const id of gone) {
+      const pool = this.#pools.release(id)
+      if (pool !== undefined) await this.#pools.empty(cli, pool)
+    }
+    for (const pool of this.#pools.stray()) await this.#pools.empty(cli, pool)
+    const names = this.#pools.names()
+    for (const key of [...this.#maps.names.rows.keys()]) if (!names.has(key)) await this.#maps.names.remove(cli, key)
+    this.#suspect = false
+  }
+
+  /** Backends whose pool is another than in the last state: another protocol. */
+  #moved(state: EngineState): Set<string> {
+    const before = this.#applied?.backends
+    return new Set(
+      [...state.backends.values()].flatMap(({ id, protocol }) =>
+        before?.get(id) !== undefined && before.get(id)?.protocol !== protocol ? [id] : [],
+      ),
+    )
+  }
+
+  /** Reads every table that HAProxy has: what we believed may be wrong. */
+  async #adopt(cli: Cli, state: EngineState): Promise<void> {
+    for (const map of Object.values(this.#maps)) await map.adopt(cli)
+    this.#certificates.plan(state.listeners.values(), new Map())
+    await this.#certificates.adopt(cli)
+    await this.#pools.adopt(cli, this.#maps.names.rows, state.backends)
+  }
+
+  #grow(capacity: Capacity, state: EngineState, faults: Map<string, Fault>): void {
+    this.#capacity = capacity
+    this.#pools.capacity = capacity.pools
+    this.#certificates.capacity = capacity.tlsSlots
+    this.#pools.allocate(state.backends)
+    this.#certificates.plan(state.listeners.values(), faults)
+  }
+
+  /** A process with all of it from its first moment, on the same sockets; then the one before it finishes. */
+  async #start(state: EngineState): Promise<void> {
+    const { dir, sockets, binary = '/usr/sbin/haproxy', threads = 1, namespace, publish } = this.#options
+    const before = this.#process
+    const pairs = sockets.ensure(pairsOf(this.#capacity))
+    for (const [i, { v4, v6 }] of pairs.entries()) {
+      publish(2 * i, v4)
+      publish(2 * i + 1, v6)
+    }
+    const rows = {
+      routes: this.#routing.routes,
+      programs: this.#routing.programs,
+      splits: this.#routing.splits,
+      names: this.#pools.names(),
+    }
+    for (const name of ['routes', 'programs', 'splits', 'names'] as const) {
+      this.#maps[name].assume(rows[name])
+      writeFileSync(join(dir, `${name}.map`), this.#maps[name].text(), { mode: 0o600 })
+    }
+    writeFileSync(join(dir, 'latency.map'), latencyMap(), { mode: 0o600 })
+    this.#certificates.write()
+    const servers = this.#pools.lines(state.backends)
+    const number = lastGeneration(dir) + 1
+    if (before !== undefined) await this.#signals.read(before.cli, state)
+    const process = await HaproxyProcess.start({
+      dir,
+      binary,
+      config: configText({
+        capacity: this.#capacity,
+        fds: fdsOf(this.#capacity),
+        dir,
+        luaFile,
+        threads,
+        connectionsMax: connections(),
+        servers,
+        generation: number,
+      }),
+      sockets: pairs.flatMap(({ v4, v6 }) => [v4, v6]),
+      capacity: this.#capacity,
+      number,
+      reloads: before === undefined ? this.#reloads : this.#reloads + 1,
+      ...(namespace === undefined ? {} : { namespacePath: namespace.path }),
+      clock: this.#clock,
+    })
+    this.#signals.restart()
+    this.#pools.assume(servers)
+    this.#use(process)
+    await this.#steer(state)
+    if (before !== undefined) {
+      this.#reloads++
+      before.retire()
+      this.#log.info({ capacity: this.#capacity, pid: process.generation.pid }, 'HAProxy was reloaded with more room')
+    }
+  }
+
+  async #steer(state: EngineState): Promise<void> {
+    const listening: Listening[] = []
+    for (const listener of state.listeners.values()) {
+      const pair = this.#pairOf(listener)
+      if (pair === undefined) continue
+      for (const address of listener.addresses)
+        listening.push({ address, port: listener.port, slot: 2 * pair + (address.includes(':') ? 1 : 0) })
+    }
+    await this.#options.steer(listening)
+  }
+
+  #pairOf(listener: Listener): number | undefined {
+    if (listener.protocol === 'HTTP') return 0
+    const slot = this.#certificates.slotOf(listener)
+    if (slot === undefined) return undefined
+    return 1 + (slot.kind === 'strict' ? slot.number : this.#capacity.tlsSlots.strict + slot.number)
+  }
+
+  #scheduleSweep(): void {
+    this.#cancelSweep?.()
+    this.#cancelSweep = undefined
+    if (this.#pools.leaving === 0 || this.#closed) return
+    this.#cancelSweep = this.#clock.schedule(sweepAfterMs, () => {
+      this.#queue(async () => {
+        if (this.#process === undefined) return
+        await this.#pools.sweep(this.#process.cli)
+      })
+        .catch((error: unknown) =>
+          this.#log.warn({ err: error }, 'servers that left could not be removed, trying again'),
+        )
+        .finally(() => this.#scheduleSweep())
+    })
+  }
+}
+
+/** Pairs of sockets: one in the clear, one for each slot. Their order is the order of descriptors. */
+const pairsOf = ({ tlsSlots }: Capacity): number => 1 + tlsSlots.strict + tlsSlots.lax
+
+function fdsOf(capacity: Capacity): ListenFds {
+  const fds = childFds(2 * pairsOf(capacity))
+  const pair = (i: number): number[] => fds.slice(2 * i, 2 * i + 2)
+  const slots = (first: number, count: number): number[][] => Array.from({ length: count }, (_, i) => pair(first + i))
+  const { strict, lax } = capacity.tlsSlots
+  return { plain: pair(0), tls: { strict: slots(1, strict), lax: slots(1 + strict, lax) } }
+}
