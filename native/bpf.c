@@ -1,6 +1,7 @@
 /* bpf(2) by itself: links that libbpf 1.1 does not know (tcx), pins, maps, test runs. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -313,6 +314,31 @@ int weft_map_dump(int fd, uint32_t key_size, uint32_t value_size, void *keys, vo
 	}
 }
 
+int weft_map_count(int fd, uint32_t key_size, uint32_t limit)
+{
+	uint8_t position[256];
+	union bpf_attr a = {};
+	uint32_t count;
+
+	if (key_size > sizeof(position))
+		return -EINVAL;
+	/* A hash that changes meanwhile may begin again: the limit ends that. */
+	for (count = 0; count < limit; count++) {
+		int error;
+
+		memset(&a, 0, sizeof(a));
+		a.map_fd = fd;
+		a.key = count == 0 ? 0 : pointer(position);
+		a.next_key = pointer(position);
+		error = bpf(BPF_MAP_GET_NEXT_KEY, &a);
+		if (error == -ENOENT)
+			break;
+		if (error)
+			return error;
+	}
+	return count;
+}
+
 int weft_possible_cpus(void)
 {
 	return libbpf_num_possible_cpus();
@@ -388,6 +414,13 @@ void weft_ring_close(weft_ring *ring)
 	munmap(ring->consumer, page);
 	munmap(ring->producer, page + 2 * ring->size);
 	free(ring);
+}
+
+int weft_dup(int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	return copy < 0 ? -errno : copy;
 }
 
 int weft_close(int fd)

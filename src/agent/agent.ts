@@ -21,7 +21,7 @@ import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
 import { livePodsSelector } from './identity/reflect.ts'
-import { registerMetrics } from './metrics.ts'
+import { AgentMetrics, registerMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
@@ -96,13 +96,21 @@ export function createAgent(options: AgentOptions): Agent {
       }
     | undefined
 
-  registerMetrics(registry, {
+  const metrics = new AgentMetrics(registry)
+  registerMetrics(metrics, {
     datapath: () => datapath,
     endpoints: () => parts?.endpoints.size ?? 0,
-    services: () => parts?.services.status() ?? { frontends: 0, backends: 0 },
+    services: () => parts?.services.status(),
+    nodes: () => parts?.nodes.status().nodes,
+    troubles: () => ({
+      services: parts?.services.status().trouble ?? '',
+      nodes: parts?.nodes.status().trouble ?? '',
+      names: parts?.names.status().trouble ?? '',
+    }),
+    features: () => features,
+    ready: () => state === 'ready',
   })
-
-  registerNameMetrics(registry, () => parts?.names.status())
+  registerNameMetrics(metrics, () => parts?.names.status())
 
   async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
     // 1. The kernel: what it can do, our programs in it, and what an earlier agent left.

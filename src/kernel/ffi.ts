@@ -165,6 +165,13 @@ export const mapDeleteBatch = bind<(fd: number, keys: Uint8Array, count: number)
 export const mapDump = bind<
   (fd: number, keySize: number, valueSize: number, keys: Bytes, values: Bytes, room: number) => number
 >('int weft_map_dump(int, uint32_t, uint32_t, void *, void *, uint32_t)')
+const count = library.func('int weft_map_count(int, uint32_t, uint32_t)')
+/** In a thread of the pool: a large map takes its time. */
+export const mapCount = (fd: number, keySize: number, limit: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const done = (error: Error | null, result: number) => (error === null ? resolve(result) : reject(error))
+    count.async(fd, keySize, limit, done)
+  })
 export const possibleCpus = bind<() => number>('int weft_possible_cpus()')
 
 export const netnsCreate = bind<(path: string) => number>('int weft_netns_create(const char *)')
@@ -224,6 +231,7 @@ export const namesCounts = bind<(names: NamesPointer, out: BigUint64Array, room:
 export const namesFree = bind<(names: NamesPointer) => void>('void weft_names_free(weft_names *)')
 
 export const takeFd = bind<(pid: number, fd: number) => number>('int weft_take_fd(int, int)')
+export const dup = bind<(fd: number) => number>('int weft_dup(int)')
 export const close = bind<(fd: number) => number>('int weft_close(int)')
 
 /** Sizes that koffi computed for the structs, for a test to hold against the C compiler's. */

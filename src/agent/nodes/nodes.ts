@@ -27,8 +27,8 @@ export class Nodes {
     this.#options = options
   }
 
-  status(): { readonly trouble: string } {
-    return { trouble: this.#trouble === undefined ? '' : String(this.#trouble) }
+  status(): { readonly nodes: number; readonly trouble: string } {
+    return { nodes: this.#options.nodes.size, trouble: this.#trouble === undefined ? '' : String(this.#trouble) }
   }
 
   async run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {

@@ -4,6 +4,57 @@ import * as ffi from '../ffi.ts'
 
 /** enum bpf_map_type of linux/bpf.h, as far as we tell them apart. */
 const perCpuTypes: ReadonlySet<number> = new Set([5, 6, 10])
+/** Hashes, LRU or not, for each CPU or not, and tries: those that fill up. */
+const fillingTypes: ReadonlySet<number> = new Set([1, 5, 9, 10, 11])
+
+/** How full a map is. */
+export interface MapUse {
+  readonly name: string
+  readonly entries: number
+  readonly entriesMax: number
+}
+
+export interface MapOperation {
+  readonly map: string
+  readonly operation: 'update' | 'delete'
+  readonly outcome: 'success' | 'fail'
+  readonly count: number
+}
+
+const openMaps = new Set<BpfMap>()
+const operations = new Map<string, { -readonly [K in keyof MapOperation]: MapOperation[K] }>()
+
+/** Of all maps that this process has open; one that can never be full is left out. */
+export async function mapUse(): Promise<MapUse[]> {
+  return Promise.all(
+    [...openMaps]
+      .filter((map) => map.fills)
+      .map(async (map) => {
+        const { name, entriesMax } = map
+        return { name, entriesMax, entries: await map.count() }
+      }),
+  )
+}
+
+/** Entries written and removed since the process began, by map. */
+export const mapOperations = (): readonly MapOperation[] => [...operations.values()]
+
+function counted<T>(map: string, operation: MapOperation['operation'], count: number, run: () => T): T {
+  const add = (outcome: MapOperation['outcome'], amount: number): void => {
+    const key = `${map} ${operation} ${outcome}`
+    const known = operations.get(key)
+    if (known === undefined) operations.set(key, { map, operation, outcome, count: amount })
+    else known.count += amount
+  }
+  try {
+    const result = run()
+    add('success', count)
+    return result
+  } catch (error) {
+    add('fail', 1)
+    throw error
+  }
+}
 
 /** A map as bytes. Typed maps are src/datapath/maps. */
 export class BpfMap extends Fd {
@@ -13,6 +64,8 @@ export class BpfMap extends Fd {
   /** What a look-up returns: one value per possible CPU, each on eight bytes, for per-CPU maps. */
   readonly readSize: number
   readonly name: string
+  /** It can be full. */
+  readonly fills: boolean
 
   constructor(fd: number) {
     super(fd)
@@ -22,7 +75,20 @@ export class BpfMap extends Fd {
     this.valueSize = out.value_size
     this.entriesMax = out.entries_max
     this.name = out.name
+    this.fills = fillingTypes.has(out.type)
+    openMaps.add(this)
     this.readSize = perCpuTypes.has(out.type) ? Math.ceil(out.value_size / 8) * 8 * ffi.possibleCpus() : out.value_size
+  }
+
+  override [Symbol.dispose](): void {
+    openMaps.delete(this)
+    super[Symbol.dispose]()
+  }
+
+  /** How many entries there are; not on this thread, so that a large map holds up nobody. */
+  async count(): Promise<number> {
+    using own = new Fd(checkResult(ffi.dup(this.number), `open map ${this.name} once more`))
+    return checkResult(await ffi.mapCount(own.number, this.keySize, this.entriesMax), `count map ${this.name}`)
   }
 
   #check(what: string, bytes: Uint8Array, size: number): void {
@@ -46,14 +112,18 @@ export class BpfMap extends Fd {
   update(key: Uint8Array, value: Uint8Array): void {
     this.#check('the key', key, this.keySize)
     this.#check('the value', value, this.valueSize)
-    checkResult(ffi.mapUpdate(this.number, key, value, 0), `write an entry of map ${this.name}`)
+    counted(this.name, 'update', 1, () =>
+      checkResult(ffi.mapUpdate(this.number, key, value, 0), `write an entry of map ${this.name}`),
+    )
   }
 
   /** False where there was none. */
   delete(key: Uint8Array): boolean {
     this.#check('the key', key, this.keySize)
     try {
-      checkResult(ffi.mapDelete(this.number, key), `delete an entry of map ${this.name}`)
+      counted(this.name, 'delete', 1, () =>
+        checkResult(ffi.mapDelete(this.number, key), `delete an entry of map ${this.name}`),
+      )
       return true
     } catch (error) {
       if (hasCode(error, 'ENOENT')) return false
@@ -66,20 +136,22 @@ export class BpfMap extends Fd {
     if (count === 0) return
     this.#check('the batch of keys', keys, this.keySize * count)
     this.#check('the batch of values', values, this.valueSize * count)
-    const done = checkResult(
-      ffi.mapUpdateBatch(this.number, keys, values, count),
-      `write ${count} entries of map ${this.name}`,
-    )
-    if (done < count)
-      throw new KernelError(`write ${count} entries of map ${this.name}`, 'E2BIG', {
-        details: `the map holds ${this.entriesMax}; ${done} were written`,
-      })
+    const action = `write ${count} entries of map ${this.name}`
+    counted(this.name, 'update', count, () => {
+      const done = checkResult(ffi.mapUpdateBatch(this.number, keys, values, count), action)
+      if (done < count)
+        throw new KernelError(action, 'E2BIG', {
+          details: `the map holds ${this.entriesMax}; ${done} were written`,
+        })
+    })
   }
 
   deleteBatch(keys: Uint8Array, count: number): void {
     if (count === 0) return
     this.#check('the batch of keys', keys, this.keySize * count)
-    checkResult(ffi.mapDeleteBatch(this.number, keys, count), `delete ${count} entries of map ${this.name}`)
+    counted(this.name, 'delete', count, () =>
+      checkResult(ffi.mapDeleteBatch(this.number, keys, count), `delete ${count} entries of map ${this.name}`),
+    )
   }
 
   /** All entries of a hash, as they were at some moment during the call. */
