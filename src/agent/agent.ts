@@ -1,6 +1,16 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Registry } from 'prom-client'
-import { endpointSlices, namespaces, networkPolicies, nodes, pods, services } from '#api/gen/resources.ts'
+import {
+  endpointSlices,
+  ingressClasses,
+  ingresses,
+  namespaces,
+  networkPolicies,
+  nodes,
+  pods,
+  services,
+} from '#api/gen/resources.ts'
 import { Scope } from '#base/async/scope.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
@@ -10,6 +20,7 @@ import { Informers } from '#client/informer.ts'
 import { compile } from '#datapath/compile.ts'
 import type { Datapath } from '#datapath/datapath.ts'
 import { KernelDatapath } from '#datapath/kernel.ts'
+import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
 import { type Feature, probeFeatures, requireFeatures } from '#kernel/features.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
@@ -20,6 +31,8 @@ import { registerNameMetrics } from './dns/metrics.ts'
 import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
+import { NodeEngine } from './gateway/engine/engine.ts'
+import { Gateways, type GatewaysStatus } from './gateway/gateway.ts'
 import { livePodsSelector } from './identity/reflect.ts'
 import { AgentMetrics, registerMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
@@ -65,6 +78,7 @@ export interface AgentStatus {
   readonly services: ReturnType<Services['status']> | undefined
   readonly nodes: ReturnType<Nodes['status']> | undefined
   readonly names: NamesStatus | undefined
+  readonly gateways: GatewaysStatus | undefined
   readonly policies: ReturnType<Policies['status']> | undefined
   readonly features: readonly Feature[]
 }
@@ -95,6 +109,8 @@ export function createAgent(options: AgentOptions): Agent {
         readonly policies: Policies
       }
     | undefined
+
+  let gatewayParts: Gateways | undefined
 
   const metrics = new AgentMetrics(registry)
   registerMetrics(metrics, {
@@ -191,12 +207,43 @@ export function createAgent(options: AgentOptions): Agent {
       }),
     }
     const { endpoints, services: serviceLoop, nodes: nodeLoop, names } = parts
+    const engineDir = join(runDir, 'gateway')
+    const gatewayLoop = new Gateways({
+      nodeName,
+      client,
+      copies: {
+        classes: informers.of(gatewayClasses),
+        gateways: informers.of(gateways),
+        httpRoutes: informers.of(httpRoutes),
+        grpcRoutes: informers.of(grpcRoutes),
+        grants: informers.of(referenceGrants),
+        ingresses: informers.of(ingresses),
+        ingressClasses: informers.of(ingressClasses),
+        namespaces: knownNamespaces,
+        services: known.services,
+        slices: known.slices,
+      },
+      openEngine: () =>
+        NodeEngine.open({
+          objects,
+          pinDir: options.pinDir,
+          dir: engineDir,
+          uplink,
+          ...(namespace === undefined ? {} : { namespace }),
+          clock,
+          log: log.child({ loop: 'gateway' }),
+        }),
+      leftBehind: () => existsSync(join(engineDir, 'haproxy')),
+      clock,
+      log: log.child({ loop: 'gateway' }),
+    })
+    gatewayParts = gatewayLoop
 
     // 4. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
     await endpoints.restore()
     policies.restore(endpoints.list())
     await using scope = new Scope(signal)
-    const loops = [nodeLoop, serviceLoop, names, policies]
+    const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
     await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)
     await new Promise<void>((listening) => {
@@ -228,6 +275,7 @@ export function createAgent(options: AgentOptions): Agent {
       nodes: parts?.nodes.status(),
       names: parts?.names.status(),
       policies: parts?.policies.status(),
+      gateways: gatewayParts?.status(),
       features,
     }),
   }

@@ -15,9 +15,17 @@ export interface GatewaysOptions {
   readonly nodeName: string
   readonly client: Client
   readonly copies: GatewayCopies
-  readonly engine: L7Engine
+  /** Called when there is first something to serve, or something that an earlier agent left; again where it failed. */
+  readonly openEngine: () => Promise<NodeL7>
+  /** Whether an earlier agent left an engine that serves on. */
+  readonly leftBehind: () => boolean
   readonly clock: Clock
   readonly log: Log
+}
+
+/** An engine that may be left to serve on while the agent is away. */
+export interface NodeL7 extends L7Engine {
+  detach(): Promise<void>
 }
 
 export interface GatewaysStatus {
@@ -43,6 +51,7 @@ export class Gateways {
   readonly #wake = new Signal()
   readonly #acknowledger: Acknowledger
   #model: GatewayModel | undefined
+  #engine: NodeL7 | undefined
   #reloads = 0
   #trouble: unknown
 
@@ -66,7 +75,7 @@ export class Gateways {
   /** `started` at once: a cluster whose Gateway API is missing or late must not hold up the node's network. */
   async run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
     started()
-    const { client, copies, engine, clock, log } = this.#options
+    const { client, copies, openEngine, leftBehind, clock, log } = this.#options
     await Promise.all(allCopies(copies).map((copy) => copy.whenSynced(signal)))
     await using scope = new Scope(signal)
     const wake = (): void => this.#wake.raise()
@@ -90,7 +99,13 @@ export class Gateways {
       model.refresh()
       secrets.follow(wantedSecrets(model.gateways, copies.grants.list()))
       const results = new Map(model.gateways)
-      const outcome = await engine.apply(model.engineState())
+      const state = model.engineState()
+      if (this.#engine === undefined && state.listeners.size === 0 && !leftBehind()) {
+        this.#acknowledger.say(acknowledge(results, { revision: state.revision, faults: new Map(), reloads: 0 }))
+        return
+      }
+      this.#engine ??= await openEngine()
+      const outcome = await this.#engine.apply(state)
       this.#reloads = outcome.reloads
       for (const [id, { message }] of outcome.faults) log.warn({ id, fault: message }, 'the gateway cannot do this')
       this.#acknowledger.say(acknowledge(results, outcome))
@@ -101,6 +116,12 @@ export class Gateways {
     const sentence = 'Gateways could not be brought into force, trying again'
     scope.start((stop) => this.#acknowledger.run(stop))
     scope.start((stop) => writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, stop, () => {}))
-    await scope.done()
+    try {
+      await scope.done()
+    } finally {
+      // Requests are served on; the next agent finds it all.
+      await this.#engine?.detach()
+      this.#engine = undefined
+    }
   }
 }
