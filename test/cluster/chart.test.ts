@@ -1,0 +1,89 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import { clusterName, renderedChart } from './chart.ts'
+import { TestCluster, weft } from './cluster.ts'
+
+/** The chart on nodes that have a kubelet and no network: it brings the network, and is upgraded under load. */
+let cluster: TestCluster
+const dir = mkdtempSync(join(tmpdir(), 'weft-chart-'))
+
+test.before(() => {
+  cluster = TestCluster.up(clusterName, 2, { flags: ['--agent', 'none'] })
+  const archive = join(dir, 'weft.tar')
+  weft('image', 'build', '--output', archive)
+  weft('image', 'load', '--name', clusterName, archive)
+})
+test.after.always(() => {
+  cluster?.down()
+  rmSync(dir, { recursive: true, force: true })
+})
+
+const readiness = (): string[] =>
+  cluster
+    .json<{ items: { status: { conditions: { type: string; status: string }[] } }[] }>('get', 'nodes')
+    .items.map((node) => node.status.conditions.find((c) => c.type === 'Ready')?.status ?? '?')
+
+test.serial('before the chart nodes are NotReady; its manifests are accepted, and they become Ready', (t) => {
+  t.deepEqual(readiness(), ['False', 'False'])
+  t.notRegex(cluster.apply(renderedChart()), /unknown|invalid/i)
+  cluster.kubectl('-n', 'kube-system', 'rollout', 'status', 'daemonset/weft-agent', '--timeout=60s')
+  cluster.kubectl('wait', '--for=condition=Ready', 'node', '--all', '--timeout=20s')
+})
+
+test.serial('pods reach each other and Services, by name', (t) => {
+  cluster.apply(`
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: echo }
+spec:
+  selector: { matchLabels: { app: echo } }
+  template:
+    metadata: { labels: { app: echo } }
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - { name: echo, image: "weft.local/echo:1" }
+        - { name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: echo }
+spec: { selector: { app: echo }, ports: [{ port: 80, targetPort: 8080 }] }
+`)
+  cluster.kubectl('rollout', 'status', 'daemonset/echo', '--timeout=30s')
+  const pods = cluster.kubectl('get', 'pods', '-l', 'app=echo', '-o', 'name').split('\n')
+  t.is(pods.length, 2)
+  for (const pod of pods) {
+    const answers = cluster.kubectl(
+      ...['exec', pod, '-c', 'client', '--', 'sh', '-c', 'for i in 1 2 3 4 5 6 7 8; do get http://echo/; done'],
+    )
+    t.is(new Set([...answers.matchAll(/"pod":"([^"]+)"/g)].map((m) => m[1])).size, 2, answers)
+  }
+})
+
+test.serial('an upgrade replaces every agent, and no request through a Service fails meanwhile', async (t) => {
+  const [client = ''] = cluster.kubectl('get', 'pods', '-l', 'app=echo', '-o', 'name').split('\n')
+  const address = cluster.kubectl('get', 'service', 'echo', '-o', 'jsonpath={.spec.clusterIP}')
+  const agents = (): string =>
+    cluster.kubectl('-n', 'kube-system', 'get', 'pods', '-l', 'app.kubernetes.io/component=agent', '-o', 'name')
+  const before = agents().split('\n')
+  // Ends by itself: at the file's appearance, or after so many requests.
+  const script = `n=0; bad=0; while [ ! -e /tmp/stop ] && [ $n -lt 20000 ]; do
+      get -t 2 http://${address}/ > /dev/null 2>&1 || bad=$((bad + 1)); n=$((n + 1)); done; echo "requests $n failed $bad"`
+  const load = spawn(cluster.kubectlPath, ['exec', client, '-c', 'client', '--', 'sh', '-c', script], {
+    env: cluster.env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = Array.fromAsync(load.stdout)
+  const patch = { spec: { template: { metadata: { annotations: { upgraded: 'yes' } } } } }
+  cluster.kubectl('-n', 'kube-system', 'patch', 'daemonset', 'weft-agent', '-p', JSON.stringify(patch))
+  cluster.kubectl('-n', 'kube-system', 'rollout', 'status', 'daemonset/weft-agent', '--timeout=60s')
+  cluster.kubectl('exec', client, '-c', 'client', '--', 'touch', '/tmp/stop')
+  const [, requests, failed] = /requests (\d+) failed (\d+)/.exec(Buffer.concat(await output).toString()) ?? []
+  t.true(Number(requests) > 100, `requests ${requests}`)
+  t.is(failed, '0')
+  for (const agent of before) t.false(agents().includes(agent), 'the old agent has gone')
+})

@@ -1,0 +1,56 @@
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+
+// What `helm template` makes of helm/ for the cluster of chart.test.ts is kept beside it: the distribution has no Helm.
+// `node test/cluster/chart.ts PATH/TO/helm` makes it again; the test says when that is due.
+
+export const clusterName = 't-chart'
+const helmDir = resolve(import.meta.dirname, '../../helm')
+const goldenPath = join(import.meta.dirname, 'chart.golden.yaml')
+
+/** A chart for nodes that share a machine: each has a directory of its own below one that is mounted. */
+const values = {
+  'apiServer.host': '172.30.0.1',
+  podCidrs: '{10.244.0.0/16,fd00:10:244::/56}',
+  serviceCidrs: '{10.96.0.0/16,fd00:10:96::/112}',
+  'node.runMount': `/run/weft/${clusterName}`,
+  'node.runDir': `/run/weft/${clusterName}/$(NODE_NAME)`,
+  'node.bpffs': `/run/weft/${clusterName}/$(NODE_NAME)/bpf`,
+  'node.cgroup': `weft/${clusterName}/$(NODE_NAME)`,
+  'node.cniBinDir': `/run/weft/${clusterName}/$(NODE_NAME)/cni/bin`,
+  'node.cniConfDir': `/run/weft/${clusterName}/$(NODE_NAME)/cni/conf`,
+}
+
+/** Of the chart's files and the values: the golden file names those that it was made of. */
+function fingerprint(): string {
+  const sum = createHash('sha256').update(JSON.stringify(values))
+  const files = readdirSync(helmDir, { recursive: true, encoding: 'utf8' })
+    .filter((file) => statSync(join(helmDir, file)).isFile() && !file.endsWith('.md'))
+    .toSorted()
+  for (const file of files) sum.update(file).update(readFileSync(join(helmDir, file)))
+  return sum.digest('hex').slice(0, 16)
+}
+
+/** The manifests. Throws where the chart is newer than they are. */
+export function renderedChart(): string {
+  const text = readFileSync(goldenPath, 'utf8')
+  const of = /^# of helm\/ ([0-9a-f]+)/.exec(text)?.[1]
+  if (of !== fingerprint())
+    throw new Error(`${goldenPath} is of an older chart: node test/cluster/chart.ts PATH/TO/helm makes it again`)
+  return text
+}
+
+function render(helm: string): void {
+  const set = Object.entries(values).flatMap(([key, value]) => ['--set', `${key}=${value}`])
+  const args = ['template', 'weft', helmDir, '--namespace', 'kube-system', '--kube-version', '1.36.0', ...set]
+  writeFileSync(goldenPath, `# of helm/ ${fingerprint()}\n${execFileSync(helm, args, { encoding: 'utf8' })}`)
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const [, , helm] = process.argv
+  if (helm === undefined) throw new Error('say where helm is: node test/cluster/chart.ts PATH/TO/helm')
+  render(helm)
+}
