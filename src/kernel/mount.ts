@@ -63,6 +63,12 @@ export function mountBind(source: string, target: string): void {
   check(mount2(source, target, null, mountFlags.bind | mountFlags.recursive, null), `bind ${source} at ${target}`)
 }
 
+/** Makes `path` a mount of its own whose later mounts are seen wherever it is bound. Throws `MountError`. */
+export function mountShared(path: string): void {
+  mountBind(path, path)
+  check(mount2('', path, null, mountFlags.shared | mountFlags.recursive, null), `share the mounts below ${path}`)
+}
+
 /** Takes the topmost mount at `target` away, at once for new users. Throws `MountError`. */
 export function unmount(target: string): void {
   check(umount2(target, detach), `unmount ${target}`)

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { compile } from '#datapath/compile.ts'
 import { ensureCgroup, findCgroups } from '#kernel/cgroup.ts'
-import { mountBpf } from '#kernel/mount.ts'
+import { mountBpf, mountShared } from '#kernel/mount.ts'
 import { formatContainerdConfig } from '#kubelet/runtime/containerd-config.ts'
 import { buildDemoArchive, pauseImage } from '../images/demo.ts'
 import {
@@ -77,6 +77,9 @@ async function applyAction(
         for (const leaf of ['system', 'pods']) ensureCgroup(tree, `${node.cgroup}/${leaf}`)
       return undefined
     }
+    case 'share-mounts':
+      mountShared(action.path)
+      return undefined
     case 'create-fabric':
       await createFabric(action.fabric, layout.podCidrs)
       return mark(layout, action.fabric.netns)

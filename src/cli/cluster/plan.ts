@@ -20,6 +20,7 @@ export interface Observed {
 export type Action =
   | { readonly do: 'create-directories' }
   | { readonly do: 'create-cgroups' }
+  | { readonly do: 'share-mounts'; readonly path: string }
   | { readonly do: 'create-fabric'; readonly fabric: FabricLayout }
   | { readonly do: 'create-node-namespace'; readonly node: NodeLayout; readonly fabric: FabricLayout }
   | { readonly do: 'mount-bpffs'; readonly path: string }
@@ -50,7 +51,9 @@ export function planUp({ layout }: UpOptions, observed: Observed): Action[] {
     )
   }
   const actions: Action[] = [{ do: 'create-directories' }, { do: 'create-cgroups' }]
-  const { fabric, nodes } = layout
+  const { fabric, nodes, runDir } = layout
+  // An agent in a pod has to see the sandboxes that the runtime mounts after it was started.
+  if (layout.agent === 'none' && !observed.mounts.has(runDir)) actions.push({ do: 'share-mounts', path: runDir })
   if (!observed.connected.has(fabric.netns)) actions.push({ do: 'create-fabric', fabric })
   if (!observed.running.has(serverProcess)) actions.push({ do: 'start-server' })
   for (const node of nodes) {
