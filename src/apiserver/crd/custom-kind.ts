@@ -61,7 +61,7 @@ function kindOf(definition: CustomResourceDefinition, version: CustomResourceDef
     },
     validate: (object) => [...validateObjectMeta(object, namespaced, nameIsDnsSubdomain), ...check.created(object)],
     validateUpdate: (next, old) => [...validateObjectMetaUpdate(next, old), ...check.updated(next, old)],
-    validateStatusUpdate: (next, old) => [...validateObjectMetaUpdate(next, old), ...check.updated(next, old)],
+    validateStatusUpdate: (next, old) => [...validateObjectMetaUpdate(next, old), ...check.statusUpdated(next, old)],
     columns: columnsOf(version.additionalPrinterColumns ?? []),
     selectableFields: selectableFieldsOf(version),
     warnings: (object) => [

@@ -187,10 +187,24 @@ function checkJunctors(value: unknown, schema: JsonSchema, path: string, errors:
   if (schema.not !== undefined && matches(schema.not)) wrong('must not validate the schema (not)')
 }
 
-/** The findings of the alternative that fits best, to show what is missing. */
+/** The findings of the alternative that fits best, which is the one with the most fields as it wants them. */
 function nearest(value: unknown, schemas: readonly JsonSchema[], path: string): FieldError[] {
-  const all = schemas.map((s) => validateValue(value, s, path))
-  return all.reduce((best, one) => (one.length < best.length ? one : best))
+  const all = schemas.map((schema) => ({
+    findings: validateValue(value, schema, path),
+    fits: fittingFields(value, schema, path),
+  }))
+  const best = all.reduce((one, other) => {
+    if (other.fits !== one.fits) return other.fits > one.fits ? other : one
+    return other.findings.length < one.findings.length ? other : one
+  })
+  return best.findings
+}
+
+function fittingFields(value: unknown, { properties = {} }: JsonSchema, path: string): number {
+  if (!isObject(value)) return 0
+  const isFit = ([name, below]: [string, JsonSchema]): boolean =>
+    Object.hasOwn(value, name) && validateValue(value[name], below, path).length === 0
+  return Object.entries(properties).filter(isFit).length
 }
 
 const patterns = new Map<string, RegExp | undefined>()
