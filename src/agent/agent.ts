@@ -31,9 +31,12 @@ import { registerNameMetrics } from './dns/metrics.ts'
 import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
+import { NameIndex } from './flows/names.ts'
 import { NodeEngine } from './gateway/engine/engine.ts'
 import { Gateways, type GatewaysStatus } from './gateway/gateway.ts'
 import { livePodsSelector } from './identity/reflect.ts'
+import { type Route, serveLocal } from './local/local.ts'
+import { mapsRoute } from './local/maps.ts'
 import { AgentMetrics, registerMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
@@ -161,12 +164,13 @@ export function createAgent(options: AgentOptions): Agent {
     const common = { datapath: kernel, clock }
     const records = new Records(join(runDir, 'endpoints'))
     const own = namespace === undefined ? {} : { nodeNamespace: namespace }
+    const peers = informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly: true })
     const policies = new Policies({
       ...common,
       ...known,
       nodeName,
       namespaces: knownNamespaces,
-      peers: informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly: true }),
+      peers,
       policies: informers.of(networkPolicies),
       events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
       resolverAddresses,
@@ -239,10 +243,21 @@ export function createAgent(options: AgentOptions): Agent {
     })
     gatewayParts = gatewayLoop
 
-    // 4. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
+    // 4. What is said of it all, to whoever asks on this node.
+    const nameIndex = new NameIndex(policies)
+    known.services.onChange((next, old) => nameIndex.serviceChanged(next, old), signal)
+    known.nodes.onChange((next, old) => nameIndex.node(next, old, nodeName, clock.now()), signal)
+    peers.onChange((next, old) => nameIndex.pod(next, old, clock.now()), signal)
+    const routes = new Map<string, Route>([
+      ['/v1/status', async () => status()],
+      ['/v1/bpf/', mapsRoute(kernel, nameIndex)],
+    ])
+
+    // 5. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
     await endpoints.restore()
     policies.restore(endpoints.list())
     await using scope = new Scope(signal)
+    scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
     const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
     await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)
@@ -258,6 +273,17 @@ export function createAgent(options: AgentOptions): Agent {
     await scope.done()
   }
 
+  const status = (): AgentStatus => ({
+    state,
+    endpoints: parts?.endpoints.size ?? 0,
+    services: parts?.services.status(),
+    nodes: parts?.nodes.status(),
+    names: parts?.names.status(),
+    policies: parts?.policies.status(),
+    gateways: gatewayParts?.status(),
+    features,
+  })
+
   return {
     registry,
     async run(signal, started) {
@@ -268,16 +294,7 @@ export function createAgent(options: AgentOptions): Agent {
         datapath = undefined
       }
     },
-    status: () => ({
-      state,
-      endpoints: parts?.endpoints.size ?? 0,
-      services: parts?.services.status(),
-      nodes: parts?.nodes.status(),
-      names: parts?.names.status(),
-      policies: parts?.policies.status(),
-      gateways: gatewayParts?.status(),
-      features,
-    }),
+    status,
   }
 }
 

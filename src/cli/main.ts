@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command } from 'commander'
 import { addAgent } from './agent.ts'
+import { addBpf } from './bpf.ts'
 import { addDown } from './down.ts'
 import { addFlows } from './flows.ts'
 import { addImage } from './image.ts'
@@ -12,7 +13,8 @@ import { addUp } from './up.ts'
 const program = new Command('weft')
   .description('A Kubernetes in which the network is the first citizen')
   .showHelpAfterError('(weft --help lists the commands)')
-for (const add of [addUp, addDown, addStatus, addKubeconfig, addFlows, addImage, addServer, addAgent]) add(program)
+for (const add of [addUp, addDown, addStatus, addKubeconfig, addFlows, addBpf, addImage, addServer, addAgent])
+  add(program)
 
 try {
   await program.parseAsync()

@@ -113,9 +113,15 @@ test('a flow has the names that its addresses had at its time, and the policies 
   const [before, denied, allowed] = flows.recent({})
   t.is(before?.destination.pod, 'b')
   t.is(denied?.destination.pod, 'c')
-  t.deepEqual(denied?.deniedBy, denied?.event.reason === 'Policy denied' ? [{ namespace: 'default', name: 'deny-3' }] : [])
+  t.deepEqual(
+    denied?.deniedBy,
+    denied?.event.reason === 'Policy denied' ? [{ namespace: 'default', name: 'deny-3' }] : [],
+  )
   t.deepEqual(allowed?.allowedBy, [{ namespace: 'default', name: 'let-in', path: 'spec.ingress[0].from[2]' }])
-  t.regex(formatFlow(allowed as Flow), /default\/a:40000 \(ID:0\) -> default\/c:80 .*FORWARDED \(TCP Flags: SYN\).*let-in/)
+  t.regex(
+    formatFlow(allowed as Flow),
+    /default\/a:40000 \(ID:0\) -> default\/c:80 .*FORWARDED \(TCP Flags: SYN\).*let-in/,
+  )
   const json = flowJson(allowed as Flow) as { flow: { source: { labels: string[] }; l4: object } }
   t.deepEqual(json.flow.source.labels, ['k8s:app=a'])
   t.deepEqual(json.flow.l4, { TCP: { source_port: 40000, destination_port: 80, flags: { SYN: true } } })

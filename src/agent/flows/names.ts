@@ -1,4 +1,6 @@
-import type { Node, Pod, Service } from '#api/gen/core-v1.ts'
+import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
+import type { Node, Service } from '#api/gen/core-v1.ts'
+import type { KubeObject } from '#api/meta/resource.ts'
 import type { Names, Party, PolicyName } from './record.ts'
 
 interface Holder {
@@ -7,6 +9,9 @@ interface Holder {
   /** When it was gone. */
   until: number
 }
+
+/** Of a pod its metadata is enough. */
+type Pod = Pick<KubeObject, 'metadata'>
 
 /** How long a name is kept for an address that has been given up: as old as a record that somebody may still read. */
 const keptMs = 600_000
@@ -126,12 +131,10 @@ export class NameIndex implements Names {
 
 const samePod = (a: Party, b: Party): boolean => a.namespace === b.namespace && a.pod === b.pod
 
-/** A host-network pod is its node, and one that has ended has given its address up. */
+/** Those that the control plane gave it. A host-network pod has none: it is its node. */
 function addressesOf(pod: Pod | undefined): readonly string[] {
-  if (pod === undefined || pod.spec.hostNetwork === true) return []
-  if (pod.status.phase === 'Succeeded' || pod.status.phase === 'Failed') return []
-  const assigned = pod.metadata.annotations?.['weft.dev/pod-ips']
-  return assigned === undefined ? (pod.status.podIPs ?? []).map(({ ip }) => ip) : assigned.split(',')
+  const assigned = pod?.metadata.annotations?.[podAddressesAnnotation]
+  return assigned === undefined || assigned === '' ? [] : assigned.split(',')
 }
 
 function partyOf({ metadata }: Pod): Party {
