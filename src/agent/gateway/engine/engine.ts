@@ -7,6 +7,7 @@ import { Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import type { Capacity } from '../haproxy/config.ts'
 import { HaproxyEngine } from '../haproxy/haproxy.ts'
+import { SideEngine } from '../side/side.ts'
 import { GatewayAddresses } from '../sockets/addresses.ts'
 import { ListenSockets } from '../sockets/sockets.ts'
 import { type Listening, Steering } from '../sockets/steer.ts'
@@ -32,10 +33,12 @@ export interface NodeEngineOptions {
 /** The node's L7 engine with everything that traffic needs to get to it: sockets, steering, addresses, HAProxy. */
 export class NodeEngine implements L7Engine {
   readonly #haproxy: HaproxyEngine
+  readonly #side: SideEngine
   readonly #parts: readonly Disposable[]
 
-  private constructor(haproxy: HaproxyEngine, parts: readonly Disposable[]) {
+  private constructor(haproxy: HaproxyEngine, side: SideEngine, parts: readonly Disposable[]) {
     this.#haproxy = haproxy
+    this.#side = side
     this.#parts = parts
   }
 
@@ -54,7 +57,14 @@ export class NodeEngine implements L7Engine {
       parts.push(netlink)
       if (uplink !== undefined) GatewayAddresses.quiet(uplink, namespace)
       const addresses = new GatewayAddresses(netlink)
+      const side = new SideEngine({
+        dir: join(dir, 'haproxy'),
+        ...(namespace === undefined ? {} : { namespace }),
+        ...(clock === undefined ? {} : { clock }),
+        log,
+      })
       const haproxy = await HaproxyEngine.open({
+        side,
         dir: join(dir, 'haproxy'),
         sockets,
         publish: (slot, socket) => steering.setSocket(slot, socket),
@@ -70,7 +80,7 @@ export class NodeEngine implements L7Engine {
         ...(clock === undefined ? {} : { clock }),
         log,
       })
-      return new NodeEngine(haproxy, parts)
+      return new NodeEngine(haproxy, side, parts)
     } catch (error) {
       for (const part of parts.toReversed()) part[Symbol.dispose]()
       throw error
@@ -80,6 +90,11 @@ export class NodeEngine implements L7Engine {
   /** Process id of the HAProxy that serves now. */
   get pid(): number | undefined {
     return this.#haproxy.pid
+  }
+
+  /** The side engine, where a rule needs it: its process and what it counted. */
+  get side(): SideEngine {
+    return this.#side
   }
 
   apply(desired: EngineState): Promise<Outcome> {
@@ -97,12 +112,14 @@ export class NodeEngine implements L7Engine {
   /** Lets go of everything; requests are served on, and the next agent finds it all. */
   async detach(): Promise<void> {
     await this.#haproxy.detach()
+    await this.#side.detach()
     this.#close()
   }
 
   /** Ends the engine. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#haproxy[Symbol.asyncDispose]()
+    await this.#side[Symbol.asyncDispose]()
     this.#close()
   }
 

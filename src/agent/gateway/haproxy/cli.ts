@@ -122,7 +122,8 @@ export class Cli implements Disposable {
     this.#buffer = ''
     const waiting = this.#waiting
     this.#waiting = undefined
-    waiting?.resolve(reply.replace(/^\n+|\n+$/g, ''))
+    // Each line of payload is asked for with a plus.
+    waiting?.resolve(reply.replace(/^(\+ )+/, '').replace(/^\n+|\n+$/g, ''))
   }
 
   #end(error: Error): void {

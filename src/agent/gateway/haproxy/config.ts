@@ -152,7 +152,7 @@ export function configText(options: ConfigOptions): string {
       'http-request set-header x-weft-rule %[var(txn.row),field(2,|)]',
       'http-request set-header x-weft-scheme %[ssl_fc,iif(https,http)]',
       ...(proto === '' ? [] : ['http-request set-uri http://%[req.hdr(host)]%[pathq] if HTTP_1.1']),
-      `server side unix@${join(dir, 'side.sock')}${proto} pool-purge-delay 5s pool-max-conn -1`,
+      `server side unix@${join(dir, proto === '' ? 'side.sock' : 'side2.sock')}${proto} pool-purge-delay 5s pool-max-conn -1`,
     )
   for (const kind of poolClasses)
     for (let i = 0; i < capacity.pools[kind]; i++) {

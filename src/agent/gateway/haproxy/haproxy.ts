@@ -2,10 +2,11 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
-import type { EngineState, Fault, HttpEvent, L7Engine, Listener, Outcome, Rule, Signals } from '#gateway/engine.ts'
+import type { EngineState, Fault, HttpEvent, L7Engine, Listener, Outcome, Signals } from '#gateway/engine.ts'
 import { changedKeys } from '#gateway/table.ts'
 import type { Fd } from '#kernel/fd.ts'
 import type { Namespace } from '#kernel/netns.ts'
+import { isAside } from '../side/orders.ts'
 import type { ListenSockets } from '../sockets/sockets.ts'
 import type { Listening } from '../sockets/steer.ts'
 import { Certificates as CertificateSlots, type Certificates } from './certificates.ts'
@@ -48,13 +49,6 @@ const luaFile = join(import.meta.dirname, 'weft.lua')
 const sweepAfterMs = 1000
 /** Pause before a process that ended is started again; doubled up to a minute while it keeps ending. */
 const restartFirstMs = 50
-
-/** What HAProxy of the distribution cannot do, and the side engine does. Source: facts/gateway.md. */
-export function isAside(rule: Rule): boolean {
-  const { timeouts, retry } = rule
-  if ((timeouts?.requestMs ?? 0) > 0 || (timeouts?.backendRequestMs ?? 0) > 0 || retry !== undefined) return true
-  return [rule.filters, ...rule.targets.map((t) => t.filters)].some((fs) => fs.some((f) => f.type === 'mirror'))
-}
 
 /**
  * HAProxy behind the seam. One process on sockets that the agent owns; its configuration file says how large it is and

@@ -62,9 +62,9 @@ export function rowOf(cell: Cell, context: Context): RowValue {
 
 /** A pool or a split, where the rule has nothing else to say. */
 function simpleRow(rule: Rule, context: Context): RowValue | undefined {
-  if (context.aside(rule)) return { value: sideRow(rule), programs: nothing, splits: nothing }
   const targets = rule.targets.filter((t) => t.weight > 0)
-  if (rule.filters.length > 0 || targets.length === 0 || targets.some((t) => t.filters.length > 0)) return undefined
+  const asideOnly = (filters: readonly Filter[]): boolean => filters.every((f) => f.type === 'mirror')
+  if (!asideOnly(rule.filters) || targets.length === 0 || !targets.every((t) => asideOnly(t.filters))) return undefined
   const rows = targets.map((target) => targetRow(rule, target, context))
   if (rows.some((row) => !row.startsWith('p'))) return undefined
   const [first = ''] = rows
@@ -74,17 +74,14 @@ function simpleRow(rule: Rule, context: Context): RowValue | undefined {
   return { value: name, programs: nothing, splits: new Map(splitRows(name, shares)) }
 }
 
-const sideRow = (rule: Rule): string =>
-  `${rule.id.startsWith('GRPC') ? 'pside2' : 'pside'}|${signalKey(rule.id, sideBackend)}`
-
-/** Stands for "a backend that the side engine chose" in the signals of HAProxy; the side engine counts by backend. */
-export const sideBackend = '\0side'
+/** Where HAProxy reaches the side engine: gRPC needs HTTP/2 on the way, for its trailers. */
+const sidePool = ({ id }: Rule): string => (id.startsWith('GRPC') ? 'pside2' : 'pside')
 
 function targetRow(rule: Rule, { backend }: Target, context: Context): string {
   const pool = backend === undefined ? undefined : context.pool(backend)
   return pool === undefined || backend === undefined
     ? `e500|${signalKey(rule.id, '')}`
-    : `${pool}|${signalKey(rule.id, backend)}`
+    : `${context.aside(rule) ? sidePool(rule) : pool}|${signalKey(rule.id, backend)}`
 }
 
 /** The hundred or so prefixes of a four-digit hexadecimal number that divide 65,536 by weight, exactly. */
@@ -129,10 +126,6 @@ function candidateText({ match, rule }: Candidate, context: Context): string {
   if (match.path?.type === 'regex') out.push('x', match.path.value)
   for (const { name, type, value } of match.headers) out.push(type === 'exact' ? 'h' : 'H', name.toLowerCase(), value)
   for (const { name, type, value } of match.query) out.push(type === 'exact' ? 'q' : 'Q', name, value)
-  if (context.aside(rule)) {
-    out.push('T', '1', sideRow(rule))
-    return tokens(out)
-  }
   const prefix = match.path?.type === 'prefix' ? trimmed(match.path.value) : match.path === undefined ? '' : undefined
   const own = signalKey(rule.id, '')
   const redirect = rule.filters.find((f) => f.type === 'redirect')
