@@ -1,7 +1,7 @@
 /**
  * A backend for tests: `backend.ts ADDRESS PORT [h2c]`. Echoes what it was asked as JSON. The path's query says more:
  * `delay=MS` before the head, `drip=MS` between ten pieces of the body, `code=N`, `fail=N` (503 for the first N requests
- * with this `key`), `bytes=N` for a body of that size.
+ * with this `key`), `bytes=N` for a body of that size, `remember=KEY` for /recall?key=KEY to tell of later.
  * Ends with its standard input.
  */
 import { createHash } from 'node:crypto'
@@ -12,6 +12,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 const [address = '', port = '', mode = 'h1'] = process.argv.slice(2)
 let connections = 0
 const failures = new Map<string, number>()
+const memory = new Map<string, object>()
 
 async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const url = new URL(request.url ?? '/', 'http://backend')
@@ -21,6 +22,14 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
   for await (const chunk of request) {
     sum.update(chunk as Buffer)
     bytes += (chunk as Buffer).length
+  }
+  const remembered = url.searchParams.get('remember')
+  const { host } = request.headers
+  if (remembered !== null)
+    memory.set(remembered, { method: request.method, url: request.url, sha256: sum.copy().digest('hex'), host })
+  if (url.pathname === '/recall') {
+    response.end(JSON.stringify(memory.get(url.searchParams.get('key') ?? '') ?? null))
+    return
   }
   if (query('delay') > 0) await pause(query('delay'))
   const key = url.searchParams.get('key') ?? ''
