@@ -134,7 +134,9 @@ export class KernelDatapath implements Datapath {
       // bpf_fib_lookup answers only for a device that forwards.
       for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
         namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
-      const globals = encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac: link.mac })
+      reservePorts(namespace)
+      const nodeAddresses = ownAddresses(await netlink.addresses(link.index))
+      const globals = encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const datapath = new KernelDatapath(netlink, link, namespace, loaded.programs, attachments, pinDir, clock)
@@ -328,4 +330,23 @@ function routesTo({ podCidrs, via }: NodeNetwork, uplinkIndex: number): Route[] 
     const gateway = via.find((address) => parseAddress(address)?.family === cidr.family)
     return gateway === undefined ? [] : [{ destination, gateway, deviceIndex: uplinkIndex, protocol: routeProtocol }]
   })
+}
+
+/**
+ * Ports that the node's own sockets are not given by chance: node ports, and those that pods' connections to the outside go
+ * out under (bpf/lib/nat.h), so that no answer is ever taken for the other's. What somebody else reserved stays.
+ */
+function reservePorts(namespace: Namespace | undefined): void {
+  const path = 'net/ipv4/ip_local_reserved_ports'
+  using own = Namespace.own()
+  const where = namespace ?? own
+  const present = where.getSysctl(path)
+  where.setSysctl(path, [present, '30000-32767,49152-65535'].filter((text) => text !== '').join())
+}
+
+/** The first of each family that is not link-local, without prefix length. */
+function ownAddresses(cidrs: readonly string[]): string[] {
+  const addresses = cidrs.map((cidr) => cidr.split('/')[0] ?? '').filter((a) => !/^fe[89ab]/.test(a))
+  const first = (isV6: boolean): string[] => addresses.filter((a) => a.includes(':') === isV6).slice(0, 1)
+  return [...first(false), ...first(true)]
 }

@@ -1,7 +1,7 @@
 import { type Cidr, parseCidr } from '#base/net/address.ts'
 import type { AttachType } from '#kernel/bpf/program.ts'
 import type { ObjectName } from './compile.ts'
-import { encodeAddress } from './maps/address.ts'
+import { addressSize, encodeAddress } from './maps/address.ts'
 
 /** Where a program goes. */
 export type Place = 'endpoint' | 'uplink' | 'cgroup'
@@ -21,6 +21,7 @@ export const programs: readonly ProgramSpec[] = [
   ...(['connect4', 'connect6', 'sendmsg4', 'sendmsg6'] as const).map(sock),
   ...(['recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'] as const).map(sock),
   { object: 'from_netdev', name: 'from_netdev', place: 'uplink', hook: 'tcxIngress' },
+  { object: 'to_container', name: 'to_container', place: 'endpoint', hook: 'tcxEgress' },
   { object: 'from_container', name: 'from_container', place: 'endpoint', hook: 'tcxIngress' },
 ]
 
@@ -31,6 +32,8 @@ export interface DatapathConfig {
   readonly podCidrs?: readonly string[]
   readonly gatewayMac: string
   readonly uplinkMac: string
+  /** This node's own on its uplink, one of each family at most: what pods are known by outside. */
+  readonly nodeAddresses?: readonly string[]
 }
 
 /** The MAC address of every pod's gateway. Locally administered; the other five bytes say who. */
@@ -51,10 +54,15 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_service_network6', encodeNetwork(cidrs.find((c) => c.family === 6))],
     ['cfg_pod_network4', encodeNetwork(pods.find((c) => c.family === 4))],
     ['cfg_pod_network6', encodeNetwork(pods.find((c) => c.family === 6))],
+    ['cfg_node_address4', encodeOwn(config.nodeAddresses?.find((a) => !a.includes(':')))],
+    ['cfg_node_address6', encodeOwn(config.nodeAddresses?.find((a) => a.includes(':')))],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],
   ])
 }
+
+const encodeOwn = (address: string | undefined): Buffer =>
+  address === undefined ? Buffer.alloc(addressSize) : encodeAddress(address)
 
 function parseNetwork(text: string): Cidr {
   const cidr = parseCidr(text)
