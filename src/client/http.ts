@@ -7,6 +7,7 @@ import {
 } from 'node:http2'
 import type { ApiHandler, ApiRequest, ApiResponse } from '#api/wire.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
+import { observeRequests, type RequestObserver } from './observe.ts'
 import { RestClient } from './rest.ts'
 
 export interface HttpOptions {
@@ -23,6 +24,8 @@ export interface HttpOptions {
   readonly userAgent?: string
   /** Milliseconds for everything but watches, from sending to the last byte. Default 30 s. */
   readonly timeoutMs?: number
+  /** Told of each request. */
+  readonly observe?: RequestObserver
   readonly clock?: Clock
 }
 
@@ -42,7 +45,9 @@ export interface HttpClient extends RestClient, Disposable {}
 export function createHttpClient(options: HttpOptions): HttpClient {
   const connections = new Connections(options)
   const { userAgent = 'weft', timeoutMs = 30_000, clock = systemClock } = options
-  const client = new RestClient(connections.handler, { userAgent, timeoutMs, clock })
+  const { observe } = options
+  const handler = observe === undefined ? connections.handler : observeRequests(connections.handler, observe, clock)
+  const client = new RestClient(handler, { userAgent, timeoutMs, clock })
   return Object.assign(client, { [Symbol.dispose]: () => connections.close() })
 }
 

@@ -13,7 +13,7 @@ import { findCgroups } from '#kernel/cgroup.ts'
 import { parseResolvConf } from './containers/names.ts'
 import { rotateLogs } from './logs/rotate.ts'
 import type { NodeCertificates } from './node/certificates.ts'
-import { readMachine, readPressure } from './node/machine.ts'
+import { type Machine, readMachine, readPressure } from './node/machine.ts'
 import { NodeReporter } from './node/node.ts'
 import { allocatableOf } from './node/status.ts'
 import { Objects } from './objects/objects.ts'
@@ -21,7 +21,9 @@ import type { NodeContext } from './pods/node-context.ts'
 import { Pods } from './pods/pods.ts'
 import { Probes } from './probes/probes.ts'
 import { createCriRuntime } from './runtime/cri.ts'
+import { observeRuntime } from './runtime/observed.ts'
 import type { Runtime } from './runtime/runtime.ts'
+import { KubeletMetrics } from './server/metrics.ts'
 import { KubeletServer } from './server/server.ts'
 import { createTokenSource } from './volumes/tokens.ts'
 import { Volumes } from './volumes/volumes.ts'
@@ -45,6 +47,8 @@ export interface KubeletOptions {
   readonly resolvConf?: string
   /** The kubelet's own API; absent: it has none. */
   readonly server?: KubeletServerSettings
+  /** What counts here; given where requests of `client` are counted in it too. */
+  readonly metrics?: KubeletMetrics
   readonly port?: number
   readonly podsMax?: number
   readonly clock?: Clock
@@ -85,7 +89,8 @@ async function runKubelet(options: KubeletOptions, signal: AbortSignal): Promise
 
   const owned = 'socket' in options.runtime ? createCriRuntime(options.runtime) : undefined
   if (owned) closing.use(owned)
-  const runtime = owned ?? (options.runtime as Runtime)
+  const metrics = options.metrics ?? new KubeletMetrics(nodeName)
+  const runtime = observeRuntime(owned ?? (options.runtime as Runtime), metrics.observeRuntime, () => clock.monotonic())
   const machine = readMachine()
   const version = await versionOf(runtime, log, clock, scope.signal)
   log.info({ runtime: version }, 'runtime answers')
@@ -154,7 +159,7 @@ async function runKubelet(options: KubeletOptions, signal: AbortSignal): Promise
     const settings = options.server
     scope.start(async (s) => {
       await Promise.race([reporter.reported, aborted(s)])
-      await serve(settings, { client, runtime, pods, clock, log, nodeName, port }, s)
+      await serve(settings, { client, runtime, pods, metrics, machine, clock, log, nodeName, port }, s)
     })
   }
   await scope.done()
@@ -167,6 +172,8 @@ async function serve(
     readonly client: Client
     readonly runtime: Runtime
     readonly pods: Pods
+    readonly metrics: KubeletMetrics
+    readonly machine: Machine
     readonly clock: Clock
     readonly log: Log
     readonly nodeName: string
@@ -174,11 +181,11 @@ async function serve(
   },
   signal: AbortSignal,
 ): Promise<void> {
-  const { client, runtime, pods, clock, log, nodeName, port } = parts
+  const { client, runtime, pods, metrics, machine, clock, log, nodeName, port } = parts
   await certificates.ensure('server', client, signal)
   const certificate = certificates.get('server')
   if (certificate === undefined) throw new Error('Cannot serve the kubelet API: its certificate is gone')
-  const about = { nodeName, client, runtime, pods, clock, log }
+  const about = { nodeName, client, runtime, pods, metrics, machine, clock, log }
   const options = { host, port, certificate, clientAuthority, moreMetrics, ...about }
   const server = new KubeletServer(options)
   certificates.onChange((purpose) => {

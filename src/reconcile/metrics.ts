@@ -41,6 +41,9 @@ export interface MetricValue {
 /** Upstream's: 10 ns to 10 s, in seconds. */
 const buckets = Array.from({ length: 10 }, (_, i) => 10 ** (i - 8))
 
+/** Label sets that one family may have: more would be somebody's names. */
+const seriesMax = 1_000
+
 class Histogram {
   readonly counts = new Array<number>(buckets.length + 1).fill(0)
   sum = 0
@@ -52,14 +55,14 @@ class Histogram {
     this.sum += seconds
   }
 
-  values(family: string, name: string): MetricValue[] {
+  values(family: string, more: MetricValue['labels']): MetricValue[] {
     let below = 0
     const rows: MetricValue[] = this.counts.map((count, i) => {
       below += count
-      return { value: below, labels: { name, le: buckets[i] ?? '+Inf' }, metricName: `${family}_bucket` }
+      return { value: below, labels: { ...more, le: buckets[i] ?? '+Inf' }, metricName: `${family}_bucket` }
     })
-    rows.push({ value: this.sum, labels: { name }, metricName: `${family}_sum` })
-    rows.push({ value: below, labels: { name }, metricName: `${family}_count` })
+    rows.push({ value: this.sum, labels: more, metricName: `${family}_sum` })
+    rows.push({ value: below, labels: more, metricName: `${family}_count` })
     return rows
   }
 }
@@ -94,9 +97,34 @@ class QueueCounts implements QueueMetrics {
   }
 }
 
+/** A family that a part keeps by itself. */
+interface OwnFamily {
+  readonly help: string
+  readonly series: Map<string, { readonly labels: MetricValue['labels']; count: number; readonly times: Histogram }>
+}
+
 /** Counts for all queues of a process, under upstream's names; each queue is a value of the label `name`. */
 export class ReconcileMetrics {
   readonly #queues = new Map<string, QueueCounts>()
+  readonly #counters = new Map<string, OwnFamily>()
+  readonly #histograms = new Map<string, OwnFamily>()
+  readonly #gauges = new Map<string, { readonly help: string; readonly read: () => readonly MetricValue[] }>()
+
+  /** Adds one to a counter of a part's own. Labels take values of a closed set. */
+  count(name: string, help: string, labels: MetricValue['labels']): void {
+    const series = seriesOf(this.#counters, name, help, labels)
+    if (series !== undefined) series.count++
+  }
+
+  /** A time for a histogram of a part's own. */
+  observe(name: string, help: string, labels: MetricValue['labels'], seconds: number): void {
+    seriesOf(this.#histograms, name, help, labels)?.times.observe(seconds)
+  }
+
+  /** A gauge of a part's own, read when somebody asks. */
+  gauge(name: string, help: string, read: () => readonly MetricValue[]): void {
+    this.#gauges.set(name, { help, read })
+  }
 
   /** The same counts for the same name: a loop that is started again goes on counting. */
   queue(name: string): QueueMetrics {
@@ -119,9 +147,25 @@ export class ReconcileMetrics {
       help,
       type: 'histogram' as const,
       aggregator: 'sum' as const,
-      values: all.flatMap(([queue, counts]) => of(counts).values(name, queue)),
+      values: all.flatMap(([queue, counts]) => of(counts).values(name, { name: queue })),
     })
+    const own = (families: ReadonlyMap<string, OwnFamily>, type: 'counter' | 'histogram'): MetricFamily[] =>
+      [...families].map(([name, { help, series }]) => ({
+        name,
+        help,
+        type,
+        aggregator: 'sum',
+        values: [...series.values()].flatMap(({ labels, count, times }) =>
+          type === 'counter' ? [{ value: count, labels }] : times.values(name, labels),
+        ),
+      }))
+    const gauges = [...this.#gauges].map(
+      ([name, { help, read }]): MetricFamily => ({ name, help, type: 'gauge', aggregator: 'sum', values: read() }),
+    )
     return [
+      ...own(this.#counters, 'counter'),
+      ...own(this.#histograms, 'histogram'),
+      ...gauges,
       plain('workqueue_depth', 'gauge', 'Keys that wait to be looked at', (q) => q.items),
       plain('workqueue_adds_total', 'counter', 'Keys added', (q) => q.adds),
       plain('workqueue_retries_total', 'counter', 'Keys added again after a failure', (q) => q.retries),
@@ -136,4 +180,15 @@ export class ReconcileMetrics {
       ),
     ]
   }
+}
+
+function seriesOf(families: Map<string, OwnFamily>, name: string, help: string, labels: MetricValue['labels']) {
+  const family: OwnFamily = families.get(name) ?? { help, series: new Map() }
+  families.set(name, family)
+  const key = JSON.stringify(labels)
+  const known = family.series.get(key)
+  if (known !== undefined || family.series.size >= seriesMax) return known
+  const series = { labels, count: 0, times: new Histogram() }
+  family.series.set(key, series)
+  return series
 }

@@ -55,8 +55,13 @@ export class SchedulingQueue {
     this.#cancelFlush = clock.schedule(flushEveryMs, () => this.#flush())
   }
 
-  get size(): { readonly active: number; readonly waiting: number; readonly all: number } {
-    return { active: this.#active.size, waiting: this.#waiting.size, all: this.#all.size }
+  get size(): {
+    readonly active: number
+    readonly backoff: number
+    readonly waiting: number
+    readonly all: number
+  } {
+    return { active: this.#active.size, backoff: this.#backoff.size, waiting: this.#waiting.size, all: this.#all.size }
   }
 
   /** Puts a pod in line; one that is known is brought up to date, and tried again if what matters has changed. */

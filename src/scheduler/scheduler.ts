@@ -76,6 +76,26 @@ class Scheduling {
     this.#events = new EventRecorder({ client, component: schedulerName, clock, log })
     this.#queue = new SchedulingQueue(clock, () => this.#wake())
     this.#plan = planContext(context, this.#snapshot)
+    context.metrics?.gauge(
+      'scheduler_pending_pods',
+      'Pods without a node: to be tried now, after a pause, or when something changes',
+      () => {
+        const { active, backoff, waiting } = this.#queue.size
+        return Object.entries({ active, backoff, unschedulable: waiting }).map(([queue, value]) => ({
+          labels: { queue },
+          value,
+        }))
+      },
+    )
+  }
+
+  /** One attempt at a pod, from looking at it until it is bound or refused. */
+  #count(result: 'scheduled' | 'unschedulable' | 'error', begun: number): void {
+    const { metrics, clock } = this.#context
+    const labels = { result, profile: schedulerName }
+    metrics?.count('scheduler_schedule_attempts_total', 'Attempts to give a pod a node, by result', labels)
+    const help = 'Time of an attempt, the writing of the binding included'
+    metrics?.observe('scheduler_scheduling_attempt_duration_seconds', help, labels, (clock.monotonic() - begun) / 1000)
   }
 
   begin(): void {
@@ -171,15 +191,17 @@ class Scheduling {
 
   #place(waiter: Waiter): void {
     const { info } = waiter
+    const begun = this.#context.clock.monotonic()
     const { placement, looked } = planPlacement(info, this.#plan, { startAt: this.#startAt, random: this.#random })
     this.#startAt = (this.#startAt + looked) % Math.max(1, this.#snapshot.nodes.length)
     switch (placement.do) {
       case 'bind':
         this.#snapshot.assume(info, placement.nodeName)
-        this.#write(() => this.#bind(waiter, info, placement.nodeName))
+        this.#write(() => this.#bind(waiter, info, placement.nodeName, begun))
         break
       case 'wait':
         this.#queue.reject(waiter, placement.rejectedBy)
+        this.#count('unschedulable', begun)
         this.#refuse(info.pod, placement)
         break
       default:
@@ -187,13 +209,14 @@ class Scheduling {
     }
   }
 
-  async #bind(waiter: Waiter, { pod }: PodInfo, nodeName: string): Promise<void> {
+  async #bind(waiter: Waiter, { pod }: PodInfo, nodeName: string, begun: number): Promise<void> {
     const { client, log } = this.#context
     try {
       await bind(client, pod, nodeName, this.#scope.signal)
     } catch (error) {
       this.#snapshot.forget(pod.metadata.uid)
       if (isAbort(error) || isAccessDenied(error)) throw error
+      this.#count('error', begun)
       // What was kept free for it is free again.
       this.#tellGone(pod, nodeName)
       const present = this.#context.informers.of(pods).get(keyOf(pod))
@@ -209,6 +232,7 @@ class Scheduling {
       return
     }
     this.#queue.remove(pod.metadata.uid)
+    this.#count('scheduled', begun)
     const message = `Successfully assigned ${pod.metadata.namespace}/${pod.metadata.name} to ${nodeName}`
     this.#events.record(pod, { type: 'Normal', reason: 'Scheduled', message })
   }

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { Socket } from 'node:net'
 import type { Namespace as KubeNamespace, Service } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { delay } from '#base/async/delay.ts'
 import { Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
@@ -39,6 +40,17 @@ export interface NamesOptions {
   readonly log: Log
 }
 
+/** A place to listen at. */
+interface Place {
+  readonly address: string
+  readonly port: number
+  /** Index of the device. */
+  readonly lo: number
+  readonly namespace: Namespace
+}
+
+const listenAgainMs = 10_000
+
 export interface NamesStatus {
   /** Where it is asked; empty until it has all objects. */
   readonly listening: readonly string[]
@@ -63,7 +75,8 @@ export class Names {
   readonly #wake = new Signal()
   #table: NameTable | undefined
   #listening: string[] = []
-  #trouble: unknown
+  /** By place to listen at; `''`: of the table. */
+  readonly #troubles = new Map<string, unknown>()
 
   constructor(options: NamesOptions) {
     this.#options = options
@@ -82,13 +95,13 @@ export class Names {
       listening: this.#listening,
       names: this.#zone.names,
       upstreams: this.#forwarder.upstreams.map(({ address }) => address),
-      trouble: this.#trouble === undefined ? '' : String(this.#trouble),
+      trouble: [...this.#troubles.values()].map(String).join('; '),
       queries: this.#table?.counts(),
       forward: this.#forwarder.counts(),
     }
   }
 
-  /** Serves until `signal` aborts. Throws where the addresses cannot be had. */
+  /** Serves until `signal` aborts. An address that cannot be had is tried again, and said in the status. */
   async run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
     const { services, slices, namespaces, log } = this.#options
     slices.index('service', serviceOfSlice)
@@ -129,17 +142,16 @@ export class Names {
 
   /** Brings the table to what the objects are now. What fails stays changed, and does not keep others back. */
   #write(table: NameTable): void {
-    let trouble: unknown
+    this.#troubles.delete('')
     for (const key of [...this.#changed]) {
       try {
         apply(table, this.#zone.set(key, this.#recordsOf(key)))
         this.#changed.delete(key)
       } catch (error) {
-        trouble = error
+        this.#troubles.set('', error)
         this.#options.log.error({ err: error, key }, 'names of an object could not be written')
       }
     }
-    this.#trouble = trouble
   }
 
   /** A key without a slash is a namespace's. */
@@ -162,23 +174,42 @@ export class Names {
     const bell = new Socket({ fd: table.bell(), readable: true, writable: false })
     bell.on('data', () => this.#takeAll(table, scope.signal))
     scope.start((stop) => closed(bell, () => bell.destroy(), stop))
-    for (const address of addresses) {
+    const tries = addresses.map((address) =>
+      this.#listen({ address, port, lo, namespace }, table, scope).catch((error: unknown) => ({ address, error })),
+    )
+    for (const failed of (await Promise.all(tries)).filter((result) => result !== undefined)) {
+      log.error({ err: failed.error, address: failed.address }, 'names are not served at an address, trying again')
+      this.#troubles.set(failed.address, failed.error)
+      // Somebody else's resolver may listen there, and go; or the node has no IPv6. The network does not wait for it.
+      const again = { address: failed.address, port, lo, namespace: Namespace.open(namespace.path) }
+      scope.start((stop) => this.#listenAgain(again, table, scope, stop))
+    }
+  }
+
+  async #listenAgain(place: Place, table: NameTable, scope: Scope, signal: AbortSignal): Promise<void> {
+    using _namespace = place.namespace
+    for (;;) {
+      await delay(listenAgainMs, signal, this.#options.clock)
       try {
-        await netlink.addAddress(lo, `${address}/${address.includes(':') ? 128 : 32}`)
-        const { server, close } = serveStreams((query) => this.#answerStream(table, query, scope.signal))
-        const listener = namespace.listen(address, port, 'tcp')
-        server.listen({ fd: listener.release() })
-        await once(server, 'listening')
-        scope.start((stop) => closed(server, close, stop))
-        table.serve(namespace.listen(address, port, 'udp').release())
-        this.#listening.push(address)
+        await this.#listen(place, table, scope)
+        this.#troubles.delete(place.address)
+        return
       } catch (error) {
-        // A node without IPv6 serves names all the same.
-        log.error({ err: error, address }, 'names are not served at an address')
-        this.#trouble = error
+        this.#troubles.set(place.address, error)
       }
     }
-    if (this.#listening.length === 0) throw new Error('Cannot serve names at any address', { cause: this.#trouble })
+  }
+
+  async #listen({ address, port, lo, namespace }: Place, table: NameTable, scope: Scope): Promise<void> {
+    await this.#options.netlink.addAddress(lo, `${address}/${address.includes(':') ? 128 : 32}`)
+    using datagrams = namespace.listen(address, port, 'udp')
+    using streams = namespace.listen(address, port, 'tcp')
+    const { server, close } = serveStreams((query) => this.#answerStream(table, query, scope.signal))
+    server.listen({ fd: streams.release() })
+    await once(server, 'listening')
+    scope.start((stop) => closed(server, close, stop))
+    table.serve(datagrams.release())
+    this.#listening.push(address)
   }
 
   /** The bell rings for one or for many: all are taken. */

@@ -5,6 +5,7 @@ import { systemClock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import { createHttpClient, type HttpClient } from '#client/http.ts'
 import { httpOptionsOf, parseKubeconfig } from '#client/kubeconfig.ts'
+import type { RequestObserver } from '#client/observe.ts'
 import { NodeCertificates } from '#kubelet/node/certificates.ts'
 import type { AgentFlags } from './flags.ts'
 
@@ -21,6 +22,7 @@ export async function admitNode(
   dataDir: string,
   signal: AbortSignal,
   log: Log,
+  observe: RequestObserver,
 ): Promise<AdmittedNode> {
   if (flags.bootstrapKubeconfig === undefined)
     throw new RangeError(
@@ -41,6 +43,7 @@ export async function admitNode(
     ...(bootstrap.ca === undefined ? {} : { ca: bootstrap.ca }),
     certificate: certificates.client,
     userAgent: `weft/agent/${flags.node}`,
+    observe,
   })
   return { client, certificates, authority: bootstrap.ca ?? '' }
 }

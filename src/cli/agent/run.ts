@@ -6,6 +6,7 @@ import { createLog, type Log } from '#base/log/log.ts'
 import type { HttpClient } from '#client/http.ts'
 import { parseResolvConf } from '#kubelet/containers/names.ts'
 import { createKubelet, type Kubelet } from '#kubelet/kubelet.ts'
+import { KubeletMetrics } from '#kubelet/server/metrics.ts'
 import { nthAddress } from '../addresses.ts'
 import { untilTold } from '../signals.ts'
 import type { AgentFlags } from './flags.ts'
@@ -29,12 +30,13 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
     case 'all':
     case 'kubelet': {
       const dataDir = required(flags.dataDir, '--data-dir', flags.part)
-      const admitted = await admitNode(flags, dataDir, scope.signal, log)
+      const metrics = new KubeletMetrics(flags.node)
+      const admitted = await admitNode(flags, dataDir, scope.signal, log, metrics.observeRequest)
       using client = admitted.client
       log.info({}, 'the node is admitted')
       const network = flags.part === 'all' ? await networkOf(flags, client, log) : undefined
       if (network !== undefined) scope.start((signal) => network.run(signal))
-      const kubelet = kubeletOf(flags, dataDir, admitted, network, log)
+      const kubelet = kubeletOf(flags, dataDir, admitted, network, metrics, log)
       scope.start((signal) => kubelet.run(signal))
       log.info({ part: flags.part }, 'the node is starting')
       return await scope.done()
@@ -76,12 +78,14 @@ function kubeletOf(
   dataDir: string,
   { client, certificates, authority }: AdmittedNode,
   network: Agent | undefined,
+  metrics: KubeletMetrics,
   log: Log,
 ): Kubelet {
   return createKubelet({
     nodeName: flags.node,
     addresses: flags.nodeIp,
     client,
+    metrics,
     dataDir,
     runtime: { socket: flags.criSocket },
     cgroup: flags.cgroup,

@@ -3,6 +3,7 @@ import { systemClock } from '#base/clock.ts'
 import { createLog } from '#base/log/log.ts'
 import { createDirectClient } from '#client/direct.ts'
 import { Informers } from '#client/informer.ts'
+import { observeRequests } from '#client/observe.ts'
 import { createPortHandler } from '#client/port.ts'
 import { createControllers } from '#controllers/controllers.ts'
 import { Manager } from '#reconcile/manager.ts'
@@ -15,9 +16,13 @@ import type { PartsData, ToParts } from './parts.ts'
 const { port, tokenOf, authority, clusterCidrs, loadBalancerPools, logLevel } = workerData as PartsData
 const handler = createPortHandler(port)
 const log = createLog('controllers', logLevel)
-const clientOf = (identity: string) => createDirectClient(handler, tokenOf.get(identity) ?? '', `weft/${identity}`)
-
 const metrics = new ReconcileMetrics()
+const counted = observeRequests(handler, (method, status, seconds) => {
+  const code = status === undefined ? '<error>' : String(status)
+  metrics.count('rest_client_requests_total', 'Requests to the API server, by method and code', { method, code })
+  metrics.observe('rest_client_request_duration_seconds', 'Time until the head of an answer', { verb: method }, seconds)
+})
+const clientOf = (identity: string) => createDirectClient(counted, tokenOf.get(identity) ?? '', `weft/${identity}`)
 
 await using informers = new Informers({ client: clientOf(controllerManagerIdentity), clock: systemClock, log })
 const contextOf = (name: string, identity: string) => ({

@@ -10,9 +10,10 @@ import type { Log } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
 import { type LogOptions, readLog } from '../logs/reader.ts'
 import type { KeyPair } from '../node/certificates.ts'
+import type { Machine } from '../node/machine.ts'
 import type { ContainerRecord, Runtime } from '../runtime/runtime.ts'
 import { Gate } from './authorize.ts'
-import { renderMetrics, renderResourceMetrics } from './metrics.ts'
+import { type KubeletMetrics, renderContainerMetrics, renderResourceMetrics } from './metrics.ts'
 import { refuse, type StreamRequest, Streams } from './streams.ts'
 
 export interface KubeletServerOptions {
@@ -25,6 +26,8 @@ export interface KubeletServerOptions {
   readonly client: Client
   readonly runtime: Runtime
   readonly pods: { list(): readonly Pod[]; find(namespace: string, name: string): Pod | undefined }
+  readonly metrics: KubeletMetrics
+  readonly machine: Machine
   readonly clock: Clock
   readonly log: Log
   /** What else runs in this process and counts: the network. In Prometheus' text form. */
@@ -133,7 +136,7 @@ export class KubeletServer {
   }
 
   async #route(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { pods, runtime } = this.#options
+    const { pods, runtime, metrics, machine } = this.#options
     const [head, ...rest] = url.pathname
       .split('/')
       .filter((p) => p !== '')
@@ -147,9 +150,11 @@ export class KubeletServer {
       case 'metrics':
         if (rest[0] === 'resource')
           return text(response, renderResourceMetrics(await runtime.containerStats(), Date.now()))
+        if (rest[0] === 'cadvisor')
+          return text(response, renderContainerMetrics(await runtime.containerStats(), machine))
         if (rest.length === 0) {
           const more = (await this.#options.moreMetrics?.()) ?? ''
-          return text(response, `${await renderMetrics(pods.list())}${more}`)
+          return text(response, `${await metrics.render(pods.list())}${more}`)
         }
         break
       case 'containerLogs':
