@@ -7,7 +7,7 @@
 struct tuple {
 	struct address source;
 	struct address destination;
-	__be16 source_port; /* ICMP echo: the identifier, in both; without ports: 0 */
+	__be16 source_port; /* ICMP echo: its identifier, on the asker's side, 0 on the other; without ports: 0 */
 	__be16 destination_port;
 	__u8 protocol;
 	__u8 pad[3];

@@ -14,6 +14,11 @@
 #include <bpf/bpf_helpers.h>
 
 #define INLINE static __always_inline
+/*
+ * Verified once by itself, whatever its callers know: what would be looked at again for every path that leads there. Its
+ * pointers may be null, as the verifier sees it, and are asked first.
+ */
+#define FUNCTION __attribute__((noinline))
 
 /* The headers of Debian 12 are of Linux 6.1; the floor is 6.8. */
 #define WEFT_FIB_LOOKUP_SKIP_NEIGH (1U << 2) /* 6.3 */

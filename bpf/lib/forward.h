@@ -75,16 +75,16 @@ INLINE int route(struct __sk_buff *skb, const struct packet *pkt)
 	long found;
 
 	fib.ifindex = skb->ifindex;
-	fib.l4_protocol = pkt->protocol;
+	fib.l4_protocol = pkt->tuple.protocol;
 	/* tot_len stays 0: the kernel then holds each segment of a large packet against the MTU, not their sum. */
 	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
 		fib.family = AF_INET;
-		fib.ipv4_src = pkt->source.word[3];
-		fib.ipv4_dst = pkt->destination.word[3];
+		fib.ipv4_src = pkt->tuple.source.word[3];
+		fib.ipv4_dst = pkt->tuple.destination.word[3];
 	} else {
 		fib.family = AF_INET6;
-		__builtin_memcpy(fib.ipv6_src, pkt->source.word, sizeof(fib.ipv6_src));
-		__builtin_memcpy(fib.ipv6_dst, pkt->destination.word, sizeof(fib.ipv6_dst));
+		__builtin_memcpy(fib.ipv6_src, pkt->tuple.source.word, sizeof(fib.ipv6_src));
+		__builtin_memcpy(fib.ipv6_dst, pkt->tuple.destination.word, sizeof(fib.ipv6_dst));
 	}
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), WEFT_FIB_LOOKUP_SKIP_NEIGH);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS || pkt->hops < 2)

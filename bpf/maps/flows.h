@@ -74,8 +74,8 @@ struct fragment_key {
 struct fragment {
 	__be16 source_port;
 	__be16 destination_port;
-	__u32 pad;
-	__u64 seen; /* ns */
+	__u32 flags; /* of enum packet_flag: what the first one is */
+	__u64 seen;  /* ns */
 };
 
 struct {

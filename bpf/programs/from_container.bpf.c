@@ -1,10 +1,10 @@
 /* A packet leaving a pod. Attached to the host end of its veth pair, on the way in. */
 #include "config.h"
+#include "lib/flow.h"
 #include "lib/forward.h"
+#include "lib/fragment.h"
+#include "lib/leave.h"
 #include "lib/neighbour.h"
-#include "maps/flows.h"
-#include "maps/identities.h"
-#include "maps/policy.h"
 
 /* 169.254.1.1 and fe80::1: what every pod's default routes go to. */
 INLINE int is_gateway(struct __sk_buff *skb, const struct address *target)
@@ -26,58 +26,72 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 		return verdict == TC_ACT_OK ? TC_ACT_SHOT : verdict;
 	}
 	if (pkt->ethertype == bpf_htons(ETH_P_IPV6)) {
-		__u32 source = bpf_ntohl(pkt->source.word[0]), destination = bpf_ntohl(pkt->destination.word[0]);
+		__u32 source = bpf_ntohl(pkt->tuple.source.word[0]), destination = bpf_ntohl(pkt->tuple.destination.word[0]);
 		int link = (destination >> 24) == 0xff || (destination >> 22) == 0xfe80 >> 6 || (source >> 22) == 0xfe80 >> 6;
 
 		if (!link)
 			return CONTINUE;
-		if (pkt->protocol == IPPROTO_ICMPV6)
+		if (pkt->tuple.protocol == IPPROTO_ICMPV6)
 			verdict = answer_solicitation(skb, &cfg_gateway_mac, is_gateway);
 		return verdict == CONTINUE ? drop(REASON_MULTICAST) : verdict;
 	}
-	if ((bpf_ntohl(pkt->destination.word[3]) >> 28) == 0xe)
+	if ((bpf_ntohl(pkt->tuple.destination.word[3]) >> 28) == 0xe)
 		return drop(REASON_MULTICAST);
 	return CONTINUE;
 }
 
 /* A pod speaks for itself only. */
-INLINE int check_source(struct __sk_buff *skb, const struct packet *pkt)
+INLINE const struct endpoint *sender(struct __sk_buff *skb, const struct packet *pkt)
 {
-	const struct endpoint *from = bpf_map_lookup_elem(&endpoints_v2, &pkt->source);
+	const struct endpoint *from = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source);
 
-	return from && from->ifindex == skb->ifindex ? CONTINUE : drop(REASON_INVALID_SOURCE);
+	return from && from->ifindex == skb->ifindex ? from : 0;
 }
 
 INLINE int check_destination(const struct packet *pkt)
 {
-	if (network_contains(&cfg_service_network4, &pkt->destination) ||
-	    network_contains(&cfg_service_network6, &pkt->destination))
+	if (network_contains(&cfg_service_network4, &pkt->tuple.destination) ||
+	    network_contains(&cfg_service_network6, &pkt->tuple.destination))
 		return drop(REASON_NO_SERVICE);
 	return CONTINUE;
 }
 
-INLINE int forward(struct __sk_buff *skb, const struct packet *pkt)
+INLINE int send(struct __sk_buff *skb, struct packet *pkt)
 {
-	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v2, &pkt->destination);
+	const struct endpoint *from = sender(skb, pkt), *to;
+	int verdict;
 
+	if (!from)
+		return drop(REASON_INVALID_SOURCE);
+	verdict = resolve_fragment(skb, pkt);
+	if (verdict == CONTINUE)
+		verdict = check_destination(pkt);
+	if (verdict != CONTINUE)
+		return verdict;
+	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+	verdict = track(skb, pkt, from, to, HOOK_CONTAINER);
+	if (verdict != CONTINUE)
+		return verdict;
 	return to ? deliver(skb, pkt, to) : route(skb, pkt);
 }
 
 SEC("tc")
 int from_container(struct __sk_buff *skb)
 {
-	struct packet pkt = {};
+	struct packet *pkt;
 	int verdict;
 
-	verdict = parse_packet(skb, &pkt);
+	/* Our own, on its way to the node's stack: a pod's packets come without a mark. */
+	if (skb->mark == MARK_ANSWER)
+		return TC_ACT_OK;
+	pkt = new_packet();
+	if (!pkt)
+		return TC_ACT_SHOT;
+	verdict = parse_packet(skb, pkt);
 	if (verdict == CONTINUE)
-		verdict = answer_neighbours(skb, &pkt);
+		verdict = answer_neighbours(skb, pkt);
 	if (verdict == CONTINUE)
-		verdict = check_source(skb, &pkt);
-	if (verdict == CONTINUE)
-		verdict = check_destination(&pkt);
-	if (verdict == CONTINUE)
-		verdict = forward(skb, &pkt);
+		verdict = send(skb, pkt);
 
-	return leave(skb, verdict, DIRECTION_EGRESS);
+	return leave(skb, pkt, verdict, DIRECTION_EGRESS, ANSWER_PEER, skb->ifindex);
 }

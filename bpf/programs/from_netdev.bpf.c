@@ -1,7 +1,10 @@
 /* A packet that comes to this node. Attached to the uplink, on the way in. */
 #include "config.h"
+#include "lib/flow.h"
 #include "lib/forward.h"
+#include "lib/fragment.h"
 #include "lib/lb.h"
+#include "lib/leave.h"
 #include "lib/neighbour.h"
 
 /* Pods of this node, and the virtual addresses that this node was elected for; of the others its stack must not speak. */
@@ -23,35 +26,44 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 	if (pkt->ethertype == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb, &cfg_uplink_mac, is_ours);
 	/* To all, or, where only the entry's age is checked, to the pod's own address. Hop limit 255: from this link. */
-	if (pkt->ethertype == bpf_htons(ETH_P_IPV6) && pkt->protocol == IPPROTO_ICMPV6 && pkt->hops == 255)
+	if (pkt->ethertype == bpf_htons(ETH_P_IPV6) && pkt->tuple.protocol == IPPROTO_ICMPV6 && pkt->hops == 255)
 		return answer_solicitation(skb, &cfg_uplink_mac, is_ours);
 	return CONTINUE;
 }
 
-/* To a pod of this node; the rest is the node's own. */
-INLINE int forward(struct __sk_buff *skb, const struct packet *pkt)
+/* To a pod of this node, if it may. */
+INLINE int receive(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *to)
 {
-	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v2, &pkt->destination);
+	int verdict = track(skb, pkt, 0, to, HOOK_NETDEV);
 
-	return to ? deliver(skb, pkt, to) : TC_ACT_OK;
+	return verdict == CONTINUE ? deliver(skb, pkt, to) : verdict;
 }
 
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
-	struct packet pkt = {};
+	const struct endpoint *to;
+	struct packet *pkt;
 	int verdict;
 
-	verdict = parse_packet(skb, &pkt);
-	/* What is not ours to judge (other protocols, the node's own broken packets) is the stack's. */
-	if (verdict != CONTINUE)
-		return TC_ACT_OK;
-	verdict = answer_neighbours(skb, &pkt);
+	pkt = new_packet();
+	if (!pkt)
+		return TC_ACT_SHOT;
+	verdict = parse_packet(skb, pkt);
 	if (verdict == CONTINUE)
-		verdict = forward(skb, &pkt);
-	/* The node's own traffic is not the pods': it is not counted. */
+		verdict = answer_neighbours(skb, pkt);
+	if (verdict == CONTINUE)
+		verdict = resolve_fragment(skb, pkt);
+	/* What is not a pod's (other protocols, the node's own broken packets) is the stack's, and not counted. */
+	if (verdict == TC_ACT_OK)
+		return TC_ACT_OK;
+	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+	if (verdict < 0 && !to)
+		return TC_ACT_OK;
+	if (verdict == CONTINUE && to)
+		verdict = receive(skb, pkt, to);
 	if (verdict == TC_ACT_OK)
 		return TC_ACT_OK;
 
-	return leave(skb, verdict, DIRECTION_INGRESS);
+	return leave(skb, pkt, verdict, DIRECTION_INGRESS, ANSWER_DEVICE, to ? to->ifindex : 0);
 }

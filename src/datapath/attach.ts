@@ -24,18 +24,22 @@ export class Attachments {
 
   /** Programs of `place` on the device. Says whether anything had to be done. */
   async attachDevice(place: 'endpoint' | 'uplink', id: string, ifindex: number): Promise<boolean> {
-    let changed = false
-    for (const spec of programs.filter((p) => p.place === place)) {
-      const program = this.#program(spec)
-      const name = pinName(spec, id)
-      const found = this.#keep(name, program, { ifindex })
-      if (found === 'missing') {
-        using link = await Link.attachTcx(program, spec.hook, ifindex, this.#namespace)
-        link.pin(join(this.#dir, name))
-      }
-      changed ||= found !== 'same'
+    // At once: each waits some 10 ms for the kernel, in a thread of the pool.
+    const changes = await Promise.all(
+      programs.filter((p) => p.place === place).map((spec) => this.#attach(spec, id, ifindex)),
+    )
+    return changes.includes(true)
+  }
+
+  async #attach(spec: ProgramSpec, id: string, ifindex: number): Promise<boolean> {
+    const program = this.#program(spec)
+    const name = pinName(spec, id)
+    const found = this.#keep(name, program, { ifindex })
+    if (found === 'missing') {
+      using link = await Link.attachTcx(program, spec.hook, ifindex, this.#namespace)
+      link.pin(join(this.#dir, name))
     }
-    return changed
+    return found !== 'same'
   }
 
   /** Every link that is there for `place` gets the present program; those of devices that are gone are left to `prune`. */

@@ -180,11 +180,11 @@ export function testDatapath(
     ])
     datapath.upsertIdentities([{ address: '10.9.0.1', identity: 301, owner: 'a' }])
     t.deepEqual(
-      datapath.identities(),
-      new Map([
-        ['10.9.0.1', 301],
+      [...datapath.identities()].toSorted(([, a], [, b]) => a - b),
+      [
         ['fd00:9::1', 300],
-      ]),
+        ['10.9.0.1', 301],
+      ],
     )
     datapath.removeIdentities(['10.9.0.1', 'fd00:9::1', '10.9.0.2'])
     t.is(datapath.identities().size, 0)
