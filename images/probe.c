@@ -2,8 +2,10 @@
  * Many small questions at once: may this pod reach that address? One process for a whole test, in a pod's network.
  *   probe [-s PORT]...        answers on these ports: TCP (accepts), UDP (echoes), SCTP (INIT with INIT-ACK; raw, so that the
  *                             kernel needs no SCTP)
- * Questions on stdin, one a line: ID PROTOCOL ADDRESS PORT MILLISECONDS; PROTOCOL is tcp, udp or sctp. Answers on stdout, in
- * the order in which they come: ID open | ID refused | ID unreachable | ID prohibited | ID silent | ID error WORDS.
+ * Questions on stdin, one a line: ID PROTOCOL ADDRESS PORT MILLISECONDS; PROTOCOL is tcp, udp, sctp, or hold: a TCP connection
+ * that says something every 10 ms until it is cut or the time is over. Answers on stdout, in the order in which they come:
+ * ID open | ID refused | ID unreachable | ID prohibited | ID silent | ID error WORDS; of hold also ID cut | ID held.
+ * `ID heard - 0 0` is answered with how often accepted connections said something, and how many of them were reset.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,7 +28,7 @@
 #define SCTP_INIT 1
 #define SCTP_INIT_ACK 2
 
-enum kind { STDIN, ACCEPT, ECHO, ANSWER4, ANSWER6, TCP, UDP, SCTP };
+enum kind { STDIN, ACCEPT, ACCEPTED, ECHO, ANSWER4, ANSWER6, TCP, UDP, SCTP, HOLD };
 
 struct sctp_packet {
 	uint16_t source, destination;
@@ -43,6 +45,7 @@ struct watched {
 	int fd;
 	int active;
 	int family;
+	int connecting;
 	uint64_t until;
 	uint16_t port, own_port;
 	uint32_t tag;
@@ -54,6 +57,7 @@ static struct watched questions[QUESTIONS_MAX];
 static uint16_t ports[PORTS_MAX];
 static int ports_count;
 static int asked;
+static unsigned long heard, resets;
 
 static void die(const char *what)
 {
@@ -197,6 +201,10 @@ static void ask(const char *line)
 		fprintf(stderr, "probe: cannot read: %s\n", line);
 		return;
 	}
+	if (!strcmp(protocol, "heard")) {
+		printf("%s %lu %lu\n", id, heard, resets);
+		return;
+	}
 	for (int tried = 0; tried < QUESTIONS_MAX && !w; tried++) {
 		at = (at + 1) % QUESTIONS_MAX;
 		if (!questions[at].active)
@@ -214,8 +222,8 @@ static void ask(const char *line)
 	w->port = (uint16_t)port;
 	w->until = now_ms() + ms;
 	asked++;
-	if (!strcmp(protocol, "tcp")) {
-		w->kind = TCP;
+	if (!strcmp(protocol, "tcp") || !strcmp(protocol, "hold")) {
+		w->kind = *protocol == 't' ? TCP : HOLD;
 		w->fd = socket(w->family, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	} else if (!strcmp(protocol, "udp")) {
 		w->kind = UDP;
@@ -244,6 +252,7 @@ static void ask(const char *line)
 			return answer_error(w, errno);
 	}
 	watch(w->fd, w->kind == TCP ? EPOLLOUT : EPOLLIN, w);
+	w->connecting = w->kind == HOLD;
 }
 
 /* One SCTP packet; of IPv4 with its header before it. */
@@ -274,14 +283,41 @@ static void hear(struct watched *w)
 	while ((got = recv(w->fd, bytes, sizeof(bytes), 0)) >= 0) {
 		const struct sctp_packet *p;
 
+		if (w->kind == HOLD) {
+			w->connecting = 0;
+			if (got == 0)
+				return answer(w, "closed");
+			continue;
+		}
 		if (w->kind == UDP)
 			return answer(w, "open");
 		p = sctp_in(bytes, got, w->family);
 		if (p && p->type == SCTP_INIT_ACK && p->tag == w->tag && ntohs(p->destination) == w->own_port)
 			return answer(w, "open");
 	}
-	if (errno != EAGAIN)
-		answer_error(w, errno);
+	if (errno == EAGAIN)
+		return;
+	if (w->kind == HOLD && (errno == ECONNRESET || errno == EPIPE))
+		return answer(w, "cut");
+	answer_error(w, errno);
+}
+
+/* A connection that came in: what it says goes back. */
+static void talk(struct watched *w)
+{
+	char bytes[512];
+	ssize_t got;
+
+	while ((got = recv(w->fd, bytes, sizeof(bytes), 0)) > 0) {
+		heard++;
+		send(w->fd, bytes, (size_t)got, MSG_NOSIGNAL);
+	}
+	if (got < 0 && errno == EAGAIN)
+		return;
+	if (got < 0 && errno == ECONNRESET)
+		resets++;
+	close(w->fd);
+	free(w);
 }
 
 static void echo(int fd)
@@ -343,9 +379,16 @@ static void expire(void)
 {
 	uint64_t now = now_ms();
 
-	for (int i = 0; i < QUESTIONS_MAX; i++)
-		if (questions[i].active && questions[i].until <= now)
-			answer(&questions[i], "silent");
+	for (int i = 0; i < QUESTIONS_MAX; i++) {
+		struct watched *w = &questions[i];
+
+		if (!w->active)
+			continue;
+		if (w->kind == HOLD && send(w->fd, ".", 1, MSG_NOSIGNAL) < 0 && errno != EAGAIN && errno != ENOTCONN)
+			hear(w);
+		if (w->active && w->until <= now)
+			answer(w, w->kind == HOLD && !w->connecting ? "held" : "silent");
+	}
 }
 
 int main(int argc, char **argv)
@@ -390,8 +433,11 @@ int main(int argc, char **argv)
 				read_questions();
 				break;
 			case ACCEPT:
-				while ((fd = accept(w->fd, NULL, NULL)) >= 0)
-					close(fd);
+				while ((fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK)) >= 0)
+					service(fd, ACCEPTED);
+				break;
+			case ACCEPTED:
+				talk(w);
 				break;
 			case ECHO:
 				echo(w->fd);
