@@ -131,11 +131,12 @@ function writeLayer4(out: Buffer, at: number, ends: number, endsBytes: number, p
       const end = fillPayload(out, at + 16, 16)
       out.writeUInt16BE(layer4.sourcePort, at)
       out.writeUInt16BE(layer4.destinationPort, at + 2)
-      out.writeUInt32BE(layer4.chunk === 1 ? 0 : 0x11223344, at + 4)
+      out.writeUInt32BE(layer4.tag >>> 0, at + 4)
       out.writeUInt32BE(0, at + 8)
       out[at + 12] = layer4.chunk
       out[at + 13] = 0
       out.writeUInt16BE(20, at + 14)
+      out.writeUInt32BE(layer4.initiate >>> 0, at + 16)
       out.writeUInt32LE(crc32c(out.subarray(at, end)), at + 8)
       return end
     }

@@ -26,6 +26,13 @@ export function wrongHeader(packet: Packet): Reason | undefined {
   return familyOf(packet.source) === 4 ? wrong4(packet) : wrong6(packet)
 }
 
+/** Can it be said where the packet goes, although something is wrong with it? */
+export const isReadable = (packet: Packet): boolean =>
+  packet.lie !== 'ethertype' &&
+  packet.lie !== 'version' &&
+  packet.lie !== 'header' &&
+  (packet.cut === undefined || packet.cut >= frameLength(packet))
+
 function wrong4(packet: Packet): Reason | undefined {
   const offset = packet.fragment?.offset ?? 0
   if (offset > 0)

@@ -13,13 +13,24 @@ import { Player } from './player.ts'
 import { judgePolicy } from './policy.ts'
 import { changed, emptyCluster, formatStep, parseScenario, type Step } from './scenario.ts'
 import { allowedBySecond } from './second.ts'
-import { namespaces, nodes, outside, ownNode, podArbitrary, policyArbitrary, ports, slots } from './universe.ts'
+import {
+  namespaces,
+  nodes,
+  outside,
+  ownNode,
+  podArbitrary,
+  policyArbitrary,
+  ports,
+  serviceArbitrary,
+  slots,
+} from './universe.ts'
 
 /** The model by itself: what it would be wrong in here it would blame the kernel for. */
 
 const materialsArbitrary = fc.record({
   pods: fc.array(podArbitrary, { minLength: 4, maxLength: 6 }),
   policies: fc.array(policyArbitrary, { minLength: 1, maxLength: 6 }),
+  services: fc.array(serviceArbitrary, { maxLength: 5 }),
 })
 
 /** A cluster with these objects, and the player who made it. */

@@ -1,10 +1,27 @@
 import { contains, familyOf } from './address.ts'
-import { type Cluster, type Node, nameOf, type Pod } from './cluster.ts'
-import { wrongHeader } from './headers.ts'
-import { type Packet, protocolOf, protocols, reversed, type Tuple, tupleOf } from './packet.ts'
+import { Affinities } from './affinity.ts'
+import { type Cluster, type Endpoint, type Node, nameOf, type Pod } from './cluster.ts'
+import { Fragments } from './fragments.ts'
+import { isReadable, wrongHeader } from './headers.ts'
+import { beginsPair, hairpin, hasExchangeablePort, natPorts, onward, type Pair, Pairs, portInRange } from './nat.ts'
+import { type Packet, protocolOf, protocols, reversed, type Tuple, tupleOf, withEnds } from './packet.ts'
 import { type Asked, type Judgement, judgePolicy, type Party } from './policy.ts'
 import type { Reason } from './reasons.ts'
-import { advance, type Flow, Flows, isSyn, sameTuple } from './tracking.ts'
+import { refusalOf } from './refusal.ts'
+import { findService, type Side } from './services.ts'
+import {
+  beginsAnother,
+  beginsFlow,
+  disowned,
+  type Flow,
+  type FlowLimits,
+  Flows,
+  flowOf,
+  followEstablished,
+  followUnanswered,
+  isReset,
+  sameTuple,
+} from './tracking.ts'
 
 /** Where a packet meets the node: leaving a pod, coming by the uplink, or from the node's own stack to a pod. */
 export type Hook =
@@ -12,11 +29,30 @@ export type Hook =
   | { readonly from: 'uplink' }
   | { readonly from: 'host'; readonly pod: string }
 
-/** Where it goes: nowhere, to the node's own stack, into a pod of the node, or out by the node's routes. */
-export type End = 'drop' | 'stack' | 'pod' | 'out'
+/** Where it goes: nowhere, to the node's own stack, into a pod of the node, out by the node's routes, or back as a refusal. */
+export type End = 'drop' | 'stack' | 'pod' | 'out' | 'refusal'
 
 /** Who an address is, before any number is given to it. */
 export type Identity = 'host' | 'remote node' | 'world' | 'unknown pod' | { readonly pod: string }
+
+/** What is up to the kernel: the run gives its choice back, and it must be one of those that are right. */
+export interface Chooser {
+  /** One of the Service's endpoints. */
+  backend(candidates: readonly Endpoint[]): Endpoint
+  /** A source port; `isFree` says of which the answers could be told. `wanted` is taken where it is free. */
+  port(wanted: number, isFree: (port: number) => boolean, question: Tuple): number | undefined
+}
+
+/** Takes the first that is right: for a model that runs alone. */
+export const firstChoice: Chooser = {
+  backend: (candidates) => candidates[0] as Endpoint,
+  port: (wanted, isFree) => {
+    if (isFree(wanted)) return wanted
+    for (let port: number = natPorts.first; port < natPorts.first + natPorts.count; port++)
+      if (isFree(port)) return port
+    return undefined
+  },
+}
 
 export interface Outcome {
   readonly end: End
@@ -29,6 +65,8 @@ export interface Outcome {
   readonly pod?: string
   readonly source?: Identity
   readonly destination?: Identity
+  /** Chosen for a Service. */
+  readonly backend?: Endpoint
   /** What was decided, step by step, for a reader. */
   readonly story: readonly string[]
   /** Rare things that a run wants to have met: `closing tuple reused`. */
@@ -41,11 +79,41 @@ interface Told {
 }
 type Result = Omit<Outcome, keyof Told>
 
-class Dropped {
+/** What tracking says: of whom the packet is, and whether it may. */
+interface Tracked {
   readonly reason: Reason
-  constructor(reason: Reason) {
-    this.reason = reason
-  }
+  readonly rules: readonly string[]
+  /** 1: an answer. */
+  readonly side: 0 | 1
+  /** Its flow has other names. */
+  readonly translated: boolean
+  readonly adopted: boolean
+  readonly source?: Identity
+  readonly destination?: Identity
+}
+
+interface Verdict {
+  readonly reason: Reason
+  readonly rules: readonly string[]
+  readonly story: readonly string[]
+}
+
+/** Reasons that the sender is told. */
+const refused: readonly Reason[] = ['policy denied', 'unknown sender', 'invalid flow']
+
+/** A packet on its way through the node. */
+interface Journey {
+  /** As it is now. */
+  packet: Packet
+  tuple: Tuple
+  readonly now: number
+  readonly told: Told
+  readonly choose: Chooser
+  backend?: Endpoint
+  /** Somebody exchanged its ends on the way: its flow is known to have other names. */
+  translated: boolean
+  /** Where it was sent to before that. */
+  asked?: Tuple
 }
 
 export const addressesOf = (cluster: Cluster): Map<string, Pod> => {
@@ -58,13 +126,17 @@ export const addressesOf = (cluster: Cluster): Map<string, Pod> => {
 /** One node of a cluster: the rules are the cluster's, connections and translations are its own. */
 export class NodeModel {
   readonly name: string
-  readonly flows = new Flows()
+  readonly flows: Flows
+  readonly #fragments = new Fragments()
+  readonly #pairs = new Pairs()
+  readonly #affinities = new Affinities()
   #cluster: Cluster
   #pods: Map<string, Pod>
   #epoch = 0
 
-  constructor(name: string, cluster: Cluster) {
+  constructor(name: string, cluster: Cluster, limits: FlowLimits = { flows: 1e6, share: 1e6 }) {
     this.name = name
+    this.flows = new Flows(limits)
     this.#cluster = cluster
     this.#pods = addressesOf(cluster)
   }
@@ -84,15 +156,13 @@ export class NodeModel {
     const pods = addressesOf(cluster)
     for (const [address, pod] of pods) {
       const last = this.#pods.get(address)
-      if (last === undefined || nameOf(last) !== nameOf(pod)) this.flows.forget(address)
+      if (last === undefined || nameOf(last) !== nameOf(pod)) this.flows.disown(address)
     }
+    for (const [address, pod] of this.#pods)
+      if (pod.node === this.name && !pods.has(address)) this.flows.forgetShare(address)
     this.#cluster = cluster
     this.#pods = pods
     this.#epoch++
-  }
-
-  podOf(address: string): Pod | undefined {
-    return this.#pods.get(address)
   }
 
   identityOf(address: string): Identity {
@@ -103,146 +173,417 @@ export class NodeModel {
     return this.#cluster.podCidrs.some((cidr) => contains(cidr, address)) ? 'unknown pod' : 'world'
   }
 
+  #local(address: string): Pod | undefined {
+    const pod = this.#pods.get(address)
+    return pod?.node === this.name ? pod : undefined
+  }
+
   /** What becomes of the packet, and what the node remembers of it. */
-  judge(hook: Hook, packet: Packet, now: number): Outcome {
-    const story: string[] = []
-    const marks: string[] = []
-    try {
-      return { ...this.#judge(hook, packet, now, { story, marks }), story, marks }
-    } catch (dropped) {
-      if (!(dropped instanceof Dropped)) throw dropped
-      return { end: 'drop', reason: dropped.reason, rules: [], story, marks }
+  judge(hook: Hook, packet: Packet, now: number, choose: Chooser = firstChoice): Outcome {
+    const told: Told = { story: [], marks: [] }
+    const journey: Journey = { packet, tuple: trackedTuple(packet), now, told, choose, translated: false }
+    const result = this.#go(hook, journey)
+    return { ...result, ...(journey.backend === undefined ? {} : { backend: journey.backend }), ...told }
+  }
+
+  #go(hook: Hook, journey: Journey): Result {
+    switch (hook.from) {
+      case 'pod':
+        return this.#fromPod(hook.pod, journey)
+      case 'uplink':
+        return this.#fromUplink(journey)
+      case 'host':
+        return this.#fromHost(journey)
+      default:
+        return hook satisfies never
     }
   }
 
-  #judge(hook: Hook, packet: Packet, now: number, told: Told): Result {
+  #fromPod(name: string, journey: Journey): Result {
+    const { packet, now, told } = journey
     const wrong = wrongHeader(packet)
-    if (wrong !== undefined) throw new Dropped(wrong)
-    if (hook.from === 'pod') {
-      checkMulticast(packet)
-      this.#checkSource(hook.pod, packet)
-      this.#checkService(packet)
-    }
-    const tuple = trackedTuple(packet)
-    const to = this.#pods.get(packet.destination)
-    const local = to !== undefined && to.node === this.name
-    if (hook.from === 'uplink' && !local) return { end: 'stack', reason: 'forwarded', rules: [] }
-    const source = hook.from === 'host' ? 'host' : this.identityOf(packet.source)
-    const destination = this.identityOf(packet.destination)
-    const judged = this.#track(packet, tuple, now, told)
-    const ids = { source, destination }
-    if (!judged.allowed) return { end: 'drop', reason: judged.reason, rules: [], ...ids }
-    return { ...this.#forward(hook, packet, local ? to : undefined), rules: judged.rules, ...ids }
+    if (wrong !== undefined) return drop(wrong)
+    if (isLinkLocal(packet)) return drop('multicast')
+    // A pod speaks for itself only.
+    if (!(this.#cluster.pods.get(name)?.addresses ?? []).includes(packet.source)) return drop('invalid source')
+    const tuple = this.#fragments.tupleOf(packet, now)
+    if (tuple === undefined) return drop('fragment without first')
+    journey.tuple = tuple
+    const served = this.#serve('inside', journey)
+    if (served !== undefined) return this.#leave(journey, served)
+    const tracked = this.#track('pod', journey)
+    if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
+    const masked = this.#nameAnswer(journey, tracked) ?? this.#masquerade(journey, tracked)
+    if (masked !== undefined) return { end: 'drop', ...withoutSide(tracked), reason: masked }
+    told.story.push(...nat(packet, journey.packet))
+    return { ...this.#forward(journey.packet, packet), ...withoutSide(tracked) }
   }
 
-  /** A pod speaks for itself only. */
-  #checkSource(pod: string, packet: Packet): void {
-    if (!(this.#cluster.pods.get(pod)?.addresses ?? []).includes(packet.source)) throw new Dropped('invalid source')
+  #fromUplink(journey: Journey): Result {
+    const { packet, now } = journey
+    const to = this.#local(packet.destination)
+    const wrong = wrongHeader(packet)
+    const tuple = wrong === undefined ? this.#fragments.tupleOf(packet, now) : undefined
+    // What is for no pod, or cannot be read that far, is the node's own.
+    if (wrong !== undefined && (to === undefined || !isReadable(packet))) return stack
+    if (wrong !== undefined) return drop(wrong)
+    if (tuple === undefined) return to === undefined ? stack : drop('fragment without first')
+    journey.tuple = tuple
+    if (to === undefined) {
+      if (!this.#isNodes(packet.destination)) return stack
+      const served = this.#serve('outside', journey)
+      if (served !== undefined) return this.#leave(journey, served)
+      if (this.#local(journey.packet.destination) === undefined) return { ...stack, packet: journey.packet }
+    }
+    const from = this.identityOf(packet.source)
+    if (from === 'host' || this.#local(packet.source) !== undefined) {
+      journey.told.marks.push('own address from outside')
+      return drop('invalid identity')
+    }
+    const tracked = this.#track('uplink', journey)
+    if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
+    journey.told.story.push(...nat(packet, journey.packet))
+    return { ...this.#forward(journey.packet, packet), ...withoutSide(tracked) }
   }
 
-  #checkService(packet: Packet): void {
-    if (this.#cluster.serviceCidrs.some((cidr) => contains(cidr, packet.destination))) throw new Dropped('no service')
+  #fromHost(journey: Journey): Result {
+    const { packet, now } = journey
+    const wrong = wrongHeader(packet)
+    if (wrong !== undefined) return drop(wrong)
+    if (this.#local(packet.destination) === undefined) return stack
+    const tuple = this.#fragments.tupleOf(packet, now)
+    if (tuple === undefined) return drop('fragment without first')
+    journey.tuple = tuple
+    const tracked = this.#track('host', journey)
+    if (tracked.reason !== 'forwarded') return { end: 'drop', ...withoutSide(tracked), rules: [] }
+    return { ...stack, ...withoutSide(tracked) }
   }
 
-  #track(
-    packet: Packet,
-    tuple: Tuple,
-    now: number,
-    { story, marks }: Told,
-  ): { readonly allowed: boolean; readonly reason: Reason; readonly rules: readonly string[] } {
-    let flow = this.flows.find(tuple, now)
-    if (flow !== undefined && flow.phase === 'closing' && isSyn(packet)) {
-      story.push('a SYN on a connection that is closing begins another')
-      marks.push('closing tuple reused')
-      flow = undefined
-    }
-    if (flow !== undefined) return this.#continue(flow, packet, tuple, now, { story, marks })
-    const forward = this.#judgeTuple(tuple)
-    if (forward.allowed) {
-      story.push(...forward.story)
-      advance(this.flows.begin(tuple, now, this.#epoch), packet, tuple, now)
-      return forward
-    }
-    if (tuple.protocol === protocols.tcp && !isSyn(packet)) {
-      const client = reversed(tuple)
-      const backward = this.#judgeTuple(client)
-      if (!backward.allowed) return { allowed: false, reason: 'invalid flow', rules: [] }
-      marks.push('adopted as an answer')
-      story.push('no SYN was seen: taken for the answer of a connection that may be', ...backward.story)
-      advance(this.flows.begin(client, now, this.#epoch), packet, tuple, now)
-      return backward
-    }
-    story.push(...forward.story)
-    return forward
+  /** Addresses that are neither pods' nor cluster addresses, and mean something to this node. */
+  #isNodes(address: string): boolean {
+    return (
+      this.node.addresses.includes(address) ||
+      [...this.#cluster.services.values()].some(
+        (s) => (s.ingressIPs ?? []).includes(address) || (s.externalIPs ?? []).includes(address),
+      )
+    )
   }
 
-  #continue(
-    flow: Flow,
-    packet: Packet,
-    tuple: Tuple,
-    now: number,
-    { story, marks }: Told,
-  ): { readonly allowed: boolean; readonly reason: Reason; readonly rules: readonly string[] } {
-    const judged = this.#judgeTuple(flow.client)
+  /**
+   * A packet to a Service goes on to a backend; one of a connection that is translated already goes where that goes. A reason
+   * where it ends here, `hairpin` and `out` where it needs nobody's leave; undefined: it goes on, changed or not.
+   */
+  #serve(side: Side, journey: Journey): Reason | 'hairpin' | 'out' | 'stack' | undefined {
+    const { packet, tuple, now, told } = journey
+    const { destination } = packet
+    if (this.#cluster.podCidrs.some((cidr) => contains(cidr, destination))) return undefined
+    const isHairpin = destination === hairpin[familyOf(destination)]
+    const isService = this.#cluster.serviceCidrs.some((cidr) => contains(cidr, destination))
+    const isNode = [...this.#cluster.nodes.values()].some((n) => n.addresses.includes(destination))
+    if (!isHairpin && !isService && !isNode && !this.#isNodes(destination)) return undefined
+    const known = this.#pairs.find(tuple, packet, now)
+    if (known !== undefined) {
+      told.story.push(known.side === 0 ? 'of a translated connection' : 'an answer of a translated connection')
+      if (known.side === 0) journey.asked = tuple
+      this.#become(journey, onward(known))
+      if (known.pair.isHairpin) return 'hairpin'
+      return known.pair.isOut ? 'out' : undefined
+    }
+    if (isHairpin) return 'no nat mapping'
+    const port = hasPorts(tuple) ? tuple.destinationPort : undefined
+    const asker = { side, source: packet.source, node: this.name }
+    const found = findService(this.#cluster, asker, destination, tuple.protocol, port)
+    if (found.kind === 'none') return undefined
+    const isPlace = found.kind === 'found' || found.service !== undefined
+    // The middle of a connection that began elsewhere is nobody's.
+    if (isPlace && !beginsPair(packet, tuple)) return 'no nat mapping'
+    if (found.kind === 'refused') return found.reason
+    const backend = this.#affinities.choose(found, packet.source, now, journey.choose)
+    journey.backend = backend
+    told.story.push(`${found.service.namespace}/${found.service.name} by ${backend.address}:${backend.port}`)
+    return this.#beginService(side, journey, backend)
+  }
+
+  #beginService(side: Side, journey: Journey, backend: Endpoint): Reason | 'hairpin' | 'out' | undefined {
+    const { packet, tuple, now, told } = journey
+    const to: Tuple = { ...tuple, destination: backend.address, destinationPort: backend.port }
+    const family = familyOf(packet.source)
+    const isHairpin = side === 'inside' && backend.address === packet.source
+    const own = this.node.addresses.find((a) => familyOf(a) === family) ?? ''
+    const isHere = this.#local(backend.address) !== undefined || this.node.addresses.includes(backend.address)
+    const isOut = side === 'outside' && !isHere
+    const source = isHairpin ? hairpin[family] : isOut ? own : tuple.source
+    const wanted = isOut && hasExchangeablePort(tuple) ? portInRange(tuple.sourcePort) : tuple.sourcePort
+    const port = this.#choosePort(journey, { ...to, source }, wanted)
+    if (port === undefined) return 'no nat port'
+    if (isHairpin) told.marks.push('hairpin')
+    if (isOut) told.marks.push('sent on to another node')
+    const pair: Pair = {
+      question: tuple,
+      to: { ...to, source, sourcePort: port },
+      kind: 'service',
+      isOut,
+      isHairpin,
+      fin: [false, false],
+      reset: false,
+      lastSeen: now,
+    }
+    this.#pairs.add(pair)
+    journey.asked = tuple
+    this.#become(journey, pair.to)
+    return isHairpin ? 'hairpin' : isOut ? 'out' : undefined
+  }
+
+  #choosePort(journey: Journey, to: Tuple, wanted: number): number | undefined {
+    const { tuple, told } = journey
+    const isFree = (sourcePort: number): boolean => this.#pairs.isFree(tuple, { ...to, sourcePort })
+    if (!hasExchangeablePort(tuple)) return isFree(wanted) ? wanted : undefined
+    const port = journey.choose.port(wanted, isFree, tuple)
+    if (port !== wanted) told.marks.push('another port was taken')
+    return port
+  }
+
+  #become(journey: Journey, to: Tuple): void {
+    journey.packet = withEnds(journey.packet, to)
+    journey.tuple = to
+    journey.translated = true
+  }
+
+  #leave(journey: Journey, served: Reason | 'hairpin' | 'out' | 'stack'): Result {
+    const { packet } = journey
+    if (served === 'hairpin') {
+      // What a pod says to itself nobody else is asked about.
+      return { ...this.#forward(packet, packet), reason: 'forwarded', rules: [] }
+    }
+    if (served === 'out') return { ...this.#forward(packet, packet), reason: 'forwarded', rules: [] }
+    if (served === 'stack') return stack
+    return this.#refuse(journey, { reason: served, rules: [], side: 0, translated: false, adopted: false })
+  }
+
+  /** An answer bears the name that was asked. */
+  #nameAnswer(journey: Journey, { side, translated, adopted }: Tracked): Reason | undefined {
+    if (translated ? side === 0 : !adopted) return undefined
+    const known = this.#pairs.find(journey.tuple, journey.packet, journey.now)
+    if (known?.side === 1) {
+      this.#become(journey, onward(known))
+      return undefined
+    }
+    return translated ? 'no nat mapping' : undefined
+  }
+
+  /** What a pod says to the world it says under its node's address. */
+  #masquerade(journey: Journey, { side }: Tracked): Reason | undefined {
+    const { packet, tuple, now, told } = journey
+    const { destination } = packet
+    const family = familyOf(destination)
+    const own = this.node.addresses.find((a) => familyOf(a) === family)
+    const isInside =
+      this.#cluster.podCidrs.some((cidr) => contains(cidr, destination)) ||
+      [...this.#cluster.nodes.values()].some((n) => n.addresses.includes(destination)) ||
+      [...this.#cluster.services.values()].some((s) => (s.ingressIPs ?? []).includes(destination))
+    if (isInside || own === undefined || side === 1) return undefined
+    const known = this.#pairs.find(tuple, packet, now)
+    if (known !== undefined) {
+      this.#become(journey, onward(known))
+      return undefined
+    }
+    if (packet.layer4.kind === 'error') return 'no nat mapping'
+    const isIcmp = tuple.protocol === protocols.icmp || tuple.protocol === protocols.icmp6
+    if (isIcmp && tuple.sourcePort === 0) return 'unsupported nat protocol'
+    if (!beginsPair(packet, tuple)) return 'no nat mapping'
+    const wanted = hasExchangeablePort(tuple) ? portInRange(tuple.sourcePort) : tuple.sourcePort
+    const to: Tuple = { ...tuple, source: own }
+    const port = this.#choosePort(journey, to, wanted)
+    if (port === undefined) return 'no nat port'
+    told.marks.push('masqueraded')
+    const pair: Pair = {
+      question: tuple,
+      to: { ...to, sourcePort: port },
+      kind: 'masquerade',
+      isOut: false,
+      isHairpin: false,
+      fin: [false, false],
+      reset: false,
+      lastSeen: now,
+    }
+    this.#pairs.add(pair)
+    this.#become(journey, pair.to)
+    return undefined
+  }
+
+  #refuse(journey: Journey, tracked: Tracked): Result {
+    const { packet, asked } = journey
+    // From whom the sender thinks to hear.
+    const seen = asked === undefined ? packet : withEnds(packet, asked)
+    const answer = refused.includes(tracked.reason) ? refusalOf(seen) : undefined
+    if (answer === undefined) return { end: 'drop', ...withoutSide(tracked), rules: [] }
+    return { end: 'refusal', ...withoutSide(tracked), rules: [], packet: answer }
+  }
+
+  #track(from: Hook['from'], journey: Journey): Tracked {
+    const flow = this.flows.find(journey.tuple, journey.now)
+    if (flow !== undefined) {
+      const known = this.#continue(flow, journey)
+      if (known !== undefined) return { ...known, translated: flow.translated, adopted: false }
+    }
+    return this.#begin(from, journey)
+  }
+
+  /** Undefined: the flow that was found does not count, the packet begins another. */
+  #continue(flow: Flow, { packet, tuple, now, told }: Journey): Omit<Tracked, 'translated' | 'adopted'> | undefined {
+    if (flow.epoch === disowned) {
+      told.marks.push('address of another pod before')
+      this.flows.remove(flow)
+      return undefined
+    }
+    const side = sameTuple(tuple, flow.client) ? 0 : 1
+    const ends = { ...this.#ends(flow.client, flow.fromHost, side), side } as const
+    const judged = this.#judgeTuple(flow.client, flow.fromHost)
     if (flow.epoch !== this.#epoch) {
-      if (!judged.allowed) {
-        marks.push('cut by a change of rules')
-        story.push('known, but the rules have changed', ...judged.story)
+      if (judged.reason !== 'forwarded') {
+        told.marks.push(flow.established ? 'established flow cut' : 'unanswered flow cut')
+        told.story.push('known, but the rules have changed', ...judged.story)
         this.flows.remove(flow)
-        return judged
+        return { reason: judged.reason, rules: [], ...ends }
       }
       flow.epoch = this.#epoch
     }
-    story.push(sameTuple(tuple, flow.client) ? `known, ${flow.phase}` : `an answer, ${flow.phase}`)
-    advance(flow, packet, tuple, now)
-    return judged
+    if (!flow.established) {
+      told.story.push(side === 0 ? 'not answered yet' : 'an answer')
+      const full = followUnanswered(this.flows, flow, packet, side, now)
+      if (flow.established) told.marks.push('answered')
+      return { reason: full ?? 'forwarded', rules: full === undefined ? judged.rules : [], ...ends }
+    }
+    if (beginsAnother(flow, packet)) {
+      told.marks.push('closing tuple reused')
+      told.story.push('a beginning on a connection that is closing')
+      this.flows.remove(flow)
+      return undefined
+    }
+    told.story.push(side === 0 ? 'established' : 'an answer, established')
+    const wasClosing = flow.closing
+    followEstablished(this.flows, flow, packet, side, now)
+    if (isReset(packet)) told.marks.push(this.flows.has(flow) ? 'reset outside the window' : 'reset')
+    else if (flow.closing && !wasClosing) told.marks.push('closed both ways')
+    return { reason: 'forwarded', rules: judged.rules, ...ends }
+  }
+
+  #begin(from: Hook['from'], journey: Journey): Tracked {
+    const { packet, tuple, told, translated } = journey
+    const fromHost = from === 'host'
+    const judged = this.#judgeTuple(tuple, fromHost)
+    const begins = beginsFlow(packet, tuple)
+    const ends = this.#ends(tuple, fromHost, 0)
+    if (judged.reason === 'forwarded') {
+      told.story.push(...judged.story)
+      if (!begins) told.marks.push('adopted')
+      this.#remember(journey, tuple, 0, !begins, fromHost)
+      return { reason: 'forwarded', rules: judged.rules, ...ends, side: 0, translated, adopted: !begins }
+    }
+    if (begins) {
+      told.story.push(...judged.story)
+      return { reason: judged.reason, rules: [], ...ends, side: 0, translated, adopted: false }
+    }
+    const client = reversed(tuple)
+    const answer = this.#judgeTuple(client, false)
+    if (answer.reason !== 'forwarded')
+      return { reason: 'invalid flow', rules: [], ...ends, side: 0, translated, adopted: false }
+    told.marks.push('adopted as an answer')
+    told.story.push('no beginning was seen: it may be an answer', ...answer.story)
+    this.#remember(journey, client, 1, true, false)
+    return {
+      reason: 'forwarded',
+      rules: answer.rules,
+      ...this.#ends(client, false, 1),
+      side: 1,
+      translated,
+      adopted: true,
+    }
+  }
+
+  #remember(
+    { packet, now, translated }: Journey,
+    client: Tuple,
+    side: 0 | 1,
+    adopted: boolean,
+    fromHost: boolean,
+  ): void {
+    // The end of what is not known leaves nothing behind.
+    if (isReset(packet)) return
+    const counted = this.#local(client.source) ?? this.#local(client.destination)
+    const countedTo = counted?.addresses[0]
+    const known = { adopted, fromHost, translated, lastSeen: now, epoch: this.#epoch, countedTo }
+    this.flows.begin(flowOf(packet, client, side, known))
+  }
+
+  /** Who the packet is from and to; `side` 1: it is the server's. */
+  #ends(client: Tuple, fromHost: boolean, side: 0 | 1): { readonly source: Identity; readonly destination: Identity } {
+    const asks = fromHost ? 'host' : this.identityOf(client.source)
+    const answers = this.identityOf(client.destination)
+    return side === 0 ? { source: asks, destination: answers } : { source: answers, destination: asks }
   }
 
   /** Egress of the source where it is a pod of this node, ingress of the destination where that is. */
-  #judgeTuple(tuple: Tuple): {
-    readonly allowed: boolean
-    readonly reason: Reason
-    readonly rules: readonly string[]
-    readonly story: readonly string[]
-  } {
+  #judgeTuple(tuple: Tuple, fromHost: boolean): Verdict {
     const from = this.#pods.get(tuple.source)
     const to = this.#pods.get(tuple.destination)
     const asked = askedOf(tuple)
     const rules: string[] = []
     const story: string[] = []
     const sides: [Pod | undefined, 'egress' | 'ingress', Party][] = [
-      [from, 'egress', { address: tuple.destination, pod: to }],
+      [fromHost ? undefined : from, 'egress', { address: tuple.destination, pod: to }],
       [to, 'ingress', { address: tuple.source, pod: from }],
     ]
     for (const [pod, direction, peer] of sides) {
       if (pod === undefined || pod.node !== this.name) continue
       // The node that a pod runs on always reaches it (NetworkPolicy, "Traffic to and from the node").
-      if (direction === 'ingress' && this.identityOf(peer.address) === 'host') continue
+      if (direction === 'ingress' && (fromHost || this.identityOf(peer.address) === 'host')) continue
       const judgement = judgePolicy(this.#cluster, direction, pod, peer, asked)
       story.push(tell(judgement, direction, pod))
       if (!judgement.allowed) {
         const unknown = this.identityOf(peer.address) === 'unknown pod'
-        return { allowed: false, reason: unknown ? 'unknown sender' : 'policy denied', rules: [], story }
+        return { reason: unknown ? 'unknown sender' : 'policy denied', rules: [], story }
       }
       rules.push(...judgement.rules)
     }
-    return { allowed: true, reason: 'forwarded', rules, story }
+    return { reason: 'forwarded', rules, story }
   }
 
-  #forward(hook: Hook, packet: Packet, to: Pod | undefined): Omit<Result, 'rules'> {
-    const { name } = this
-    if (hook.from === 'host') return { end: 'stack', reason: 'forwarded' }
-    // What is the node's own, and what needs an ICMP error, is the stack's.
-    if (packet.hops < 2) return { end: 'stack', reason: 'forwarded' }
+  #forward(packet: Packet, came: Packet): Pick<Outcome, 'end' | 'packet' | 'pod'> {
+    // What needs an ICMP error is the stack's.
+    if (packet.hops < 2) return packet === came ? { end: 'stack' } : { end: 'stack', packet }
     const next = { ...packet, hops: packet.hops - 1 }
-    if (to !== undefined) return { end: 'pod', reason: 'forwarded', packet: next, pod: nameOf(to) }
-    const own = this.#cluster.nodes.get(name)
-    const ours =
-      own !== undefined &&
-      (own.addresses.includes(packet.destination) || own.podCidrs.some((c) => contains(c, packet.destination)))
-    return ours ? { end: 'stack', reason: 'forwarded' } : { end: 'out', reason: 'forwarded', packet: next }
+    const to = this.#local(packet.destination)
+    if (to !== undefined) return { end: 'pod', packet: next, pod: nameOf(to) }
+    const { addresses, podCidrs } = this.node
+    const isOwn = addresses.includes(packet.destination) || podCidrs.some((c) => contains(c, packet.destination))
+    return isOwn ? { end: 'stack', packet } : { end: 'out', packet: next }
   }
 }
+
+const stack = { end: 'stack', reason: 'forwarded', rules: [] } as const
+const drop = (reason: Reason): Result => ({ end: 'drop', reason, rules: [] })
+
+/** What of tracking is told outside. */
+function withoutSide({ reason, rules, source, destination }: Tracked): Omit<Result, 'end'> {
+  return {
+    reason,
+    rules,
+    ...(source === undefined ? {} : { source }),
+    ...(destination === undefined ? {} : { destination }),
+  }
+}
+
+/** Names that were exchanged, for a reader. */
+function nat(came: Packet, goes: Packet): string[] {
+  if (came === goes) return []
+  const of = ({ source, destination, sourcePort, destinationPort }: Tuple): string =>
+    `${source}:${sourcePort} > ${destination}:${destinationPort}`
+  return [`as ${of(trackedTuple(goes))}`]
+}
+
+const hasPorts = ({ protocol }: Tuple): boolean =>
+  protocol === protocols.tcp || protocol === protocols.udp || protocol === protocols.sctp
 
 function tell(judgement: Judgement, direction: string, pod: Pod): string {
   if (!judgement.isolated) return `${nameOf(pod)} is open for ${direction}`
@@ -258,16 +599,14 @@ const askedOf = ({ protocol, destinationPort }: Tuple): Asked => ({
       : undefined,
 })
 
-/** Ports, or 0 for what has none: such a packet is known by its addresses and protocol. */
-function trackedTuple(packet: Packet): Tuple {
-  const { source, destination } = packet
-  return tupleOf(packet) ?? { source, destination, sourcePort: 0, destinationPort: 0, protocol: protocolOf(packet) }
+/** A pod has no use for others' multicast, and its link is nobody else's. */
+function isLinkLocal({ source, destination }: Packet): boolean {
+  if (familyOf(destination) === 4) return contains('224.0.0.0/4', destination)
+  return contains('ff00::/8', destination) || contains('fe80::/10', destination) || contains('fe80::/10', source)
 }
 
-function checkMulticast({ source, destination }: Packet): void {
-  const multicast =
-    familyOf(destination) === 4
-      ? contains('224.0.0.0/4', destination)
-      : contains('ff00::/8', destination) || contains('fe80::/10', destination) || contains('fe80::/10', source)
-  if (multicast) throw new Dropped('multicast')
+/** Ports, or 0 for what has none: such a packet is known by its addresses and protocol. */
+export function trackedTuple(packet: Packet): Tuple {
+  const { source, destination } = packet
+  return tupleOf(packet) ?? { source, destination, sourcePort: 0, destinationPort: 0, protocol: protocolOf(packet) }
 }

@@ -57,7 +57,18 @@ function layer4Words(layer4: Layer4): (string | number)[] {
         ...data(layer4.payload),
       ]
     case 'sctp':
-      return ['sctp', layer4.sourcePort, '>', layer4.destinationPort, 'chunk', layer4.chunk]
+      return [
+        'sctp',
+        layer4.sourcePort,
+        '>',
+        layer4.destinationPort,
+        'chunk',
+        layer4.chunk,
+        'tag',
+        layer4.tag,
+        'initiate',
+        layer4.initiate,
+      ]
     case 'echo':
       return [layer4.reply ? 'pong' : 'ping', layer4.identifier, 'number', layer4.sequence, ...data(layer4.payload)]
     case 'error':
@@ -209,7 +220,9 @@ function readLayer4(words: Words): Layer4 {
     }
     case 'sctp': {
       const [sourcePort, destinationPort] = readPorts(words)
-      return { kind, sourcePort, destinationPort, chunk: words.option('chunk') }
+      const chunk = words.option('chunk')
+      const tag = words.option('tag')
+      return { kind, sourcePort, destinationPort, chunk, tag, initiate: words.option('initiate') }
     }
     case 'ping':
     case 'pong': {

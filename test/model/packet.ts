@@ -30,9 +30,15 @@ export interface Sctp {
   readonly kind: 'sctp'
   readonly sourcePort: number
   readonly destinationPort: number
-  /** 1 INIT, 2 INIT ACK, 0 DATA (RFC 9260, 3.2). */
+  /** Type of the first chunk (RFC 9260, 3.2): `chunks`. */
   readonly chunk: number
+  /** Verification tag: what the receiver has asked for; 0 in an INIT. */
+  readonly tag: number
+  /** INIT and INIT ACK: the tag that the sender asks for. */
+  readonly initiate: number
 }
+
+export const chunks = { data: 0, init: 1, initAck: 2, abort: 6, shutdown: 7, shutdownComplete: 14 } as const
 
 export interface Echo {
   readonly kind: 'echo'
@@ -130,7 +136,10 @@ export function protocolOf(packet: Packet): number {
   }
 }
 
-/** What a flow is known by: after DNAT, before SNAT. ICMP echo has its identifier in both ports. */
+/**
+ * What a flow is known by: after DNAT, before SNAT. ICMP echo has its identifier in the port of who asks, 0 in the other:
+ * an answer is then known from a question.
+ */
 export interface Tuple {
   readonly source: string
   readonly destination: string
@@ -163,11 +172,11 @@ export function tupleOf(packet: Packet): Tuple | undefined {
         protocol,
       }
     case 'echo':
-      return { source, destination, sourcePort: layer4.identifier, destinationPort: layer4.identifier, protocol }
+      return { source, destination, ...asking(layer4.reply, layer4.identifier), protocol }
     case 'message':
-      // Timestamps, information and masks have an identifier where an echo has it (RFC 792, 950).
+      // Timestamps, information and masks have an identifier where an echo has it (RFC 792, 950); odd types ask.
       if (protocol !== protocols.icmp || layer4.type < 13 || layer4.type > 18) return undefined
-      return { source, destination, sourcePort: messageIdentifier, destinationPort: messageIdentifier, protocol }
+      return { source, destination, ...asking(layer4.type % 2 === 0, messageIdentifier), protocol }
     case 'error':
     case 'opaque':
       return undefined
@@ -175,6 +184,9 @@ export function tupleOf(packet: Packet): Tuple | undefined {
       return layer4 satisfies never
   }
 }
+
+const asking = (reply: boolean, identifier: number): Pick<Tuple, 'sourcePort' | 'destinationPort'> =>
+  reply ? { sourcePort: 0, destinationPort: identifier } : { sourcePort: identifier, destinationPort: 0 }
 
 /** What the first bytes of a message's body happen to be. */
 export const messageIdentifier = 0x0b30

@@ -1,10 +1,10 @@
 import { addressText, familyOf } from './address.ts'
-import { type Cluster, type NetworkPolicy, nameOf, type Pod } from './cluster.ts'
+import { type Cluster, type NetworkPolicy, nameOf, type Pod, type ProtocolName, type Service } from './cluster.ts'
 import { frameLength } from './frame.ts'
 import type { Hook, Outcome } from './node.ts'
-import { type Extension, errors, flag, type Layer4, type Packet, protocols, type Tcp } from './packet.ts'
+import { chunks, type Extension, errors, flag, type Layer4, type Packet, protocols, type Tcp } from './packet.ts'
 import type { Step } from './scenario.ts'
-import { outside, ownNode, ports, slots, strangers } from './universe.ts'
+import { outside, ownNode, ports, type ServiceKind, slots, strangers } from './universe.ts'
 
 /**
  * Turns numbers into steps that fit what has happened so far: answers to what went through, resets of connections that
@@ -15,6 +15,7 @@ import { outside, ownNode, ports, slots, strangers } from './universe.ts'
 export interface Materials {
   readonly pods: readonly Pick<Pod, 'namespace' | 'labels' | 'ports'>[]
   readonly policies: readonly Omit<NetworkPolicy, 'name'>[]
+  readonly services: readonly ServiceKind[]
 }
 
 interface Exchange {
@@ -27,6 +28,14 @@ interface Exchange {
 
 /** So many packets back something can be answered. */
 const rememberedMax = 24
+
+const endpointStates = [
+  { ready: true, serving: true, terminating: false },
+  { ready: true, serving: true, terminating: false },
+  { ready: true, serving: true, terminating: false },
+  { ready: false, serving: true, terminating: true },
+  { ready: false, serving: false, terminating: false },
+] as const
 
 /** A small generator of numbers (Weyl sequence and mixing): one seed a step, so that steps do not depend on each other. */
 class Draw {
@@ -91,9 +100,40 @@ export class Player {
     return { do: 'pod', pod: { ...kind, name, node: slot.node, addresses: slot.addresses } }
   }
 
+  /** The Service with endpoints among the pods that there are now; each ready, going, or gone from it. */
+  serviceFor(cluster: Cluster, kind: ServiceKind, number: number, seed: number): Service {
+    const draw = new Draw(seed)
+    const { hasIngress, targets, ports: list, ...service } = kind
+    const pods = [...cluster.pods.values()].filter((p) => p.hostNetwork !== true)
+    const chosen = pods.filter(() => draw.oneIn(2)).slice(0, draw.next(4))
+    const states = chosen.map(() => draw.of(endpointStates))
+    const isNode = service.type !== 'ClusterIP'
+    return {
+      ...service,
+      name: `s${number}`,
+      clusterIPs: [`10.96.0.${10 + number}`, `fd00:10:96::${10 + number}`],
+      ...(hasIngress ? { ingressIPs: [`172.30.0.${200 + number}`, `fd00:172:30::${200 + number}`] } : {}),
+      ports: list.map((port, i) => ({ ...port, ...(isNode ? { nodePort: 30_000 + 10 * number + i } : {}) })),
+      endpoints: Object.fromEntries(
+        list.map(({ port, protocol }, i) => [
+          port,
+          chosen.flatMap((pod, n) =>
+            pod.addresses.map((address) => ({
+              address,
+              // A port of SCTP cannot be exchanged: half of those stay what they are.
+              port: protocol === 'SCTP' && n % 2 === 0 ? port : (targets[i] ?? port),
+              node: pod.node,
+              ...(states[n] ?? endpointStates[0]),
+            })),
+          ),
+        ]),
+      ),
+    }
+  }
+
   #change(cluster: Cluster, draw: Draw): Step | undefined {
     const pods = [...cluster.pods.values()].filter((p) => p.hostNetwork !== true)
-    switch (draw.next(8)) {
+    switch (draw.next(12)) {
       case 0: {
         const taken = new Set(pods.map((p) => p.addresses[0]))
         const free = slots.filter((s) => !taken.has(s.addresses[0]))
@@ -110,6 +150,18 @@ export class Player {
       case 3: {
         const name = draw.of([...cluster.policies.keys()])
         return name === undefined ? undefined : { do: 'remove', kind: 'policy', name }
+      }
+      case 4:
+      case 5:
+      case 6:
+      case 7: {
+        const { services } = this.#materials
+        const number = draw.next(Math.max(1, services.length))
+        const kind = services[number]
+        if (kind === undefined) return undefined
+        const name = `${kind.namespace}/s${number}`
+        if (cluster.services.has(name) && draw.oneIn(4)) return { do: 'remove', kind: 'service', name }
+        return { do: 'service', service: this.serviceFor(cluster, kind, number, draw.next(2 ** 31)) }
       }
       default: {
         const policy = draw.of(this.#materials.policies)
@@ -142,72 +194,129 @@ export class Player {
     const place = draw.next(20)
     if (place < 12) {
       const to = this.#destination(cluster, local, others, family, draw)
-      const from = draw.oneIn(40)
-        ? draw.of([...strangers[family], ...outside[family], draw.of(local).addresses[index] ?? ''])
-        : own
-      return send({ from: 'pod', pod: nameOf(pod) }, this.#packet(from, to, cluster, draw))
+      const strange = [...strangers[family], ...outside[family], draw.of(local).addresses[index] ?? '']
+      return send({ from: 'pod', pod: nameOf(pod) }, packetTo(draw.oneIn(40) ? draw.of(strange) : own, to, draw))
     }
-    if (place < 18) {
-      const from = draw.oneIn(3)
-        ? draw.of([
-            ...outside[family],
-            strangers[family][1] ?? '',
-            `${family === 4 ? '172.30.0.12' : 'fd00:172:30::12'}`,
-          ])
-        : (draw.of(others)?.addresses[index] ?? draw.of(outside[family]))
+    if (place < 19) {
+      const from = this.#stranger(cluster, others, family, draw)
+      const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
+      if (service !== undefined) return send({ from: 'uplink' }, packetTo(from, service, draw))
       const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
-      return send({ from: 'uplink' }, this.#packet(from, to, cluster, draw))
+      return send({ from: 'uplink' }, packetTo(from, { address: to }, draw))
     }
     const host = draw.of(ownAddresses(cluster, family))
-    return send({ from: 'host', pod: nameOf(pod) }, this.#packet(host, own, cluster, draw))
+    return send({ from: 'host', pod: nameOf(pod) }, packetTo(host, { address: own }, draw))
   }
 
-  #destination(cluster: Cluster, local: readonly Pod[], others: readonly Pod[], family: 4 | 6, draw: Draw): string {
+  /** Somebody whose packets come by the uplink; now and then one who says that he is one of ours. */
+  #stranger(cluster: Cluster, others: readonly Pod[], family: 4 | 6, draw: Draw): string {
     const index = family === 4 ? 0 : 1
-    const kind = draw.next(20)
-    if (kind < 9) return draw.of(local).addresses[index] ?? ''
-    if (kind < 13) return draw.of(others)?.addresses[index] ?? draw.of(outside[family])
-    if (kind < 16) return draw.of(outside[family])
-    if (kind < 17) return draw.of(strangers[family])
-    if (kind < 18) return draw.of(family === 4 ? ['10.96.0.1', '10.96.255.254'] : ['fd00:10:96::1', 'fd00:10:96::fffe'])
-    if (kind < 19) return draw.of([...cluster.nodes.values()].flatMap((n) => n.addresses.slice(index, index + 1)))
-    return draw.of(family === 4 ? ['224.0.0.251', '239.1.2.3'] : ['ff02::fb', 'fe80::5', 'ff05::2'])
+    if (draw.oneIn(25)) return draw.of([...ownAddresses(cluster, family), slots[0]?.addresses[index] ?? ''])
+    const node = family === 4 ? '172.30.0.12' : 'fd00:172:30::12'
+    if (draw.oneIn(2)) return draw.of([...outside[family], strangers[family][1] ?? '', node])
+    return draw.of(others)?.addresses[index] ?? draw.of(outside[family])
   }
 
-  #packet(source: string, destination: string, cluster: Cluster, draw: Draw): Packet {
-    const hops = draw.oneIn(12) ? draw.of([1, 2, 255]) : 64
-    const layer4 = this.#layer4(familyOf(source), draw)
-    const packet: Packet = { source, destination, hops, layer4 }
-    return draw.oneIn(8) ? odd(packet, draw) : packet
-  }
-
-  #layer4(family: 4 | 6, draw: Draw): Layer4 {
-    const destinationPort = draw.oneIn(15) ? draw.next(65536) : draw.of(ports)
-    // Few source ports: tuples are met again.
-    const sourcePort = draw.oneIn(10) ? draw.of(ports) : 40_000 + draw.next(6)
-    const kind = draw.next(20)
-    if (kind < 10) {
-      const flags = draw.oneIn(3)
-        ? draw.of([flag.ack, flag.syn | flag.ack, flag.rst, flag.fin | flag.ack, flag.ack | flag.push])
-        : flag.syn
-      return tcp(sourcePort, destinationPort, flags, draw.next(1 << 16) * 65_537, 0, draw.next(4) * 7)
+  #destination(
+    cluster: Cluster,
+    local: readonly Pod[],
+    others: readonly Pod[],
+    family: 4 | 6,
+    draw: Draw,
+  ): Destination {
+    const index = family === 4 ? 0 : 1
+    const kind = draw.next(24)
+    if (kind < 6) {
+      const service = serviceAddress(cluster, family, draw, false)
+      if (service !== undefined) return service
     }
-    if (kind < 15)
+    if (kind < 13) return { address: draw.of(local).addresses[index] ?? '' }
+    if (kind < 17) return { address: draw.of(others)?.addresses[index] ?? draw.of(outside[family]) }
+    if (kind < 20) return { address: draw.of(outside[family]) }
+    if (kind < 21) return { address: draw.of(strangers[family]) }
+    if (kind < 22)
       return {
-        kind: 'udp',
-        sourcePort,
-        destinationPort,
-        payload: draw.next(5) * 5,
-        ...(family === 4 && draw.oneIn(4) ? { unsummed: true } : {}),
+        address: draw.of(
+          family === 4
+            ? ['10.96.0.1', '10.96.255.254', '169.254.42.1']
+            : ['fd00:10:96::1', 'fd00:10:96::fffe', 'fd00:169:254:42::1'],
+        ),
       }
-    if (kind < 17) return { kind: 'sctp', sourcePort, destinationPort, chunk: draw.oneIn(3) ? 0 : 1 }
-    if (kind < 19)
-      return { kind: 'echo', reply: draw.oneIn(4), identifier: 1 + draw.next(4), sequence: draw.next(9), payload: 8 }
-    if (draw.oneIn(2))
-      return { kind: 'message', type: family === 4 ? draw.of([13, 14, 17]) : draw.of([133, 139, 140]), code: 0 }
-    return { kind: 'opaque', protocol: draw.of([protocols.gre, 50, 4, 99]), payload: 24 }
+    if (kind < 23)
+      return { address: draw.of([...cluster.nodes.values()].flatMap((n) => n.addresses.slice(index, index + 1))) }
+    return { address: draw.of(family === 4 ? ['224.0.0.251', '239.1.2.3'] : ['ff02::fb', 'fe80::5', 'ff05::2']) }
   }
 }
+
+interface Destination {
+  readonly address: string
+  /** What a Service is asked for there. */
+  readonly protocol?: ProtocolName
+  readonly port?: number
+}
+
+/** One of the addresses and ports of a Service; now and then a port that it has not. */
+function serviceAddress(cluster: Cluster, family: 4 | 6, draw: Draw, isOutside: boolean): Destination | undefined {
+  const service = draw.of([...cluster.services.values()])
+  if (service === undefined) return undefined
+  const { port, protocol, nodePort } = draw.of(service.ports)
+  const own = (list: readonly string[] | undefined): string[] => (list ?? []).filter((a) => familyOf(a) === family)
+  const nodes =
+    nodePort === undefined
+      ? []
+      : isOutside
+        ? ownAddresses(cluster, family)
+        : own([...cluster.nodes.values()].flatMap((n) => n.addresses))
+  const choices: Destination[] = [
+    ...(isOutside && !draw.oneIn(10) ? [] : own(service.clusterIPs)).map((address) => ({ address, protocol, port })),
+    ...own(service.ingressIPs).map((address) => ({ address, protocol, port })),
+    ...nodes.map((address) => ({ address, protocol, port: nodePort ?? 0 })),
+  ]
+  const choice = draw.of(choices)
+  if (choice === undefined || !draw.oneIn(15)) return choice
+  return { address: choice.address }
+}
+
+function packetTo(source: string, { address, protocol, port }: Destination, draw: Draw): Packet {
+  const hops = draw.oneIn(12) ? draw.of([1, 2, 255]) : 64
+  const layer4 = layer4To(familyOf(source), draw, protocol, port)
+  const packet: Packet = { source, destination: address, hops, layer4 }
+  return draw.oneIn(8) ? odd(packet, draw) : packet
+}
+
+function layer4To(family: 4 | 6, draw: Draw, protocol: ProtocolName | undefined, port: number | undefined): Layer4 {
+  const destinationPort = port ?? (draw.oneIn(15) ? draw.next(65536) : draw.of(ports))
+  // Few source ports: tuples are met again.
+  const sourcePort = draw.oneIn(10) ? draw.of(ports) : 40_000 + draw.next(6)
+  const kind = protocol === undefined ? draw.next(20) : kindOf[protocol]
+  if (kind < 10) {
+    const flags = draw.oneIn(3)
+      ? draw.of([flag.ack, flag.syn | flag.ack, flag.rst, flag.fin | flag.ack, flag.ack | flag.push])
+      : flag.syn
+    return tcp(sourcePort, destinationPort, flags, draw.next(1 << 16) * 65_537, 0, draw.next(4) * 7)
+  }
+  if (kind < 15)
+    return {
+      kind: 'udp',
+      sourcePort,
+      destinationPort,
+      payload: draw.next(5) * 5,
+      ...(family === 4 && draw.oneIn(4) ? { unsummed: true } : {}),
+    }
+  if (kind < 17) {
+    const tag = draw.oneIn(3) ? 1 + draw.next(2) : 0
+    const chunk = tag === 0 ? chunks.init : draw.of([chunks.data, chunks.abort, chunks.initAck])
+    return { kind: 'sctp', sourcePort, destinationPort, chunk, tag, initiate: 1 + draw.next(3) }
+  }
+  if (kind < 19)
+    return { kind: 'echo', reply: draw.oneIn(4), identifier: 1 + draw.next(4), sequence: draw.next(9), payload: 8 }
+  if (draw.oneIn(2))
+    return { kind: 'message', type: family === 4 ? draw.of([13, 14, 17]) : draw.of([133, 139, 140]), code: 0 }
+  return { kind: 'opaque', protocol: draw.of([protocols.gre, 50, 4, 99]), payload: 24 }
+}
+
+/** Where a protocol lies in the draw of kinds. */
+const kindOf = { TCP: 0, UDP: 10, SCTP: 15 } as const
 
 const ownAddresses = (cluster: Cluster, family: 4 | 6): string[] =>
   (cluster.nodes.get(ownNode)?.addresses ?? []).filter((a) => familyOf(a) === family)
@@ -282,13 +391,21 @@ function answerLayer4(layer4: Layer4, draw: Draw): Layer4 {
       return tcp(destinationPort, sourcePort, fitting, base + drift, acks, draw.next(3) * 10)
     }
     case 'udp':
-    case 'sctp':
+      return { ...layer4, sourcePort: layer4.destinationPort, destinationPort: layer4.sourcePort }
+    case 'sctp': {
+      const asked = layer4.chunk === chunks.init || layer4.chunk === chunks.initAck
       return {
         ...layer4,
         sourcePort: layer4.destinationPort,
         destinationPort: layer4.sourcePort,
-        ...(layer4.kind === 'sctp' && layer4.chunk === 1 ? { chunk: 2 } : {}),
+        chunk:
+          layer4.chunk === chunks.init
+            ? draw.of([chunks.initAck, chunks.initAck, chunks.initAck, chunks.init, chunks.abort])
+            : draw.of([chunks.data, chunks.data, chunks.abort, chunks.shutdownComplete, chunks.init]),
+        tag: asked && !draw.oneIn(6) ? layer4.initiate : 1 + draw.next(3),
+        initiate: 1 + draw.next(3),
       }
+    }
     case 'echo':
       return draw.oneIn(5) ? layer4 : { ...layer4, reply: !layer4.reply }
     case 'error':

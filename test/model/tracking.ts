@@ -1,46 +1,66 @@
-import { flag, type Packet, protocols, reversed, type Tuple } from './packet.ts'
+import { compareAddresses } from './address.ts'
+import { chunks, flag, type Packet, protocols, type Tuple } from './packet.ts'
 
 /**
- * Connections as a stateful middlebox sees them. A flow begins with a packet that policy allows, is established once it is
- * answered, and ends by silence. Times are milliseconds of the clock that the test passes in.
+ * Connections as a stateful middlebox sees them (RFC 5382, 4787, 5508, 9293, 9260). A flow begins with a packet that policy
+ * allows, is established once both sides have spoken, and ends by its own end or by silence. Times are milliseconds of the
+ * clock that the test passes in.
+ *
+ * Where an RFC leaves a choice, this is ours:
+ * - a reset counts if its number lies between what its receiver has acknowledged and what its sender has sent (RFC 9293,
+ *   3.10.7.4 allows the whole window; who guesses blindly has the least here);
+ * - a connection whose both ends have closed, and acknowledged that, is gone at once; until then ten seconds;
+ * - a SYN on a connection that both ends have closed begins another; on any other it changes nothing (RFC 5961, 4).
  */
 
 /** How long a silent flow lives. */
 export const lifeMs = {
   /** One side only has spoken, whatever the protocol. */
   unanswered: 60_000,
-  /** RFC 5382, REQ-5: at least two hours and four minutes. */
-  tcp: 8_000_000,
-  /** Both sides have closed, or one has reset: the last acknowledgement and what was under way may still pass. */
+  /** RFC 5382, REQ-5: at least two hours and four minutes. Half-closed is alive. */
+  connected: 8_000_000,
   closing: 10_000,
   /** RFC 4787, REQ-5: at least two minutes. */
-  udp: 180_000,
+  datagrams: 180_000,
   /** RFC 5508, REQ-2: at least sixty seconds. */
   icmp: 60_000,
 } as const
 
-/** A reset counts if its sequence is at most this far past what the other side has acknowledged (RFC 9293, 3.10.7.4). */
-export const resetWindow = 0x10000
-
-export type Phase = 'unanswered' | 'established' | 'closing'
+type Pair<T> = [client: T, server: T]
 
 export interface Flow {
   /** As the side that began it sends. */
   readonly client: Tuple
-  phase: Phase
-  /** FIN seen from the client, from the server. */
-  readonly fin: [boolean, boolean]
-  /** Highest acknowledgement that the client, the server has sent. */
-  readonly acked: [number | undefined, number | undefined]
+  /** Its beginning was not seen. */
+  readonly adopted: boolean
+  /** Begun by the node itself. */
+  readonly fromHost: boolean
+  /** Its ends have other names outside. */
+  readonly translated: boolean
+  readonly spoke: Pair<boolean>
+  established: boolean
+  closing: boolean
+  /** TCP: FIN seen. */
+  readonly fin: Pair<boolean>
+  /** TCP: behind the last byte sent; SCTP: the tag asked for. */
+  readonly sent: Pair<number>
+  /** TCP: the highest acknowledgement. */
+  readonly acked: Pair<number>
   lastSeen: number
   /** The number of the policy change before which it was last judged. */
   epoch: number
+  /** First address of the pod whose share it counts to. */
+  readonly countedTo: string | undefined
 }
 
-const keyOf = (t: Tuple): string =>
-  t.source < t.destination || (t.source === t.destination && t.sourcePort <= t.destinationPort)
+/** Numerically, address before port: the same text for both directions. */
+function keyOf(t: Tuple): string {
+  const order =
+    t.source === t.destination ? t.sourcePort - t.destinationPort : compareAddresses(t.source, t.destination)
+  return order <= 0
     ? `${t.source} ${t.sourcePort} ${t.destination} ${t.destinationPort} ${t.protocol}`
     : `${t.destination} ${t.destinationPort} ${t.source} ${t.sourcePort} ${t.protocol}`
+}
 
 export const sameTuple = (a: Tuple, b: Tuple): boolean =>
   a.source === b.source &&
@@ -49,84 +69,247 @@ export const sameTuple = (a: Tuple, b: Tuple): boolean =>
   a.destinationPort === b.destinationPort &&
   a.protocol === b.protocol
 
+/** How many established flows there may be, and how many of one pod's. */
+export interface FlowLimits {
+  readonly flows: number
+  readonly share: number
+}
+
 export class Flows {
-  readonly #flows = new Map<string, Flow>()
+  readonly #limits: FlowLimits
+  /** Those that nobody has answered: kept as long as there is room. */
+  readonly #unanswered = new Map<string, Flow>()
+  readonly #established = new Map<string, Flow>()
+  readonly #shares = new Map<string, number>()
+
+  constructor(limits: FlowLimits) {
+    this.#limits = limits
+  }
 
   /** The live flow that a packet of this tuple belongs to, in either direction. */
   find(tuple: Tuple, now: number): Flow | undefined {
-    const flow = this.#flows.get(keyOf(tuple))
-    return flow !== undefined && now - flow.lastSeen <= lifeOf(flow) ? flow : undefined
+    const key = keyOf(tuple)
+    const known = this.#established.get(key) ?? this.#unanswered.get(key)
+    if (known === undefined || now - known.lastSeen <= lifeOf(known)) return known
+    this.remove(known)
+    return undefined
   }
 
-  begin(client: Tuple, now: number, epoch: number): Flow {
-    const flow: Flow = {
-      client,
-      phase: 'unanswered',
-      fin: [false, false],
-      acked: [undefined, undefined],
-      lastSeen: now,
-      epoch,
-    }
-    this.#flows.set(keyOf(client), flow)
-    return flow
+  begin(flow: Flow): void {
+    this.#unanswered.set(keyOf(flow.client), flow)
+  }
+
+  /** Both sides have spoken. Says why it may not be established. */
+  establish(flow: Flow): 'flows full' | 'flows share' | undefined {
+    const { countedTo } = flow
+    const share = countedTo === undefined ? 0 : (this.#shares.get(countedTo) ?? 0)
+    if (countedTo !== undefined && share >= this.#limits.share) return 'flows share'
+    if (this.#established.size >= this.#limits.flows) return 'flows full'
+    if (countedTo !== undefined) this.#shares.set(countedTo, share + 1)
+    const key = keyOf(flow.client)
+    this.#unanswered.delete(key)
+    this.#established.set(key, flow)
+    flow.established = true
+    return undefined
   }
 
   remove(flow: Flow): void {
-    this.#flows.delete(keyOf(flow.client))
+    const key = keyOf(flow.client)
+    if (this.#unanswered.get(key) === flow) this.#unanswered.delete(key)
+    if (this.#established.get(key) !== flow) return
+    this.#established.delete(key)
+    const { countedTo } = flow
+    if (countedTo !== undefined) this.#shares.set(countedTo, (this.#shares.get(countedTo) ?? 1) - 1)
   }
 
-  /** Flows in the order in which they began. */
-  values(): IterableIterator<Flow> {
-    return this.#flows.values()
+  has(flow: Flow): boolean {
+    const key = keyOf(flow.client)
+    return this.#established.get(key) === flow || this.#unanswered.get(key) === flow
   }
 
-  /** Flows that have an end at this address: they must not be met by whoever has the address next. */
-  forget(address: string): void {
-    for (const [key, { client }] of this.#flows)
-      if (client.source === address || client.destination === address) this.#flows.delete(key)
+  /** Whoever has the address from now on has nothing to do with the flows of whoever had it before. */
+  disown(address: string): void {
+    for (const flow of [...this.#unanswered.values(), ...this.#established.values()])
+      if (flow.client.source === address || flow.client.destination === address) flow.epoch = disowned
+  }
+
+  /** The pod whose share is counted under this address is gone, and its count with it. */
+  forgetShare(address: string): void {
+    for (const flow of this.#established.values()) if (flow.countedTo === address) this.remove(flow)
+    this.#shares.delete(address)
   }
 }
 
-function lifeOf({ client, phase }: Flow): number {
-  if (phase === 'closing') return lifeMs.closing
-  if (phase === 'unanswered') return lifeMs.unanswered
+/** An epoch that is before everything: the flow is nobody's, its next packet begins another. */
+export const disowned = -1
+
+function lifeOf({ client, established, closing }: Flow): number {
+  if (!established) return lifeMs.unanswered
+  if (closing) return lifeMs.closing
   switch (client.protocol) {
     case protocols.tcp:
     case protocols.sctp:
-      return lifeMs.tcp
+      return lifeMs.connected
     case protocols.icmp:
     case protocols.icmp6:
       return lifeMs.icmp
     default:
-      return lifeMs.udp
+      return lifeMs.datagrams
   }
 }
 
-/** A bare SYN begins a connection; nothing else of TCP does. */
-export const isSyn = (packet: Packet): boolean =>
-  packet.layer4.kind === 'tcp' && (packet.layer4.flags & (flag.syn | flag.ack | flag.rst | flag.fin)) === flag.syn
+const tcpBits = flag.syn | flag.ack | flag.rst | flag.fin
 
-/** What a packet of `tuple` does to its flow. The packet has been allowed. */
-export function advance(flow: Flow, packet: Packet, tuple: Tuple, now: number): void {
-  const side = sameTuple(tuple, flow.client) ? 0 : 1
+/** By its looks it does not answer anything. What carries no such sign may begin a flow. */
+export function beginsFlow(packet: Packet, tuple: Tuple): boolean {
+  const { layer4, fragment } = packet
+  const isLater = fragment !== undefined && fragment.offset > 0
+  switch (tuple.protocol) {
+    case protocols.tcp:
+      return !isLater && layer4.kind === 'tcp' && (layer4.flags & tcpBits) === flag.syn
+    case protocols.sctp:
+      return !isLater && layer4.kind === 'sctp' && layer4.chunk === chunks.init
+    case protocols.icmp:
+    case protocols.icmp6:
+      return isLater || tuple.destinationPort === 0
+    default:
+      return true
+  }
+}
+
+export const isReset = ({ layer4 }: Packet): boolean => layer4.kind === 'tcp' && (layer4.flags & flag.rst) !== 0
+
+/** Modulo 2^32 (RFC 9293, 3.4). */
+const after = (a: number, b: number): boolean => ((a - b) | 0) > 0
+
+const endOf = (packet: Packet): number => {
+  const { layer4 } = packet
+  if (layer4.kind !== 'tcp') return 0
+  const { flags, sequence, payload } = layer4
+  const bytes = Math.min(payload, (packet.short ?? Number.POSITIVE_INFINITY) - 20)
+  return (sequence + bytes + ((flags & flag.syn) === 0 ? 0 : 1) + ((flags & flag.fin) === 0 ? 0 : 1)) >>> 0
+}
+
+/** A flow of this packet, not yet known. `side` 1: the packet is the server's, whose client was not heard. */
+export function flowOf(
+  packet: Packet,
+  client: Tuple,
+  side: 0 | 1,
+  known: Pick<Flow, 'adopted' | 'fromHost' | 'translated' | 'lastSeen' | 'epoch' | 'countedTo'>,
+): Flow {
+  const flow: Flow = {
+    client,
+    ...known,
+    spoke: [side === 0, side === 1],
+    established: false,
+    closing: false,
+    fin: [false, false],
+    sent: [0, 0],
+    acked: [0, 0],
+  }
+  const { layer4 } = packet
+  if (layer4.kind === 'tcp') {
+    const acks = (layer4.flags & flag.ack) !== 0
+    flow.sent[side] = endOf(packet)
+    if (acks) flow.acked[side] = layer4.acknowledgement
+    if (known.adopted) {
+      // What it acknowledges has been sent, and its own number is where the other side's acknowledgements must be.
+      flow.sent[1 - side] = layer4.acknowledgement
+      flow.acked[1 - side] = layer4.sequence
+    }
+    flow.fin[side] = (layer4.flags & flag.fin) !== 0
+  } else if (layer4.kind === 'sctp' && layer4.chunk === chunks.init) flow.sent[side] = layer4.initiate
+  return flow
+}
+
+function note(flow: Flow, packet: Packet, side: 0 | 1): void {
+  const { layer4 } = packet
+  if (layer4.kind !== 'tcp') return
+  const end = endOf(packet)
+  if (after(end, flow.sent[side])) flow.sent[side] = end
+  if ((layer4.flags & flag.ack) !== 0 && after(layer4.acknowledgement, flow.acked[side]))
+    flow.acked[side] = layer4.acknowledgement
+  if ((layer4.flags & flag.fin) !== 0) flow.fin[side] = true
+}
+
+/** A packet of a flow that only one side has spoken in. */
+export function followUnanswered(
+  flows: Flows,
+  flow: Flow,
+  packet: Packet,
+  side: 0 | 1,
+  now: number,
+): 'flows full' | 'flows share' | undefined {
+  const { layer4, fragment } = packet
+  const isLater = fragment !== undefined && fragment.offset > 0
+  const tcp = layer4.kind === 'tcp' && !isLater ? layer4 : undefined
+  const sctp = layer4.kind === 'sctp' && !isLater ? layer4 : undefined
+  if (tcp !== undefined && (tcp.flags & flag.rst) !== 0) {
+    // Given up by who asked; or refused, by an answer that names what it answers (RFC 9293, 3.10.7.3).
+    if (side === 0 || flow.adopted || tcp.acknowledgement === flow.sent[0]) flows.remove(flow)
+    return undefined
+  }
+  if (flow.spoke[side]) {
+    flow.lastSeen = now
+    if (tcp !== undefined && (tcp.flags & flag.syn) !== 0 && side === 0) {
+      flow.sent[0] = endOf(packet)
+      if ((tcp.flags & flag.fin) !== 0) flow.fin[0] = true
+    } else note(flow, packet, side)
+    if (sctp?.chunk === chunks.init && side === 0) flow.sent[0] = sctp.initiate
+    return undefined
+  }
+  if (!flow.adopted && flow.client.protocol === protocols.tcp) {
+    // Only a SYN answers a SYN, with an acknowledgement of it or at the same moment.
+    if (tcp === undefined || (tcp.flags & flag.syn) === 0) return undefined
+    if ((tcp.flags & flag.ack) !== 0 && (flow.sent[0] - tcp.acknowledgement) >>> 0 > 0xffff) return undefined
+  }
+  if (!flow.adopted && flow.client.protocol === protocols.sctp) {
+    // By the tag that was asked for (RFC 9260, 8.5).
+    const answers = sctp?.chunk === chunks.initAck ? sctp.tag === flow.sent[0] : sctp?.chunk === chunks.init
+    if (!answers) return undefined
+  }
+  const refused = flows.establish(flow)
+  if (refused !== undefined) return refused
+  flow.spoke[side] = true
   flow.lastSeen = now
-  if (side === 1 && flow.phase === 'unanswered') flow.phase = 'established'
-  if (packet.layer4.kind !== 'tcp') return
-  const { flags, sequence, acknowledgement } = packet.layer4
-  if ((flags & flag.rst) !== 0) {
-    const acked = flow.acked[1 - side]
-    if (acked === undefined || (sequence - acked) >>> 0 < resetWindow) flow.phase = 'closing'
+  if (tcp !== undefined && !flow.adopted) {
+    flow.sent[1] = endOf(packet)
+    // At the same moment: nothing is acknowledged yet, so what counts begins where the client began.
+    flow.acked[1] = (tcp.flags & flag.ack) === 0 ? (flow.sent[0] - 1) >>> 0 : tcp.acknowledgement
+    flow.acked[0] = tcp.sequence
+    if ((tcp.flags & flag.fin) !== 0) flow.fin[1] = true
+  } else if (tcp !== undefined) note(flow, packet, side)
+  if (sctp !== undefined) flow.sent[1] = sctp.initiate
+  flow.closing = flow.fin[0] && flow.fin[1]
+  return undefined
+}
+
+/** Does this packet of an established flow begin another? */
+export function beginsAnother({ client, closing }: Flow, packet: Packet): boolean {
+  return (
+    closing && (client.protocol === protocols.tcp || client.protocol === protocols.sctp) && beginsFlow(packet, client)
+  )
+}
+
+/** A packet of an established flow. */
+export function followEstablished(flows: Flows, flow: Flow, packet: Packet, side: 0 | 1, now: number): void {
+  const { layer4, fragment } = packet
+  flow.lastSeen = now
+  if (fragment !== undefined && fragment.offset > 0) return
+  if (layer4.kind === 'sctp') {
+    const ends = layer4.chunk === chunks.abort || layer4.chunk === chunks.shutdownComplete
+    // The receiver's tag, or, told so by bit T, the sender's own.
+    if (ends && (flow.adopted || layer4.tag === flow.sent[0] || layer4.tag === flow.sent[1])) flow.closing = true
     return
   }
-  if ((flags & flag.ack) !== 0) {
-    const before = flow.acked[side]
-    if (before === undefined || ((acknowledgement - before) | 0) > 0) flow.acked[side] = acknowledgement >>> 0
+  if (layer4.kind !== 'tcp' || (layer4.flags & tcpBits) === flag.syn) return
+  if ((layer4.flags & flag.rst) !== 0) {
+    const valid = !after(flow.acked[1 - side] ?? 0, layer4.sequence) && !after(layer4.sequence, flow.sent[side])
+    if (valid) flows.remove(flow)
+    return
   }
-  if ((flags & flag.fin) !== 0) {
-    flow.fin[side] = true
-    if (flow.fin[0] && flow.fin[1]) flow.phase = 'closing'
-  }
+  note(flow, packet, side)
+  if (!flow.fin[0] || !flow.fin[1]) return
+  flow.closing = true
+  if (!after(flow.sent[1], flow.acked[0]) && !after(flow.sent[0], flow.acked[1])) flows.remove(flow)
 }
-
-/** The packet that would answer this tuple. */
-export const answerOf = reversed

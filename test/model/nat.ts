@@ -1,0 +1,103 @@
+import { flag, type Packet, protocols, reversed, type Tuple } from './packet.ts'
+import { beginsFlow, sameTuple } from './tracking.ts'
+
+/**
+ * Addresses that are exchanged for the length of a connection (RFC 4787, 5382, 5508, 7857): a question's packets get one
+ * pair of ends, the answers the other way round.
+ */
+
+/** Source ports under a node's own address: what IANA leaves to whoever wants it (RFC 6335). */
+export const natPorts = { first: 49_152, count: 16_384 } as const
+
+/** A pod that asks itself hears itself under these, so that its answers come back to be translated. */
+export const hairpin = { 4: '169.254.42.1', 6: 'fd00:169:254:42::1' } as const
+
+export interface Pair {
+  /** As it comes. */
+  readonly question: Tuple
+  /** As it goes on. */
+  readonly to: Tuple
+  readonly kind: 'service' | 'masquerade'
+  /** Neither end is on this node: it goes on by the node's routes. */
+  readonly isOut: boolean
+  readonly isHairpin: boolean
+  fin: [boolean, boolean]
+  reset: boolean
+  lastSeen: number
+}
+
+/** Which of a pair a packet is: 0 a question, 1 an answer. */
+export interface PairSide {
+  readonly pair: Pair
+  readonly side: 0 | 1
+}
+
+const text = (t: Tuple): string => `${t.source} ${t.sourcePort} ${t.destination} ${t.destinationPort} ${t.protocol}`
+
+export class Pairs {
+  readonly #byPacket = new Map<string, PairSide>()
+
+  /** The pair of a packet that comes with this tuple. */
+  get(tuple: Tuple): PairSide | undefined {
+    return this.#byPacket.get(text(tuple))
+  }
+
+  /** Notes what the packet says of its connection. A beginning on one that is over finds nothing: the pair goes. */
+  find(tuple: Tuple, packet: Packet, now: number): PairSide | undefined {
+    const found = this.get(tuple)
+    if (found === undefined) return undefined
+    const { pair, side } = found
+    const isSyn = tuple.protocol === protocols.tcp && beginsFlow(packet, tuple)
+    if (isSyn && side === 0 && (pair.reset || (pair.fin[0] && pair.fin[1]))) {
+      this.remove(pair)
+      return undefined
+    }
+    pair.lastSeen = now
+    const { layer4, fragment } = packet
+    if (layer4.kind === 'tcp' && (fragment === undefined || fragment.offset === 0)) {
+      if ((layer4.flags & flag.fin) !== 0) pair.fin[side] = true
+      if ((layer4.flags & flag.rst) !== 0) pair.reset = true
+    }
+    return found
+  }
+
+  /** Would the answers of `question`, sent on as `to`, be told from all others? */
+  isFree(question: Tuple, to: Tuple): boolean {
+    const there = this.get(reversed(to))
+    return there === undefined || (there.side === 1 && sameTuple(there.pair.question, question))
+  }
+
+  add(pair: Pair): void {
+    this.#byPacket.set(text(pair.question), { pair, side: 0 })
+    this.#byPacket.set(text(reversed(pair.to)), { pair, side: 1 })
+  }
+
+  remove({ question, to }: Pair): void {
+    this.#byPacket.delete(text(question))
+    this.#byPacket.delete(text(reversed(to)))
+  }
+
+  values(): Pair[] {
+    return [...this.#byPacket.values()].flatMap(({ pair, side }) => (side === 0 ? [pair] : []))
+  }
+}
+
+/** What a packet of the pair is sent on as. */
+export const onward = ({ pair, side }: PairSide): Tuple => (side === 0 ? pair.to : reversed(pair.question))
+
+/** Ports, or an identifier, that can be exchanged. */
+export const hasExchangeablePort = ({ protocol, sourcePort }: Tuple): boolean =>
+  protocol === protocols.tcp ||
+  protocol === protocols.udp ||
+  ((protocol === protocols.icmp || protocol === protocols.icmp6) && sourcePort !== 0)
+
+/** The place of a port in the range: its own where it is there already. */
+export const portInRange = (port: number): number =>
+  port >= natPorts.first ? port : natPorts.first + (port % natPorts.count)
+
+/** May the translation of a connection begin with this packet? */
+export function beginsPair(packet: Packet, tuple: Tuple): boolean {
+  const { fragment } = packet
+  if (fragment !== undefined && fragment.offset > 0) return false
+  return tuple.protocol === protocols.tcp || tuple.protocol === protocols.sctp ? beginsFlow(packet, tuple) : true
+}
