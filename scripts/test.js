@@ -30,6 +30,12 @@ const suites = [
     asRoot: true,
   },
   {
+    name: 'gateway',
+    command: bin('ava'),
+    args: ['--tap', '--serial', '--concurrency=1', '--timeout=3m', 'test/gateway/**/*.test.ts'],
+    asRoot: true,
+  },
+  {
     name: 'kubelet',
     command: bin('ava'),
     args: ['--tap', '--serial', '--concurrency=1', '--timeout=3m', 'test/kubelet/**/*.test.ts'],

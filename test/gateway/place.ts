@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { NodeEngine, type NodeEngineOptions } from '#agent/gateway/engine/engine.ts'
+import { Cli } from '#agent/gateway/haproxy/cli.ts'
 import { compile } from '#datapath/compile.ts'
 import { socket } from '#kernel/ffi.ts'
 import { mountBpf, unmount } from '#kernel/mount.ts'
@@ -156,6 +157,19 @@ export class GatewayPlace implements AsyncDisposable {
     const { code, body } = await this.ask(url, ask)
     if (code !== 200) throw new Error(`${url} was answered ${code}: ${body.toString('utf8', 0, 200)}`)
     return JSON.parse(body.toString('utf8')) as Seen
+  }
+
+  /** Changes HAProxy's tables as nobody should: a row of each kind gone, one wrong, one too many, a server in drain. */
+  async meddle(): Promise<void> {
+    const { number } = JSON.parse(readFileSync(join(this.dir, 'haproxy/engine.json'), 'utf8')) as { number: number }
+    using cli = await Cli.connect(join(this.dir, `haproxy/cli-${number}.sock`))
+    const dir = join(this.dir, 'haproxy')
+    const hex = (text: string): string => Buffer.from(text).toString('hex')
+    await cli.command(`weft del routes ${hex('10.9.0.1:80|kept.test/')}`)
+    await cli.payload(`add map ${dir}/routes.map`, ['10.9.0.1:80|stray.test/ pa0|x', '10.9.0.1:80|split.test/ pa7|x'])
+    await cli.command(`clear map ${dir}/programs.map`)
+    const servers = (await cli.command('show servers conn')).match(/^p[ab]\d+\/\S+/gm) ?? []
+    for (const server of servers.slice(0, 1)) await cli.command(`set server ${server} state maint`)
   }
 
   /** A program of the machine, run in the namespace. */

@@ -105,6 +105,11 @@ export class NodeEngine implements L7Engine {
     return this.#haproxy.signals()
   }
 
+  /** What was not taken for a request, for metrics. */
+  refused(): ReturnType<HaproxyEngine['refused']> {
+    return this.#haproxy.refused()
+  }
+
   events(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
     this.#haproxy.events(listener, signal)
   }

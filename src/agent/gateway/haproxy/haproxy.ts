@@ -126,6 +126,23 @@ export class HaproxyEngine implements L7Engine {
     return [...own, ...((await this.#options.side?.signals()) ?? [])]
   }
 
+  /** Requests that the engine did not take for one, and what its Lua part could not do; since it was started. */
+  async refused(): Promise<{ readonly malformed: number; readonly denied: number; readonly faults: number }> {
+    return await this.#queue(async () => {
+      const { cli } = this.#process ?? {}
+      if (cli === undefined) return { malformed: 0, denied: 0, faults: 0 }
+      const [head = '', ...rows] = (await cli.command('show stat -1 1 -1')).split('\n')
+      const columns = head.replace(/^# /, '').split(',')
+      const sum = (name: string): number =>
+        rows.reduce((total, row) => total + Number(row.split(',')[columns.indexOf(name)] ?? 0), 0)
+      const faults = [...(await cli.command('weft faults')).matchAll(/\d+/g)].reduce(
+        (total, [n]) => total + Number(n),
+        0,
+      )
+      return { malformed: sum('ereq'), denied: sum('dreq'), faults }
+    })
+  }
+
   events(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
     this.#options.side?.events(listener, signal)
   }

@@ -26,7 +26,7 @@ export interface RoutingChange {
 }
 
 /** No request has such a path: HAProxy refuses it before a route is looked for. */
-const possiblePath = /^[\x21-\x7e]*$/
+const possiblePath = /^[!"$->@-~]*$/
 
 /**
  * The state of routes as rows, kept from one update to the next: an update costs what changed. Pure but for its memory;
