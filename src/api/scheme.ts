@@ -1,3 +1,5 @@
+import { validatingAdmissionPolicy } from './admissionregistration/validating-admission-policy.ts'
+import { validatingAdmissionPolicyBinding } from './admissionregistration/validating-admission-policy-binding.ts'
 import { customResourceDefinition } from './apiextensions/custom-resource-definition.ts'
 import { controllerRevision } from './apps/controller-revision.ts'
 import { daemonSet } from './apps/daemon-set.ts'
@@ -75,6 +77,8 @@ export const kinds: readonly KindDefinition[] = [
   erased(role),
   erased(roleBinding),
   erased(customResourceDefinition),
+  erased(validatingAdmissionPolicy),
+  erased(validatingAdmissionPolicyBinding),
 ]
 
 /** Kinds that are only the body of a subresource: `pods/eviction`, `deployments/scale`, `serviceaccounts/token`. */

@@ -15,6 +15,8 @@ export class FakeRegistry implements Registry {
   readonly #objects = new Map<string, Map<string, KubeObject>>()
   readonly #listeners = new Map<string, Listener[]>()
   readonly unserved = new Set<string>()
+  /** What `resources()` tells of. */
+  readonly known: Resource[] = []
   #revision = 0
 
   /** Puts objects in as they are: `fake.put(pods, pod)`. */
@@ -78,6 +80,10 @@ export class FakeRegistry implements Registry {
     options: Partial<DeleteOptions>,
   ): Promise<void> {
     await this.delete(resource, namespace, name, options.preconditions)
+  }
+
+  resources(): Iterable<Resource> {
+    return this.known
   }
 
   serves(resource: Resource): boolean {

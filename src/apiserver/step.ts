@@ -102,6 +102,8 @@ export interface Registry {
   ): Promise<void>
   /** False for a resource that this server does not have (yet): PodDisruptionBudget, PriorityClass. */
   serves(resource: Resource): boolean
+  /** What this server has, each in every version that it is served in. */
+  resources(): Iterable<Resource>
   /** Called for every committed change of the resource, in order, before the write is answered. */
   onChange<K extends KubeObject>(
     resource: Resource<K>,

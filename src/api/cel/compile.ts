@@ -148,8 +148,12 @@ export class Compiler {
         return literalNode(ast.args, ast.start)
       case 'id':
         return this.#identifier(ast.args, ast.start)
-      case '.':
+      case '.': {
+        // A variable whose name has a dot: authorizer.requestResource.
+        const path = pathOf(ast)
+        if (path !== undefined && this.#globals.has(path)) return this.#identifier(path, ast.start)
         return selectNode(this, this.compile(ast.args[0]), ast.args[1], this.dotOffset(ast), ast.start)
+      }
       case '.?':
         return absentIsNone(this, this.compile(ast.args[0]), ast.args[1], this.dotOffset(ast))
       case '[]':

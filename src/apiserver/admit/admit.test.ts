@@ -125,6 +125,7 @@ test('the order is upstream’s, then what upstream does in the registry', (t) =
       'CertificateSigning',
       'CertificateSubjectRestriction',
       'RoleEscalation',
+      'ValidatingAdmissionPolicy',
       'CertificateRequester',
       'PodAddresses',
       'ServiceAddresses',

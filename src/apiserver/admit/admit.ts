@@ -16,6 +16,7 @@ import { namespaceLifecycle } from './namespace-lifecycle.ts'
 import { nodeRestriction } from './node-restriction.ts'
 import { ownerReferences } from './owner-references.ts'
 import { defaultTolerationSeconds, priority, taintNodesByCondition } from './pod-defaults.ts'
+import { admissionPolicies } from './policies/policies.ts'
 import { serviceAccount } from './service-account.ts'
 import type { AdmissionStep } from './step.ts'
 
@@ -42,6 +43,7 @@ export function admissionSteps(registry: Registry, options: AdmissionOptions): r
     certificateSigning(authorizer),
     certificateSubjectRestriction(),
     escalation(authorizer),
+    admissionPolicies(registry, authorizer.authorize),
     certificateRequester,
     podAddresses(registry, pods, identities),
     serviceAddresses(services),

@@ -172,6 +172,10 @@ export class Registry implements Steps {
     return this.#served.has(idOf(resource))
   }
 
+  *resources(): Generator<Resource, void> {
+    for (const { definition } of this.#served.values()) yield definition.resource
+  }
+
   onChange<K extends KubeObject>(
     resource: Resource<K>,
     listener: (next: K | undefined, old: K | undefined) => void,
