@@ -171,7 +171,8 @@ test.serial('server and nodes are found and read, and its own page of targets sa
       .toSorted(),
     names,
   )
-  const page = get('/targets')
+  // Its page as it has been since 2013; the newer one is a program for a browser, which the distribution leaves out.
+  const page = whole === undefined ? get('/classic/targets') : ''
   if (whole === undefined) {
     for (const node of cluster.layout.nodes) {
       t.true(page.includes(`${addressOf(node.addresses[0] ?? '')}:10250/metrics`), node.name)
