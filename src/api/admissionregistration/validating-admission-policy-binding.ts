@@ -78,8 +78,8 @@ export const validatingAdmissionPolicyBinding = defineKind<ValidatingAdmissionPo
   validate: validateBinding,
   columns: [
     nameColumn,
-    column('PolicyName', 'The policy that it binds', ({ spec }) => spec.policyName ?? ''),
-    column('ParamRef', 'Its parameters', ({ spec: { paramRef } }) => {
+    column('PolicyName', 'The policy that it binds.', ({ spec }) => spec.policyName ?? ''),
+    column('ParamRef', 'Its parameters.', ({ spec: { paramRef } }) => {
       if (paramRef === undefined) return '<unset>'
       const name = paramRef.name || '*'
       return paramRef.namespace ? `${paramRef.namespace}/${name}` : name

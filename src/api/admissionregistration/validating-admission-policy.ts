@@ -160,8 +160,8 @@ export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({
   validateUpdate: validatePolicy,
   columns: [
     nameColumn,
-    column('Validations', 'How many rules it has', ({ spec }) => spec.validations?.length ?? 0, 'integer'),
-    column('ParamKind', 'The kind of its parameters', ({ spec: { paramKind } }) =>
+    column('Validations', 'How many rules it has.', ({ spec }) => spec.validations?.length ?? 0, 'integer'),
+    column('ParamKind', 'The kind of its parameters.', ({ spec: { paramKind } }) =>
       paramKind === undefined ? '<unset>' : `${paramKind.apiVersion}/${paramKind.kind}`,
     ),
     ageColumn,
