@@ -344,6 +344,7 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
   hasGeneration: true,
   subresources: [statusSubresource],
   unconditionalUpdate: false,
+  plainFinalizers: true,
   nameCheck: (name) => [...dns1123Label(name.split('.')[0] ?? ''), ...dns1123Subdomain(name)],
   defaults({ spec, status }) {
     const { names } = spec

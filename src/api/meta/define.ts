@@ -32,6 +32,8 @@ export interface KindOptions<K extends KubeObject> {
   readonly unconditionalUpdate?: boolean
   readonly createOnUpdate?: boolean
   readonly nameCheck?: NameCheck
+  /** Finalizers need no owner in their names: definitions of custom resources have one of the server's. */
+  readonly plainFinalizers?: boolean
   /** A create may bring its status along: nodes register themselves with it. */
   readonly createsWithStatus?: boolean
   readonly defaults?: (object: K) => void
@@ -50,7 +52,7 @@ export interface KindOptions<K extends KubeObject> {
   readonly scale?: ScalePaths
 }
 
-const none = (): FieldError[] => []
+const none = (_object?: KubeObject): FieldError[] => []
 
 const standardFinalizers: ReadonlySet<string> = new Set([contentFinalizer, orphanFinalizer, foregroundFinalizer])
 
@@ -70,6 +72,7 @@ function validateFinalizerNames({ metadata }: KubeObject): FieldError[] {
 export function defineKind<K extends KubeObject>(options: KindOptions<K>): KindDefinition<K> {
   const { resource, nameCheck = nameIsDnsSubdomain } = options
   const validate = options.validate ?? none
+  const validateFinalizers = options.plainFinalizers ? none : validateFinalizerNames
   const hasStatus = options.subresources?.some(({ name }) => name === 'status') ?? false
   const { prepareCreate, prepareUpdate, ...optional } = pickOptional(options)
   return {
@@ -96,13 +99,13 @@ export function defineKind<K extends KubeObject>(options: KindOptions<K>): KindD
     },
     validate(object) {
       return join(
-        join(validateObjectMeta(object, resource.namespaced, nameCheck), validateFinalizerNames(object)),
+        join(validateObjectMeta(object, resource.namespaced, nameCheck), validateFinalizers(object)),
         validate(object),
       )
     },
     validateUpdate(next, old) {
       return join(
-        join(validateObjectMetaUpdate(next, old), validateFinalizerNames(next)),
+        join(validateObjectMetaUpdate(next, old), validateFinalizers(next)),
         options.validateUpdate ? options.validateUpdate(next, old) : validate(next),
       )
     },
