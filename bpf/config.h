@@ -28,7 +28,8 @@ const volatile __u32 cfg_tunnel_ifindex = 0;
 /*
  * The same programs, asked instead of used. MODEL: the clock is skb->tstamp (ns), and what was decided is told in skb->cb:
  * [0] verdict << 16 | reason, [1] rule, [2] identity of the source, [3] of the destination, [4] backend or random choice.
- * WHY: as MODEL, by the kernel's clock, and no map is written and nothing sent.
+ * WHY: as MODEL, by the kernel's clock, and no map is written and nothing sent; [4] is the set that refused, or the egress
+ * rule where [1] is the ingress one.
  */
 #define PROBE_MODEL 1
 #define PROBE_WHY 2

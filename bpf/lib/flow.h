@@ -191,7 +191,8 @@ INLINE void tell_judgement(struct packet *pkt, const struct judgement *j, int tu
 	pkt->source_identity = turned ? j->server_identity : j->client_identity;
 	pkt->destination_identity = turned ? j->client_identity : j->server_identity;
 	pkt->rule = j->ingress_rule ? j->ingress_rule : j->egress_rule;
-	pkt->set = j->set;
+	/* Who asks why wants to know both elements that allowed it. */
+	pkt->set = cfg_probe == PROBE_WHY && !j->set ? j->egress_rule : j->set;
 	if (j->refused_ingress)
 		pkt->flags |= PACKET_REFUSED_INGRESS;
 }

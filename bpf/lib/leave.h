@@ -100,7 +100,7 @@ INLINE int leave(struct __sk_buff *skb, struct packet *pkt, int verdict, enum di
 		skb->cb[1] = pkt->rule;
 		skb->cb[2] = pkt->source_identity;
 		skb->cb[3] = pkt->destination_identity;
-		skb->cb[4] = pkt->choice;
+		skb->cb[4] = cfg_probe == PROBE_WHY ? pkt->set : pkt->choice;
 	}
 	return verdict;
 }

@@ -19,7 +19,9 @@ import { EventRecorder } from '#client/events.ts'
 import { Informers } from '#client/informer.ts'
 import { compile } from '#datapath/compile.ts'
 import type { Datapath } from '#datapath/datapath.ts'
+import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath } from '#datapath/kernel.ts'
+import type { Probe } from '#datapath/probe.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
 import { type Feature, probeFeatures, requireFeatures } from '#kernel/features.ts'
@@ -31,7 +33,10 @@ import { registerNameMetrics } from './dns/metrics.ts'
 import { Endpoints } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
+import { Flows } from './flows/flows.ts'
+import { registerFlowMetrics } from './flows/metrics.ts'
 import { NameIndex } from './flows/names.ts'
+import { flowsRoute } from './flows/route.ts'
 import { NodeEngine } from './gateway/engine/engine.ts'
 import { Gateways, type GatewaysStatus } from './gateway/gateway.ts'
 import { livePodsSelector } from './identity/reflect.ts'
@@ -41,6 +46,7 @@ import { AgentMetrics, registerMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
+import { whyRoute } from './why/why.ts'
 
 export interface AgentOptions {
   readonly nodeName: string
@@ -114,6 +120,7 @@ export function createAgent(options: AgentOptions): Agent {
     | undefined
 
   let gatewayParts: Gateways | undefined
+  let flowParts: Flows | undefined
 
   const metrics = new AgentMetrics(registry)
   registerMetrics(metrics, {
@@ -129,6 +136,7 @@ export function createAgent(options: AgentOptions): Agent {
     features: () => features,
     ready: () => state === 'ready',
   })
+  registerFlowMetrics(metrics, () => flowParts)
   registerNameMetrics(metrics, () => parts?.names.status())
 
   async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
@@ -248,9 +256,30 @@ export function createAgent(options: AgentOptions): Agent {
     known.services.onChange((next, old) => nameIndex.serviceChanged(next, old), signal)
     known.nodes.onChange((next, old) => nameIndex.node(next, old, nodeName, clock.now()), signal)
     peers.onChange((next, old) => nameIndex.pod(next, old, clock.now()), signal)
+    using events = EventRing.open(options.pinDir)
+    const flows = new Flows({ source: events, names: nameIndex, nodeName, clock })
+    flowParts = flows
+    using stack = new DisposableStack()
+    // Loaded when somebody asks: most nodes are never asked.
+    let probe: Probe | undefined
     const routes = new Map<string, Route>([
       ['/v1/status', async () => status()],
       ['/v1/bpf/', mapsRoute(kernel, nameIndex)],
+      ['/v1/flows', flowsRoute(flows)],
+      [
+        '/v1/why',
+        whyRoute({
+          nodeName,
+          datapath: kernel,
+          names: nameIndex,
+          rules: policies,
+          uplinkIndex: kernel.uplinkIndex,
+          judge: (hook, frame, ifindex) => {
+            probe ??= stack.use(kernel.openProbe())
+            return probe.judge(hook, frame, ifindex)
+          },
+        }),
+      ],
     ])
 
     // 5. Start: sandboxes as they were, routes, Services, then the runtime may call, and last it is told so.
@@ -258,6 +287,7 @@ export function createAgent(options: AgentOptions): Agent {
     policies.restore(endpoints.list())
     await using scope = new Scope(signal)
     scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
+    scope.start((stop) => flows.run(stop))
     const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
     await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)
@@ -292,6 +322,7 @@ export function createAgent(options: AgentOptions): Agent {
       } finally {
         state = 'stopped'
         datapath = undefined
+        flowParts = undefined
       }
     },
     status,

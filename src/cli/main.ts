@@ -9,11 +9,12 @@ import { addKubeconfig } from './kubeconfig.ts'
 import { addServer } from './server.ts'
 import { addStatus } from './status.ts'
 import { addUp } from './up.ts'
+import { addWhy } from './why.ts'
 
 const program = new Command('weft')
   .description('A Kubernetes in which the network is the first citizen')
   .showHelpAfterError('(weft --help lists the commands)')
-for (const add of [addUp, addDown, addStatus, addKubeconfig, addFlows, addBpf, addImage, addServer, addAgent])
+for (const add of [addUp, addDown, addStatus, addKubeconfig, addWhy, addFlows, addBpf, addImage, addServer, addAgent])
   add(program)
 
 try {

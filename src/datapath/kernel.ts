@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import { parseAddress, parseCidr } from '#base/net/address.ts'
@@ -37,6 +38,7 @@ import {
 import { membersMap, sourceRangesMap } from './maps/service-extras.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
 import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
+import { Probe, type ProbeOptions } from './probe.ts'
 
 export interface KernelDatapathOptions {
   readonly objects: readonly CompiledObject[]
@@ -58,6 +60,7 @@ export interface KernelDatapathOptions {
 /** The datapath in this kernel: programs on tcx and cgroup hooks, maps, routes. */
 export class KernelDatapath implements Datapath {
   readonly #netlink: Netlink
+  readonly #probing: ProbeOptions
   readonly #uplink: Link
   readonly #namespace: Namespace | undefined
   readonly #programs: ReadonlyMap<string, Program>
@@ -78,9 +81,11 @@ export class KernelDatapath implements Datapath {
     namespace: Namespace | undefined,
     programs: ReadonlyMap<string, Program>,
     attachments: Attachments,
+    probing: ProbeOptions,
     pinDir: string,
     clock: Clock,
   ) {
+    this.#probing = probing
     this.#netlink = netlink
     this.#uplink = uplink
     this.#namespace = namespace
@@ -139,7 +144,14 @@ export class KernelDatapath implements Datapath {
       const globals = encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
-      const datapath = new KernelDatapath(netlink, link, namespace, loaded.programs, attachments, pinDir, clock)
+      const probing = {
+        objects,
+        globals,
+        mapDir: join(pinDir, 'maps'),
+        ...(namespace === undefined ? {} : { namespace }),
+      }
+      const { programs } = loaded
+      const datapath = new KernelDatapath(netlink, link, namespace, programs, attachments, probing, pinDir, clock)
       const changed = [
         attachments.attachCgroup(cgroupPath),
         await attachments.attachDevice('uplink', 'node', link.index),
@@ -301,6 +313,15 @@ export class KernelDatapath implements Datapath {
 
   counters(): Counter[] {
     return readCounters(this.#counters)
+  }
+
+  /** The attached programs once more, to be asked. The caller's to dispose. */
+  openProbe(): Probe {
+    return Probe.open(this.#probing)
+  }
+
+  get uplinkIndex(): number {
+    return this.#uplink.index
   }
 
   /** Closes what this process has open; programs, maps and routes stay in force. */

@@ -72,7 +72,7 @@ export function openMap(pinDir: string, name: string): BpfMap {
 }
 
 /** An object has the globals that its program reads; the compiler left the others out. */
-function setIfUsed(object: BpfObject, name: string, value: Buffer): void {
+export function setIfUsed(object: BpfObject, name: string, value: Buffer): void {
   try {
     object.setGlobal(name, value)
   } catch (error) {
