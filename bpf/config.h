@@ -18,6 +18,10 @@ const volatile struct mac cfg_uplink_mac = {};
 const volatile struct network cfg_pod_network4 = {};
 const volatile struct network cfg_pod_network6 = {};
 
+/* This node's own address on its uplink: what pods are known by outside, and whom a backend elsewhere answers. */
+const volatile struct address cfg_node_address4 = {};
+const volatile struct address cfg_node_address6 = {};
+
 /* How many established flows one pod may hold; 0: as many as there is room for. */
 const volatile __u32 cfg_flow_share = 0;
 

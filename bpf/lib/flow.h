@@ -182,6 +182,8 @@ INLINE void tell_packet(struct packet *pkt, const struct flow *flow, __u32 side)
 		pkt->source_identity = side ? flow->server_identity : flow->client_identity;
 		pkt->destination_identity = side ? flow->client_identity : flow->server_identity;
 		pkt->rule = flow->ingress_rule ? flow->ingress_rule : flow->egress_rule;
+		if (cfg_probe == PROBE_WHY)
+			pkt->set = flow->egress_rule;
 	}
 }
 
@@ -334,6 +336,8 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 
 	if (!pkt || !place || !embryo || !with)
 		return CONTINUE;
+	if (place->hook >= HOOK_NETDEV && (embryo->flags & FLOW_LOCAL))
+		return drop(REASON_INVALID_IDENTITY);
 	flow = &with->flow;
 	side = side_of(place, embryo->flags);
 	protocol = pkt->tuple.protocol;
@@ -347,15 +351,16 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 			bpf_map_delete_elem(&embryonic_v1, &place->key);
 		return CONTINUE;
 	}
-	if (side == 0) {
-		account(embryo, skb, 0, now(skb));
+	/* Not an answer: once more whoever was heard before. */
+	if (side == !!(embryo->flags & FLOW_TURNED)) {
+		account(embryo, skb, side, now(skb));
 		if (protocol == IPPROTO_TCP) {
-			if ((type & TCP_SYN) && !(pkt->flags & PACKET_LATER_FRAGMENT))
+			if ((type & TCP_SYN) && !side && !(pkt->flags & PACKET_LATER_FRAGMENT))
 				embryo->sent[0] = sequence_end(pkt);
 			else
-				note_sequence(embryo, pkt, 0, sequence_end(pkt));
+				note_sequence(embryo, pkt, side, sequence_end(pkt));
 			if (type & TCP_FIN)
-				embryo->flags |= FLOW_FIN_CLIENT;
+				embryo->flags |= side ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
 		} else if (protocol == IPPROTO_SCTP && type == SCTP_INIT) {
 			embryo->sent[0] = pkt->acknowledgement;
 		}
@@ -376,17 +381,17 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 	*flow = *embryo;
 	flow->flags |= FLOW_ANSWERED | FLOW_ESTABLISHED;
 	flow->timeout = answered_life(protocol);
-	account(flow, skb, 1, now(skb));
+	account(flow, skb, side, now(skb));
 	if (protocol == IPPROTO_TCP) {
 		if (flow->flags & FLOW_ADOPTED) {
-			note_sequence(flow, pkt, 1, sequence_end(pkt));
+			note_sequence(flow, pkt, side, sequence_end(pkt));
 		} else {
 			flow->sent[1] = sequence_end(pkt);
-			flow->acked[1] = pkt->acknowledgement;
+			flow->acked[1] = type & TCP_ACK ? pkt->acknowledgement : flow->sent[0] - 1;
 			flow->acked[0] = pkt->sequence;
 		}
 		if (type & TCP_FIN)
-			flow->flags |= FLOW_FIN_SERVER;
+			flow->flags |= side ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
 		if ((flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH)
 			flow->timeout = LIFE_CLOSING;
 	} else if (protocol == IPPROTO_SCTP) {
@@ -398,7 +403,7 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 /* What the first packet says of its sender, and one in the middle also of the other. Constants only: it is on the stack. */
 INLINE void fill_side(struct flow *flow, const struct packet *pkt, __u32 bytes, __u32 side)
 {
-	__u32 end = sequence_end(pkt);
+	__u32 end = sequence_end(pkt), acknowledged = pkt->tcp_flags & TCP_ACK ? pkt->acknowledgement : 0;
 
 	if (side) {
 		flow->packets[1] = 1;
@@ -409,10 +414,10 @@ INLINE void fill_side(struct flow *flow, const struct packet *pkt, __u32 bytes, 
 	}
 	if (pkt->tuple.protocol == IPPROTO_TCP) {
 		/* An adopted one's other end has sent what is acknowledged here, and acknowledged what this continues. */
-		flow->sent[0] = side ? pkt->acknowledgement : end;
-		flow->sent[1] = side ? end : pkt->acknowledgement;
-		flow->acked[0] = side ? pkt->sequence : pkt->acknowledgement;
-		flow->acked[1] = side ? pkt->acknowledgement : pkt->sequence;
+		flow->sent[0] = side ? acknowledged : end;
+		flow->sent[1] = side ? end : acknowledged;
+		flow->acked[0] = side ? pkt->sequence : acknowledged;
+		flow->acked[1] = side ? acknowledged : pkt->sequence;
 		if (pkt->tcp_flags & TCP_FIN)
 			flow->flags |= side ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
 	} else if (pkt->tuple.protocol == IPPROTO_SCTP && pkt->tcp_flags == SCTP_INIT) {
@@ -525,6 +530,10 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 		flags |= FLOW_HOST;
 	if (pkt->flags & PACKET_TRANSLATED)
 		flags |= FLOW_NATED;
+	if ((from && to) || j->client_identity == IDENTITY_HOST || j->server_identity == IDENTITY_HOST)
+		flags |= FLOW_LOCAL;
+	if (turned)
+		flags |= FLOW_TURNED;
 	verdict = write_embryo(skb, pkt, place, j, flags << 1 | turned);
 	if (verdict == CONTINUE) {
 		struct sighting seen = {
@@ -652,6 +661,9 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 	flow = bpf_map_lookup_elem(&flows_v1, &place.key);
 	if (!flow)
 		return begin(skb, pkt, &place, from, to);
+	/* Whoever wears an address of this node outside wears it in a known connection, too. */
+	if (hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL))
+		return drop(REASON_INVALID_IDENTITY);
 	time = now(skb);
 	if (time - flow->seen > flow->timeout) {
 		remove_flow(&place.key, flow->number);

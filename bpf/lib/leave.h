@@ -24,7 +24,18 @@ INLINE void count(const struct __sk_buff *skb, enum reason reason, enum directio
 /* Reasons that the sender is told. */
 INLINE int is_refusal(enum reason reason)
 {
-	return reason == REASON_POLICY_DENIED || reason == REASON_UNKNOWN_SENDER || reason == REASON_INVALID_FLOW;
+	switch (reason) {
+	case REASON_POLICY_DENIED:
+	case REASON_UNKNOWN_SENDER:
+	case REASON_INVALID_FLOW:
+	case REASON_NO_SERVICE:
+	case REASON_NO_BACKEND:
+	case REASON_NO_NAT_PORT:
+	case REASON_NO_NAT_MAPPING:
+		return 1;
+	default:
+		return 0;
+	}
 }
 
 INLINE void tell_drop(struct __sk_buff *skb, const struct packet *pkt, enum reason reason, enum direction direction)

@@ -42,7 +42,7 @@ struct packet {
 	__u16 flow_flags;
 	__u32 source_identity;
 	__u32 destination_identity;
-	__u32 rule;
+	__u32 rule; /* that allowed it: of the server's set, else of the client's */
 	__u32 set; /* that refused */
 	__u32 cut; /* reason for which an existing connection was cut: the packet went on as its reset */
 	__u32 choice; /* of a backend: for probes */
@@ -306,7 +306,7 @@ INLINE int parse4(struct __sk_buff *skb, struct packet *pkt)
 	return parse_l4(skb, pkt, total - header, header == sizeof(*ip) ? (void *)(ip + 1) : 0);
 }
 
-#define EXTENSIONS_MAX 8 /* headers; RFC 8504 lets a node limit them */
+#define EXTENSIONS_MAX 8 /* headers that are looked at, the transport's included; RFC 8504 lets a node limit them */
 
 struct extension {
 	__u8 next;
@@ -353,6 +353,9 @@ FUNCTION int skip_extensions(struct __sk_buff *skb, struct packet *pkt, __u32 by
 			bytes -= 8;
 			next = fragment.next;
 			if (fragment.offset & bpf_htons(0xfff8)) {
+				/* As of IPv4: it would change the flags of the first one's header. */
+				if (next == IPPROTO_TCP && (fragment.offset & bpf_htons(0xfff8)) == bpf_htons(8))
+					return drop(REASON_INVALID_PACKET);
 				pkt->flags |= PACKET_LATER_FRAGMENT;
 				pkt->fragment = fragment.id;
 				pkt->tuple.protocol = next;

@@ -20,6 +20,8 @@ enum flow_flag {
 	FLOW_HOST = 1 << 6,    /* begun by this node itself */
 	FLOW_ADOPTED = 1 << 7, /* met in the middle: sequence numbers are not known from the start */
 	FLOW_ESTABLISHED = 1 << 8, /* lives in flows_v1; in embryonic_v1: has moved there */
+	FLOW_LOCAL = 1 << 9,	   /* both ends are on this node: never met on a packet from outside */
+	FLOW_TURNED = 1 << 10,	   /* adopted by a packet of the server: the client has to be heard before it is answered */
 };
 
 struct flow {

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -54,8 +54,9 @@ export async function compile(options: CompileOptions): Promise<CompiledObject[]
 
 /** Made aside and moved into place whole, so that a crash or a second compiler leaves no half cache. */
 async function compileInto(dir: string, clang: string, flags: readonly string[]): Promise<void> {
-  const aside = `${dir}.${process.pid}`
-  mkdirSync(aside, { recursive: true })
+  mkdirSync(dirname(dir), { recursive: true })
+  // Threads of one process compile, too.
+  const aside = mkdtempSync(`${dir}.`)
   try {
     await Promise.all(
       objectNames.map(async (name) => {

@@ -179,10 +179,13 @@ test('a pod that uses another’s address, or one of nobody, is dropped and coun
   }
 })
 
-test('a Service address that no socket hook translated, multicast, and unknown protocols go no further', (t) => {
+test('a Service address without a Service is refused; multicast and unknown protocols go no further', (t) => {
+  for (const packet of [ip4(pod.v4, '10.96.0.10'), ip6(pod.v6, 'fd00:10:96::10')])
+    t.deepEqual(
+      counted(() => t.is(sent(packet).verdict, verdicts.redirect)),
+      ['EGRESS Service address not translated'],
+    )
   for (const [packet, reason] of [
-    [ip4(pod.v4, '10.96.0.10'), 'Service address not translated'],
-    [ip6(pod.v6, 'fd00:10:96::10'), 'Service address not translated'],
     [ip4(pod.v4, '224.0.0.251'), 'Multicast or link-local destination'],
     [ip6(pod.v6, 'ff02::fb'), 'Multicast or link-local destination'],
     [ip6('fe80::5', pod.v6), 'Multicast or link-local destination'],

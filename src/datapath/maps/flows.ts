@@ -58,6 +58,8 @@ export const flowFlags = {
   host: 64,
   adopted: 128,
   established: 256,
+  local: 512,
+  turned: 1024,
 } as const
 
 export interface Side {
