@@ -15,7 +15,7 @@ enum rewrite_flag {
 	REWRITE_MASQUERADE = 1 << 3, /* a pod that talks to the outside under the node's address */
 	REWRITE_FIN = 1 << 4,	     /* TCP: the last packet this way has been seen */
 	REWRITE_RESET = 1 << 5,	     /* TCP: reset */
-	REWRITE_ANSWERED = 1 << 6,   /* on the question's entry: an answer has been seen */
+	REWRITE_ANSWERED = 1 << 6,   /* on the answer's entry: one has been seen */
 };
 
 struct rewrite {

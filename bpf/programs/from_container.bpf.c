@@ -5,6 +5,7 @@
 #include "lib/fragment.h"
 #include "lib/leave.h"
 #include "lib/neighbour.h"
+#include "lib/service.h"
 
 /* 169.254.1.1 and fe80::1: what every pod's default routes go to. */
 INLINE int is_gateway(struct __sk_buff *skb, const struct address *target)
@@ -48,14 +49,6 @@ INLINE const struct endpoint *sender(struct __sk_buff *skb, const struct packet 
 	return from && from->ifindex == skb->ifindex ? from : 0;
 }
 
-INLINE int check_destination(const struct packet *pkt)
-{
-	if (network_contains(&cfg_service_network4, &pkt->tuple.destination) ||
-	    network_contains(&cfg_service_network6, &pkt->tuple.destination))
-		return drop(REASON_NO_SERVICE);
-	return CONTINUE;
-}
-
 INLINE int send(struct __sk_buff *skb, struct packet *pkt)
 {
 	const struct endpoint *from = sender(skb, pkt), *to;
@@ -65,11 +58,15 @@ INLINE int send(struct __sk_buff *skb, struct packet *pkt)
 		return drop(REASON_INVALID_SOURCE);
 	verdict = resolve_fragment(skb, pkt);
 	if (verdict == CONTINUE)
-		verdict = check_destination(pkt);
+		verdict = lb_from_container(skb, pkt, from);
 	if (verdict != CONTINUE)
 		return verdict;
 	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
 	verdict = track(skb, pkt, from, to, HOOK_CONTAINER);
+	if (verdict == CONTINUE)
+		verdict = nat_answer(skb, pkt);
+	if (verdict == CONTINUE && !to)
+		verdict = masquerade(skb, pkt);
 	if (verdict != CONTINUE)
 		return verdict;
 	return to ? deliver(skb, pkt, to) : route(skb, pkt);

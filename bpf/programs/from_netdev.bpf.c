@@ -6,6 +6,7 @@
 #include "lib/lb.h"
 #include "lib/leave.h"
 #include "lib/neighbour.h"
+#include "lib/service.h"
 
 /* Pods of this node, and the virtual addresses that this node was elected for; of the others its stack must not speak. */
 INLINE int is_ours(struct __sk_buff *skb, const struct address *target)
@@ -36,6 +37,8 @@ INLINE int receive(struct __sk_buff *skb, struct packet *pkt, const struct endpo
 {
 	int verdict = track(skb, pkt, 0, to, HOOK_NETDEV);
 
+	if (verdict == CONTINUE)
+		verdict = nat_answer(skb, pkt);
 	return verdict == CONTINUE ? deliver(skb, pkt, to) : verdict;
 }
 
@@ -58,10 +61,15 @@ int from_netdev(struct __sk_buff *skb)
 	if (verdict == TC_ACT_OK)
 		return TC_ACT_OK;
 	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
-	if (verdict < 0 && !to)
+	if (verdict < 0 && verdict != CONTINUE && !to)
 		return TC_ACT_OK;
-	if (verdict == CONTINUE && to)
-		verdict = receive(skb, pkt, to);
+	if (verdict == CONTINUE && !to) {
+		verdict = lb_from_netdev(skb, pkt);
+		if (verdict == CONTINUE)
+			to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+	}
+	if (verdict == CONTINUE)
+		verdict = to ? receive(skb, pkt, to) : TC_ACT_OK;
 	if (verdict == TC_ACT_OK)
 		return TC_ACT_OK;
 

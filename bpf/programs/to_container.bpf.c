@@ -6,6 +6,7 @@
 #include "lib/flow.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
+#include "lib/service.h"
 
 INLINE int receive(struct __sk_buff *skb, struct packet *pkt)
 {
@@ -18,6 +19,8 @@ INLINE int receive(struct __sk_buff *skb, struct packet *pkt)
 	verdict = resolve_fragment(skb, pkt);
 	if (verdict == CONTINUE)
 		verdict = track(skb, pkt, 0, to, HOOK_HOST);
+	if (verdict == CONTINUE)
+		verdict = nat_answer(skb, pkt);
 	return verdict == CONTINUE ? TC_ACT_OK : verdict;
 }
 

@@ -89,6 +89,7 @@ export class TestNode {
       cgroupPath: this.cgroupPath,
       uplink: 'eth0',
       serviceCidrs: cidrs,
+      podCidrs,
       namespace: this.namespace,
     })
     return this.#datapath
@@ -211,6 +212,11 @@ export class Topology implements AsyncDisposable {
           podCidrs: other.podCidrs,
           via: other === node ? undefined : other.addresses,
         })),
+      )
+      node.datapath.setAddresses(
+        this.nodes.flatMap((other) =>
+          other.addresses.map((address) => ({ address, kind: other === node ? 'own' : 'node' }) as const),
+        ),
       )
     }
   }

@@ -1,0 +1,110 @@
+/* A packet's addresses and ports are exchanged, and every checksum that covers them with them. */
+#ifndef WEFT_LIB_REWRITE_H
+#define WEFT_LIB_REWRITE_H
+
+#include "lib/parse.h"
+
+/* Where the transport's checksum is, from its header on; 0: it has none that covers addresses or ports. */
+INLINE __u32 checksum_offset(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return 16;
+	case IPPROTO_UDP:
+		return 6;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return 2;
+	default:
+		return 0;
+	}
+}
+
+/* UDP over IPv4 may have none: zero stays zero, and what comes out as zero is written as its twin. */
+INLINE __u64 checksum_flags(__u8 protocol)
+{
+	return protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+}
+
+INLINE int is_icmp(__u8 protocol)
+{
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+/* The identifier of an ICMP question is on the asker's side of the tuple, that of an answer on the other. */
+INLINE __be16 icmp_identifier(const struct tuple *t)
+{
+	return t->source_port ? t->source_port : t->destination_port;
+}
+
+INLINE int rewrite_ports(struct __sk_buff *skb, const struct packet *pkt, const struct tuple *to)
+{
+	__u32 sum = pkt->l4 + checksum_offset(to->protocol);
+	__be16 ports[2] = { to->source_port, to->destination_port };
+	__u32 before, after;
+
+	if (is_icmp(to->protocol)) {
+		__be16 id = icmp_identifier(to), old = icmp_identifier(&pkt->tuple);
+
+		if (id == old)
+			return 0;
+		return bpf_l4_csum_replace(skb, sum, old, id, sizeof(id)) ||
+		       bpf_skb_store_bytes(skb, pkt->l4 + 4, &id, sizeof(id), 0);
+	}
+	__builtin_memcpy(&after, ports, sizeof(after));
+	__builtin_memcpy(&before, &pkt->tuple.source_port, sizeof(before));
+	if (before == after || !(pkt->flags & PACKET_PORTS))
+		return 0;
+	/* Over a whole SCTP packet runs a CRC32c, which nobody here makes again. */
+	if (to->protocol == IPPROTO_SCTP)
+		return -1;
+	return bpf_l4_csum_replace(skb, sum, before, after, sizeof(after) | checksum_flags(to->protocol)) ||
+	       bpf_skb_store_bytes(skb, pkt->l4, ports, sizeof(ports), 0);
+}
+
+/*
+ * The packet gets the addresses and ports of `to`, and its tuple says so. A later fragment has only addresses. Returns 0, or
+ * -1 where the kernel refuses.
+ */
+FUNCTION int rewrite_packet(struct __sk_buff *skb, struct packet *pkt, const struct tuple *to)
+{
+	__u32 l4, sum;
+	__s64 change;
+	int v4;
+
+	if (!pkt || !to)
+		return -1;
+	v4 = pkt->ethertype == bpf_htons(ETH_P_IP);
+	l4 = pkt->l4;
+	sum = checksum_offset(to->protocol);
+	/* Source and destination lie side by side; what is constant in a mapped address adds nothing to the difference. */
+	change = bpf_csum_diff((__be32 *)&pkt->tuple, 32, (__be32 *)to, 32, 0);
+	if (l4 && sum && !(v4 && to->protocol == IPPROTO_ICMP)) {
+		if (bpf_l4_csum_replace(skb, l4 + sum, 0, change, BPF_F_PSEUDO_HDR | checksum_flags(to->protocol)))
+			return -1;
+		/*
+		 * A sum that the device made over the whole packet: without a header checksum the addresses and the transport's
+		 * checksum cancel each other out, which the helper does not know of (until Linux 6.16).
+		 */
+		if (!v4)
+			bpf_csum_update(skb, change);
+	}
+	if (v4) {
+		__be32 addresses[2] = { to->source.word[3], to->destination.word[3] };
+
+		if (bpf_l3_csum_replace(skb, sizeof(struct ethhdr) + 10, 0, change, 0) ||
+		    bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + 12, addresses, sizeof(addresses), 0))
+			return -1;
+	} else if (bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + 8, to, 32, 0)) {
+		return -1;
+	}
+	if (l4 && rewrite_ports(skb, pkt, to))
+		return -1;
+	pkt->tuple.source = to->source;
+	pkt->tuple.destination = to->destination;
+	pkt->tuple.source_port = to->source_port;
+	pkt->tuple.destination_port = to->destination_port;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,342 @@
+/*
+ * Services, packet by packet: for what passed no socket hook (raw packets, processes of a foreign cgroup) and for what comes
+ * from outside. And what pods say to the outside, under the node's address.
+ */
+#ifndef WEFT_LIB_SERVICE_H
+#define WEFT_LIB_SERVICE_H
+
+#include "lib/flow.h"
+#include "lib/forward.h"
+#include "lib/lb.h"
+#include "lib/nat.h"
+
+/* A pod that is its own backend hears itself under these, so that its answers come back here: 169.254.42.1, fd00:169:254:42::1. */
+#define HAIRPIN4 bpf_htonl(0xa9fe2a01)
+#define HAIRPIN6_0 bpf_htonl(0xfd000169)
+#define HAIRPIN6_1 bpf_htonl(0x02540042)
+
+INLINE int is_mapped(const struct address *a)
+{
+	return a->word[2] == V4_MAPPED && !a->word[0] && !a->word[1];
+}
+
+INLINE void hairpin_address(struct address *out, int v4)
+{
+	out->word[0] = v4 ? 0 : HAIRPIN6_0;
+	out->word[1] = v4 ? 0 : HAIRPIN6_1;
+	out->word[2] = v4 ? V4_MAPPED : 0;
+	out->word[3] = v4 ? HAIRPIN4 : bpf_htonl(1);
+}
+
+INLINE int is_hairpin(const struct address *a)
+{
+	struct address hairpin;
+
+	hairpin_address(&hairpin, is_mapped(a));
+	return address_equal(a, &hairpin);
+}
+
+/* 0 where the node has no address of the family. */
+INLINE int node_address(struct address *out, int v4)
+{
+	const volatile struct address *own = v4 ? &cfg_node_address4 : &cfg_node_address6;
+
+	out->word[0] = own->word[0];
+	out->word[1] = own->word[1];
+	out->word[2] = own->word[2];
+	out->word[3] = own->word[3];
+	return out->word[3] != 0;
+}
+
+/* Protocols whose packets say to which port they want. */
+INLINE int asks_for_port(const struct packet *pkt)
+{
+	return pkt->flags & PACKET_PORTS;
+}
+
+/* The first packet of a connection that is to be translated; any other of TCP and SCTP comes too late, or too early. */
+INLINE int may_begin(const struct packet *pkt)
+{
+	if (pkt->flags & PACKET_LATER_FRAGMENT)
+		return 0;
+	if (pkt->tuple.protocol == IPPROTO_TCP)
+		return is_bare_syn(pkt);
+	if (pkt->tuple.protocol == IPPROTO_SCTP)
+		return pkt->tcp_flags == SCTP_INIT;
+	return 1;
+}
+
+INLINE int refusal_of(enum lb_result result)
+{
+	switch (result) {
+	case LB_SILENT:
+		return drop(REASON_NO_LOCAL_BACKEND);
+	case LB_FORBIDDEN:
+		return drop(REASON_SOURCE_RANGE);
+	default:
+		return drop(REASON_NO_BACKEND);
+	}
+}
+
+INLINE void note_asked(struct packet *pkt)
+{
+	pkt->asked = pkt->tuple.destination;
+	pkt->asked_port = pkt->tuple.destination_port;
+	pkt->flags |= PACKET_TRANSLATED;
+}
+
+INLINE int apply(struct __sk_buff *skb, struct packet *pkt, const struct tuple *to)
+{
+	return rewrite_packet(skb, pkt, to) ? drop(REASON_WRITE_FAILED) : CONTINUE;
+}
+
+/* A service's packet of a connection that is known, or an error about one. FORGOTTEN where there is none. */
+FUNCTION int translate_known(struct __sk_buff *skb, struct packet *pkt, __u32 *flags)
+{
+	struct rewrite *r;
+	int done;
+
+	if (!pkt || !flags)
+		return drop(REASON_MAP_WRITE_FAILED);
+	if (pkt->flags & PACKET_ICMP_ERROR) {
+		done = translate_error(skb, pkt, flags);
+		if (done < 0)
+			return drop(REASON_WRITE_FAILED);
+		return done ? CONTINUE : FORGOTTEN;
+	}
+	r = find_rewrite(pkt, now(skb));
+	if (!r)
+		return FORGOTTEN;
+	*flags = r->flags;
+	if (!(r->flags & (REWRITE_ANSWER | REWRITE_MASQUERADE)))
+		note_asked(pkt);
+	pkt->choice = r->backend;
+	return apply(skb, pkt, &r->to);
+}
+
+/* The backend of a new connection; `r` then says where its packets go, apart from the source. CONTINUE, FORGOTTEN (no Service), a verdict. */
+FUNCTION int choose_backend(struct __sk_buff *skb, struct packet *pkt, struct rewrite *r, __u32 side, __u32 flags)
+{
+	const struct frontend *frontend;
+	struct frontend_key key = {};
+	struct lb_choice choice = {};
+	enum lb_result result;
+	__u64 time;
+
+	if (!pkt || !r)
+		return drop(REASON_MAP_WRITE_FAILED);
+	time = now(skb);
+	key.address = pkt->tuple.destination;
+	key.port = pkt->tuple.destination_port;
+	key.protocol = pkt->tuple.protocol;
+	frontend = lb_frontend(&key, flags);
+	if (!frontend)
+		return FORGOTTEN;
+	/* Nothing of a connection that began elsewhere is known: its sender is told so. */
+	if (!may_begin(pkt) && !(frontend->flags & FRONTEND_STACK))
+		return side == LB_INSIDE && (frontend->flags & FRONTEND_OUTSIDE_ONLY) ? FORGOTTEN
+										     : drop(REASON_NO_NAT_MAPPING);
+	result = lb_select(frontend, &pkt->tuple.source, key.protocol, side, bpf_get_prandom_u32(), time, may_write(),
+			   &choice);
+	if (result == LB_NO_SERVICE)
+		return FORGOTTEN;
+	if (result == LB_STACK)
+		return TC_ACT_OK;
+	if (result != LB_CHOSEN || !choice.backend)
+		return refusal_of(result);
+	__builtin_memset(r, 0, sizeof(*r));
+	r->to = pkt->tuple;
+	r->to.destination = choice.backend->address;
+	r->to.destination_port = choice.backend->port;
+	r->service = choice.service;
+	r->backend = choice.number;
+	r->seen = time / SECOND;
+	pkt->choice = choice.number;
+	return CONTINUE;
+}
+
+FUNCTION int begin_pair(struct __sk_buff *skb, struct packet *pkt, struct nat_work *w, __u32 how)
+{
+	int reason;
+
+	if (!pkt || !w)
+		return drop(REASON_MAP_WRITE_FAILED);
+	w->asked = pkt->tuple;
+	reason = write_pair(skb, w, how, bpf_get_prandom_u32());
+	if (reason)
+		return drop(reason);
+	note_asked(pkt);
+	return apply(skb, pkt, &w->question.to);
+}
+
+/* To a Service, or back to the pod itself. */
+FUNCTION int serve_container(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *from)
+{
+	struct nat_work *w = nat_work();
+	int in_network, hairpin, verdict;
+	__u32 known, flags = 0;
+	struct rewrite *r;
+
+	if (!pkt || !from || !w)
+		return drop(REASON_MAP_WRITE_FAILED);
+	r = &w->question;
+	in_network = in_service_network(&pkt->tuple.destination);
+	hairpin = is_hairpin(&pkt->tuple.destination);
+	known = in_network || hairpin ? 0 : address_flags(&pkt->tuple.destination);
+	if (!in_network && !hairpin && !(known & (ADDRESS_NODE | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
+		return CONTINUE;
+	verdict = translate_known(skb, pkt, &flags);
+	if (verdict == CONTINUE)
+		return flags & REWRITE_HAIRPIN ? deliver(skb, pkt, from) : CONTINUE;
+	if (verdict != FORGOTTEN)
+		return verdict;
+	if (hairpin)
+		return drop(REASON_NO_NAT_MAPPING);
+	verdict = asks_for_port(pkt) ? choose_backend(skb, pkt, r, LB_INSIDE, known) : FORGOTTEN;
+	/* A Service's address that nobody answers at this port would otherwise leave by the default route. */
+	if (verdict == FORGOTTEN)
+		return in_network || (known & ADDRESS_VIRTUAL) ? drop(REASON_NO_SERVICE) : CONTINUE;
+	if (verdict == TC_ACT_OK)
+		return CONTINUE;
+	if (verdict != CONTINUE)
+		return verdict;
+	if (address_equal(&r->to.destination, &pkt->tuple.source)) {
+		hairpin_address(&r->to.source, is_mapped(&pkt->tuple.source));
+		r->flags |= REWRITE_HAIRPIN;
+	}
+	verdict = begin_pair(skb, pkt, w, PAIR_KEEP_PORT);
+	/* A pod always reaches itself: nobody else is asked. */
+	return verdict == CONTINUE && (r->flags & REWRITE_HAIRPIN) ? deliver(skb, pkt, from) : verdict;
+}
+
+/* Before track, in from_container. A packet from pod to pod costs two comparisons. */
+INLINE int lb_from_container(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *from)
+{
+	if (in_pod_network(&pkt->tuple.destination))
+		return CONTINUE;
+	return serve_container(skb, pkt, from);
+}
+
+/*
+ * In from_netdev, for what is not a pod's as it comes: to Services, and answers to what left under the node's address. Sets
+ * the packet's destination to a pod, sends it on to another node, or leaves it to the stack.
+ */
+INLINE int lb_from_netdev(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 known = address_flags(&pkt->tuple.destination), flags = 0;
+	struct nat_work *w = nat_work();
+	struct rewrite *r;
+	int verdict;
+
+	if (!w)
+		return drop(REASON_MAP_WRITE_FAILED);
+	r = &w->question;
+	if (!(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
+		return TC_ACT_OK;
+	verdict = translate_known(skb, pkt, &flags);
+	if (verdict == CONTINUE)
+		return flags & REWRITE_OUT ? route(skb, pkt) : CONTINUE;
+	if (verdict != FORGOTTEN)
+		return verdict;
+	verdict = asks_for_port(pkt) ? choose_backend(skb, pkt, r, LB_OUTSIDE, known) : FORGOTTEN;
+	if (verdict == FORGOTTEN)
+		return known & ADDRESS_VIRTUAL ? drop(REASON_NO_SERVICE) : TC_ACT_OK;
+	if (verdict != CONTINUE)
+		return verdict;
+	if (bpf_map_lookup_elem(&endpoints_v2, &r->to.destination) || (address_flags(&r->to.destination) & ADDRESS_OWN))
+		return begin_pair(skb, pkt, w, PAIR_KEEP_PORT);
+	if (!node_address(&r->to.source, is_mapped(&pkt->tuple.source)))
+		return drop(REASON_NO_NAT_PORT);
+	r->flags |= REWRITE_OUT;
+	verdict = begin_pair(skb, pkt, w, PAIR_NODE);
+	return verdict == CONTINUE ? route(skb, pkt) : verdict;
+}
+
+FUNCTION int restore_answer(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct rewrite *r;
+	__u32 flags = 0;
+	int done;
+
+	if (!pkt)
+		return drop(REASON_MAP_WRITE_FAILED);
+	if (pkt->flags & PACKET_ICMP_ERROR) {
+		done = translate_error(skb, pkt, &flags);
+		if (done)
+			return done < 0 ? drop(REASON_WRITE_FAILED) : CONTINUE;
+	} else {
+		r = find_rewrite(pkt, now(skb));
+		if (r && (r->flags & REWRITE_ANSWER))
+			return apply(skb, pkt, &r->to);
+	}
+	/* It must not arrive under a name that the client never asked. */
+	return pkt->flow_flags & FLOW_NATED ? drop(REASON_NO_NAT_MAPPING) : CONTINUE;
+}
+
+/* After track: an answer gets the name back that was asked. Also where the flow is gone and its last packets come again. */
+INLINE int nat_answer(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (pkt->flow_flags & FLOW_NATED) {
+		if (!(pkt->flags & PACKET_ANSWER))
+			return CONTINUE;
+	} else if (!(pkt->flow_flags & FLOW_ADOPTED) || (pkt->flow_flags & FLOW_ESTABLISHED)) {
+		return CONTINUE;
+	}
+	return restore_answer(skb, pkt);
+}
+
+INLINE int is_excluded(const struct address *destination)
+{
+	struct exclusion_key key = { .prefix = 128, .address = *destination };
+
+	return bpf_map_lookup_elem(&exclusions_v1, &key) != 0;
+}
+
+FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct nat_work *w = nat_work();
+	struct rewrite *r;
+	__u32 flags = 0;
+	int verdict;
+
+	if (!pkt || !w)
+		return drop(REASON_MAP_WRITE_FAILED);
+	r = &w->question;
+	if (address_flags(&pkt->tuple.destination) & (ADDRESS_NODE | ADDRESS_VIRTUAL | ADDRESS_RESOLVER))
+		return CONTINUE;
+	verdict = translate_known(skb, pkt, &flags);
+	if (verdict != FORGOTTEN)
+		return verdict;
+	if ((pkt->flags & PACKET_ANSWER) || is_excluded(&pkt->tuple.destination))
+		return CONTINUE;
+	/* An error about nothing that is known tells nobody anything. */
+	if (pkt->flags & PACKET_ICMP_ERROR)
+		return drop(REASON_NO_NAT_MAPPING);
+	if (is_icmp(pkt->tuple.protocol) && !pkt->tuple.source_port)
+		return drop(REASON_UNSUPPORTED_NAT_PROTOCOL);
+	if (!may_begin(pkt))
+		return drop(REASON_NO_NAT_MAPPING);
+	w->asked = pkt->tuple;
+	r->to = pkt->tuple;
+	if (!node_address(&r->to.source, is_mapped(&pkt->tuple.source)))
+		return CONTINUE;
+	r->service = 0;
+	r->backend = 0;
+	r->flags = REWRITE_MASQUERADE;
+	r->seen = now(skb) / SECOND;
+	verdict = write_pair(skb, w, PAIR_NODE, bpf_get_prandom_u32());
+	if (verdict)
+		return drop(verdict);
+	pkt->choice = bpf_ntohs(r->to.source_port);
+	return apply(skb, pkt, &r->to);
+}
+
+/* After track, in from_container, for what goes to no pod of this node. */
+INLINE int masquerade(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (in_pod_network(&pkt->tuple.destination) || (pkt->flags & PACKET_ANSWER))
+		return CONTINUE;
+	return leave_cluster(skb, pkt);
+}
+
+#endif

@@ -1,0 +1,178 @@
+import { parseMac } from '#kernel/netlink/netlink.ts'
+import { addressBytes } from '#kernel/netns.ts'
+
+/** Frames made and read byte by byte, with every checksum, by a second hand: nothing of src/datapath or bpf/. */
+export interface Segment {
+  readonly source: string
+  readonly destination: string
+  readonly protocol: 'TCP' | 'UDP' | 'ICMP' | 'SCTP'
+  /** ICMP: the identifier, of questions. */
+  readonly sourcePort: number
+  readonly destinationPort: number
+  /** TCP: S, A, F, R. ICMP: `question`, `answer`, `unreachable`. */
+  readonly flags: string
+  readonly payload: Buffer
+}
+
+const tcpFlags = { F: 1, S: 2, R: 4, P: 8, A: 16 } as const
+const isV6 = (address: string): boolean => address.includes(':')
+
+export function sum16(...parts: readonly Buffer[]): number {
+  let sum = 0
+  const bytes = Buffer.concat(parts)
+  for (let i = 0; i < bytes.length; i += 2) sum += (bytes[i] ?? 0) * 256 + (bytes[i + 1] ?? 0)
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+  return ~sum & 0xffff
+}
+
+const protocolNumber = ({ protocol, source }: Segment): number =>
+  ({ TCP: 6, UDP: 17, SCTP: 132, ICMP: isV6(source) ? 58 : 1 })[protocol]
+
+function pseudo(source: Buffer, destination: Buffer, protocol: number, length: number): Buffer {
+  const tail = Buffer.alloc(8)
+  tail.writeUInt32BE(length, 0)
+  tail[7] = protocol
+  return Buffer.concat([source, destination, tail])
+}
+
+function transport(s: Segment): Buffer {
+  const { protocol, sourcePort, destinationPort, flags, payload } = s
+  if (protocol === 'TCP') {
+    const h = Buffer.alloc(20)
+    h.writeUInt16BE(sourcePort, 0)
+    h.writeUInt16BE(destinationPort, 2)
+    h.writeUInt32BE(1000, 4)
+    h.writeUInt32BE(flags.includes('A') ? 2000 : 0, 8)
+    h[12] = 0x50
+    h[13] = [...flags].reduce((bits, f) => bits | tcpFlags[f as keyof typeof tcpFlags], 0)
+    h.writeUInt16BE(0xffff, 14)
+    return Buffer.concat([h, payload])
+  }
+  if (protocol === 'SCTP') {
+    const h = Buffer.alloc(12 + 20)
+    h.writeUInt16BE(sourcePort, 0)
+    h.writeUInt16BE(destinationPort, 2)
+    h[12] = flags === 'A' ? 2 : 1
+    h.writeUInt16BE(20, 14)
+    h.writeUInt32BE(7, 16)
+    return h
+  }
+  const h = Buffer.alloc(8)
+  if (protocol === 'UDP') {
+    h.writeUInt16BE(sourcePort, 0)
+    h.writeUInt16BE(destinationPort, 2)
+    h.writeUInt16BE(8 + payload.length, 4)
+    return Buffer.concat([h, payload])
+  }
+  const v6 = isV6(s.source)
+  if (flags === 'unreachable') h[0] = v6 ? 1 : 3
+  else if (flags === 'answer') h[0] = v6 ? 129 : 0
+  else h[0] = v6 ? 128 : 8
+  if (flags === 'unreachable') h[1] = v6 ? 4 : 3
+  else h.writeUInt16BE(flags === 'answer' ? destinationPort : sourcePort, 4)
+  return Buffer.concat([h, payload])
+}
+
+const checksumAt = { TCP: 16, UDP: 6, ICMP: 2, SCTP: 0 } as const
+
+/** The IP packet alone, as an ICMP error quotes it. */
+export function packet(s: Segment): Buffer {
+  const [source, destination] = [addressBytes(s.source), addressBytes(s.destination)]
+  const v6 = isV6(s.source)
+  const l4 = transport(s)
+  const at = checksumAt[s.protocol]
+  const number = protocolNumber(s)
+  if (at !== 0) {
+    const covered = s.protocol === 'ICMP' && !v6 ? [l4] : [pseudo(source, destination, number, l4.length), l4]
+    l4.writeUInt16BE(sum16(...covered), at)
+  }
+  if (v6) {
+    const h = Buffer.alloc(8)
+    h[0] = 0x60
+    h.writeUInt16BE(l4.length, 4)
+    h[6] = number
+    h[7] = 64
+    return Buffer.concat([h, source, destination, l4])
+  }
+  const h = Buffer.alloc(12)
+  h[0] = 0x45
+  h.writeUInt16BE(20 + l4.length, 2)
+  h[8] = 64
+  h[9] = number
+  const header = Buffer.concat([h, source, destination])
+  header.writeUInt16BE(sum16(header), 10)
+  return Buffer.concat([header, l4])
+}
+
+/** A whole frame. */
+export function frame(s: Partial<Segment> & Pick<Segment, 'source' | 'destination'>): Buffer {
+  const whole: Segment = {
+    protocol: 'TCP',
+    sourcePort: 40_000,
+    destinationPort: 80,
+    flags: 'S',
+    payload: Buffer.from('payload.'),
+    ...s,
+  }
+  const type = Buffer.from(isV6(s.source) ? '86dd' : '0800', 'hex')
+  return Buffer.concat([parseMac('02:00:00:00:00:01'), parseMac('02:00:00:00:00:99'), type, packet(whole)])
+}
+
+/** What a frame says, read back. Throws where a checksum is wrong. */
+export interface Seen {
+  readonly from: string
+  readonly to: string
+  readonly flags: string
+  readonly payload: Buffer
+}
+
+const hex = (bytes: Buffer, v6: boolean): string =>
+  v6 ? Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(i * 2).toString(16)).join(':') : [...bytes].join('.')
+
+/** Same address, same text, whatever way it was written. */
+export const plain = (address: string): string => hex(addressBytes(address), isV6(address))
+
+export function read(bytes: Buffer): Seen {
+  return readPacket(bytes.subarray(14), true)
+}
+
+export function readPacket(ip: Buffer, checked: boolean): Seen {
+  const v6 = (ip[0] ?? 0) >> 4 === 6
+  const header = v6 ? 40 : ((ip[0] ?? 0) & 15) * 4
+  const [source, destination] = v6
+    ? [ip.subarray(8, 24), ip.subarray(24, 40)]
+    : [ip.subarray(12, 16), ip.subarray(16, 20)]
+  const number = (v6 ? ip[6] : ip[9]) ?? 0
+  const total = v6 ? 40 + ip.readUInt16BE(4) : ip.readUInt16BE(2)
+  const l4 = ip.subarray(header, checked ? total : undefined)
+  if (!v6 && sum16(ip.subarray(0, header)) !== 0) throw new Error('wrong header checksum')
+  const at = { 6: 16, 17: 6, 1: 2, 58: 2 }[number]
+  if (checked && at !== undefined && !(number === 17 && l4.readUInt16BE(6) === 0)) {
+    const covered = number === 1 ? [l4] : [pseudo(source, destination, number, l4.length), l4]
+    if (sum16(...covered) !== 0) throw new Error(`wrong checksum of protocol ${number}`)
+  }
+  const isIcmp = number === 1 || number === 58
+  const id = isIcmp ? l4.readUInt16BE(4) : 0
+  const type = l4[0] ?? 0
+  const question = type === 8 || type === 128
+  const [sourcePort, destinationPort] = isIcmp
+    ? question
+      ? [id, 0]
+      : [0, type === 0 || type === 129 ? id : 0]
+    : [l4.readUInt16BE(0), l4.readUInt16BE(2)]
+  const size = number === 6 ? ((l4[12] ?? 0) >> 4) * 4 : number === 132 ? 32 : 8
+  const flags =
+    number === 6
+      ? Object.entries(tcpFlags)
+          .flatMap(([name, bit]) => ((l4[13] ?? 0) & bit ? [name] : []))
+          .join('')
+      : isIcmp
+        ? `${type}/${l4[1]}`
+        : ''
+  return {
+    from: `${hex(source, v6)} ${sourcePort}`,
+    to: `${hex(destination, v6)} ${destinationPort}`,
+    flags,
+    payload: l4.subarray(size),
+  }
+}

@@ -1,0 +1,465 @@
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { type Service, serviceNumber } from '#datapath/datapath.ts'
+import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
+import { frame, packet, plain, read, readPacket, type Seen, type Segment } from './frames.ts'
+import { type TestPod, Topology } from './topology.ts'
+
+/** Services and masquerade packet by packet: BPF_PROG_TEST_RUN on a node's own programs and maps, nothing is sent. */
+const verdicts = { pass: 0, drop: 2, redirect: 7 } as const
+const outside = { v4: '172.30.0.77', v6: 'fd00:172:30::77' } as const
+const vip = { v4: '10.96.0.80', v6: 'fd00:10:96::80' } as const
+const families = ['v4', 'v6'] as const
+type Family = (typeof families)[number]
+
+let topology: Topology
+let a: TestPod
+let b: TestPod
+let far: TestPod
+const loaded: Program[] = []
+const open = new Map<string, Program>()
+const own = (family: Family): string => topology.node(1).addresses[family === 'v4' ? 0 : 1] ?? ''
+
+test.before(async () => {
+  topology = await Topology.create({ label: 'n', direct: 'programs' })
+  a = await topology.node(1).addPod()
+  b = await topology.node(1).addPod()
+  far = await topology.node(2).addPod()
+  const dir = join(topology.node(1).pinDir, 'programs')
+  for (const name of ['from_container', 'from_netdev', 'to_container']) {
+    const version = readdirSync(dir).find((entry) => entry.startsWith(`${name}-`)) ?? ''
+    const program = Program.openPin(join(dir, version, name))
+    if (program === undefined) throw new Error(`${name} is not pinned`)
+    loaded.push(program)
+    open.set(name, program)
+  }
+  const { datapath } = topology.node(1)
+  datapath.setAddresses([
+    { address: own('v4'), kind: 'own' },
+    { address: own('v6'), kind: 'own' },
+    { address: '172.30.0.12', kind: 'node' },
+    { address: 'fd00:172:30::12', kind: 'node' },
+    { address: '172.30.0.200', kind: 'virtual' },
+    { address: 'fd00:172:30::200', kind: 'virtual' },
+    { address: '198.51.100.9', kind: 'external' },
+  ])
+})
+test.after.always(async () => {
+  for (const program of loaded) program[Symbol.dispose]()
+  await topology?.[Symbol.asyncDispose]()
+})
+
+function run(name: string, bytes: Buffer, ifindex: number): TestRunResult {
+  const context = Buffer.alloc(192)
+  context.writeUInt32LE(ifindex, 40)
+  const program = open.get(name)
+  if (program === undefined) throw new Error(`${name} is not open`)
+  return topology.node(1).namespace.within(() => program.testRun(bytes, { context }))
+}
+
+interface Outcome {
+  readonly verdict: number
+  readonly reasons: readonly string[]
+  /** The packet that came out, its checksums proved. */
+  readonly seen: Seen
+}
+
+function outcome(
+  name: string,
+  s: Partial<Segment> & Pick<Segment, 'source' | 'destination'>,
+  ifindex: number,
+): Outcome {
+  const counters = () => topology.node(1).datapath.counters()
+  const before = counters()
+  const { verdict, data } = run(name, frame(s), ifindex)
+  const reasons = counters().flatMap((c, i) => (c.packets > (before[i]?.packets ?? 0) ? [c.reason] : []))
+  return { verdict, reasons, seen: read(data) }
+}
+
+type Sketch = Partial<Segment> & Pick<Segment, 'source' | 'destination'>
+const sent = (from: TestPod, s: Omit<Sketch, 'source'> & { source?: string }): Outcome =>
+  outcome('from_container', { source: s.destination.includes(':') ? from.v6 : from.v4, ...s }, from.endpoint.ifindex)
+const arrived = (s: Sketch): Outcome => outcome('from_netdev', s, topology.node(1).namespace.ifindex('eth0'))
+
+/** The packet that answers one that was seen. */
+function answer({ from, to }: Seen, more: Partial<Segment> = {}): Sketch {
+  const [source = '', sourcePort] = to.split(' ')
+  const [destination = '', destinationPort] = from.split(' ')
+  return {
+    source,
+    sourcePort: Number(sourcePort),
+    destination,
+    destinationPort: Number(destinationPort),
+    flags: 'SA',
+    ...more,
+  }
+}
+
+const at = (address: string, port: number): string => `${plain(address)} ${port}`
+
+let ports = 20_000
+/** A source port that no other test has used. */
+const fresh = (): number => ports++
+
+function serve(
+  address: string,
+  port: number,
+  backends: readonly (readonly [string, number])[],
+  more: Partial<Service> = {},
+): void {
+  topology.node(1).datapath.changeServices(
+    (['TCP', 'UDP', 'SCTP'] as const).map((protocol): Service => {
+      const list = backends.map(([ip, number]) => ({ address: ip, port: number, protocol }))
+      const outsideOf = more.outside === undefined ? {} : { outside: { ...more.outside, backends: list } }
+      return {
+        number: serviceNumber(`test/${address}`),
+        port,
+        ...more,
+        frontend: { address, port, protocol },
+        backends: list,
+        ...outsideOf,
+      }
+    }),
+    [],
+  )
+}
+const reachable = { outside: { backends: [] } }
+
+for (const family of families) {
+  test.serial(
+    `a pod’s packet to a cluster address goes to the backend, the answer comes from the address (${family})`,
+    (t) => {
+      serve(vip[family], 80, [[b[family], 8080]])
+      for (const protocol of ['TCP', 'UDP'] as const) {
+        const sourcePort = fresh()
+        const question = sent(a, { destination: vip[family], sourcePort, protocol })
+        t.deepEqual(question.reasons, ['Forwarded'])
+        t.is(question.seen.to, at(b[family], 8080))
+        t.is(question.seen.from, at(a[family], sourcePort))
+        const back = sent(b, answer(question.seen, { protocol }))
+        t.is(back.verdict, verdicts.redirect)
+        t.is(back.seen.from, at(vip[family], 80))
+        t.is(back.seen.to, at(a[family], sourcePort))
+        t.is(sent(a, { destination: vip[family], sourcePort, protocol, flags: 'A' }).seen.to, at(b[family], 8080))
+      }
+    },
+  )
+
+  test.serial(`a backend on another node answers by the uplink, under the cluster address (${family})`, (t) => {
+    serve(vip[family], 81, [[far[family], 8080]])
+    const sourcePort = fresh()
+    const question = sent(a, { destination: vip[family], destinationPort: 81, sourcePort })
+    t.is(question.seen.to, at(far[family], 8080))
+    const back = arrived(answer(question.seen))
+    t.is(back.verdict, verdicts.redirect)
+    t.deepEqual([back.seen.from, back.seen.to], [at(vip[family], 81), at(a[family], sourcePort)])
+  })
+
+  test.serial(
+    `S1: a pod that is its own backend hears from a reserved address, and itself from the Service (${family})`,
+    (t) => {
+      serve(vip[family], 82, [[a[family], 8080]])
+      const sourcePort = fresh()
+      const hairpin = family === 'v4' ? '169.254.42.1' : 'fd00:169:254:42::1'
+      const question = sent(a, { destination: vip[family], destinationPort: 82, sourcePort })
+      t.is(question.verdict, verdicts.redirect)
+      t.deepEqual([question.seen.from, question.seen.to], [at(hairpin, sourcePort), at(a[family], 8080)])
+      const back = sent(a, answer(question.seen))
+      t.is(back.verdict, verdicts.redirect)
+      t.deepEqual([back.seen.from, back.seen.to], [at(vip[family], 82), at(a[family], sourcePort)])
+    },
+  )
+
+  test.serial(`S13: a Service without endpoints refuses at once, from its own address (${family})`, (t) => {
+    serve(vip[family], 83, [])
+    const tcp = sent(a, { destination: vip[family], destinationPort: 83, sourcePort: 1234 })
+    t.deepEqual(tcp.reasons, ['Service backend not found'])
+    t.is(tcp.verdict, verdicts.redirect)
+    t.deepEqual([tcp.seen.from, tcp.seen.to, tcp.seen.flags], [at(vip[family], 83), at(a[family], 1234), 'RA'])
+    const udp = sent(a, { destination: vip[family], destinationPort: 83, sourcePort: 1234, protocol: 'UDP' })
+    t.is(udp.seen.from.split(' ')[0], plain(vip[family]))
+    t.regex(udp.seen.flags, family === 'v4' ? /^3\// : /^1\//)
+  })
+
+  test.serial(
+    `S14: a port that a cluster address or a load balancer does not have is refused, not routed (${family})`,
+    (t) => {
+      const balancer = family === 'v4' ? '172.30.0.200' : 'fd00:172:30::200'
+      for (const destination of [vip[family], balancer]) {
+        const { reasons, seen } = sent(a, { destination, destinationPort: 9999 })
+        t.deepEqual(reasons, ['Service address not translated'])
+        t.is(seen.flags, 'RA')
+      }
+      const fromOutside = arrived({ source: outside[family], destination: balancer, destinationPort: 9999 })
+      t.is(fromOutside.seen.flags, 'RA')
+    },
+  )
+
+  test.serial(`a node port leads to a local backend with the client’s address, and back (${family})`, (t) => {
+    serve(family === 'v4' ? '0.0.0.0' : '::', 30080, [[b[family], 8080]], reachable)
+    const sourcePort = fresh()
+    const question = arrived({ source: outside[family], destination: own(family), destinationPort: 30080, sourcePort })
+    t.is(question.verdict, verdicts.redirect)
+    t.deepEqual([question.seen.from, question.seen.to], [at(outside[family], sourcePort), at(b[family], 8080)])
+    const back = sent(b, answer(question.seen))
+    t.deepEqual([back.seen.from, back.seen.to], [at(own(family), 30080), at(outside[family], sourcePort)])
+  })
+
+  test.serial(`a node port leads to a backend elsewhere under the node’s address, and back (${family})`, (t) => {
+    serve(family === 'v4' ? '0.0.0.0' : '::', 30081, [[far[family], 8080]], reachable)
+    const sourcePort = fresh()
+    const question = arrived({ source: outside[family], destination: own(family), destinationPort: 30081, sourcePort })
+    t.is(question.verdict, verdicts.redirect)
+    t.is(question.seen.to, at(far[family], 8080))
+    const [node, port] = question.seen.from.split(' ')
+    t.is(node, plain(own(family)))
+    t.true(Number(port) >= 49_152)
+    const back = arrived(answer(question.seen))
+    t.is(back.verdict, verdicts.redirect)
+    t.deepEqual([back.seen.from, back.seen.to], [at(own(family), 30081), at(outside[family], sourcePort)])
+  })
+
+  test.serial(
+    `S15: one backend behind two node ports tells two connections from one client port apart (${family})`,
+    (t) => {
+      const any = family === 'v4' ? '0.0.0.0' : '::'
+      for (const port of [30091, 30092]) serve(any, port, [[b[family], 8080]], reachable)
+      const sourcePort = fresh()
+      const questions = [30091, 30092].map((destinationPort) =>
+        arrived({ source: outside[family], destination: own(family), destinationPort, sourcePort }),
+      )
+      t.not(questions[0]?.seen.from, questions[1]?.seen.from)
+      for (const [i, destinationPort] of [30091, 30092].entries()) {
+        const question = questions[i]
+        if (question === undefined) return t.fail()
+        t.is(question.seen.to, at(b[family], 8080))
+        const back = sent(b, answer(question.seen))
+        t.deepEqual([back.seen.from, back.seen.to], [at(own(family), destinationPort), at(outside[family], sourcePort)])
+      }
+    },
+  )
+
+  test.serial(
+    `a pod talks to the outside under the node’s address, and hears the answer under its own (${family})`,
+    (t) => {
+      for (const protocol of ['TCP', 'UDP', 'ICMP'] as const) {
+        const sourcePort = fresh()
+        const flags = protocol === 'ICMP' ? 'question' : 'S'
+        const question = sent(a, { destination: outside[family], sourcePort, protocol, flags })
+        t.is(question.verdict, verdicts.redirect, protocol)
+        const [node, port] = question.seen.from.split(' ')
+        t.is(node, plain(own(family)))
+        t.true(Number(port) >= 49_152)
+        const back = arrived(answer(question.seen, { protocol, flags: protocol === 'ICMP' ? 'answer' : 'SA' }))
+        t.is(back.verdict, verdicts.redirect, protocol)
+        t.is(back.seen.to, at(a[family], sourcePort))
+      }
+    },
+  )
+
+  test.serial(
+    `S2: an ICMP error about a masqueraded connection reaches the pod, about the pod’s own packet (${family})`,
+    (t) => {
+      for (const protocol of ['TCP', 'UDP'] as const) {
+        const sourcePort = fresh()
+        const question = sent(a, { destination: outside[family], sourcePort, protocol })
+        const [source = '', port] = question.seen.from.split(' ')
+        const quoted = packet({
+          source,
+          destination: outside[family],
+          sourcePort: Number(port),
+          destinationPort: 80,
+          protocol,
+          flags: 'S',
+          payload: Buffer.alloc(0),
+        })
+        const router = family === 'v4' ? '172.30.0.1' : 'fd00:172:30::1'
+        const error = arrived({
+          source: router,
+          destination: own(family),
+          protocol: 'ICMP',
+          flags: 'unreachable',
+          payload: quoted.subarray(0, family === 'v4' ? 28 : 48),
+        })
+        t.is(error.verdict, verdicts.redirect, error.reasons.join())
+        t.deepEqual([error.seen.from, error.seen.to], [at(router, 0), at(a[family], 0)])
+        const inner = readPacket(error.seen.payload, false)
+        t.deepEqual([inner.from, inner.to], [at(a[family], sourcePort), at(outside[family], 80)])
+      }
+    },
+  )
+
+  test.serial(`S2: a backend’s ICMP error about a Service’s packet comes from the Service (${family})`, (t) => {
+    serve(vip[family], 84, [[b[family], 8080]])
+    const sourcePort = fresh()
+    const question = sent(a, { destination: vip[family], destinationPort: 84, sourcePort, protocol: 'UDP' })
+    t.is(question.seen.to, at(b[family], 8080))
+    const quoted = packet({
+      source: a[family],
+      destination: b[family],
+      sourcePort,
+      destinationPort: 8080,
+      protocol: 'UDP',
+      flags: '',
+      payload: Buffer.alloc(0),
+    })
+    const error = sent(b, { destination: a[family], protocol: 'ICMP', flags: 'unreachable', payload: quoted })
+    t.is(error.verdict, verdicts.redirect, error.reasons.join())
+    t.is(error.seen.from, at(vip[family], 0))
+    const inner = readPacket(error.seen.payload, false)
+    t.deepEqual([inner.from, inner.to], [at(a[family], sourcePort), at(vip[family], 84)])
+  })
+}
+
+test.serial('S4: two pods that ping one target with one identifier are told apart', (t) => {
+  const ping = (from: TestPod): Outcome =>
+    sent(from, { destination: outside.v4, sourcePort: 4242, protocol: 'ICMP', flags: 'question' })
+  const [one, two] = [ping(a), ping(b)]
+  t.not(one.seen.from, two.seen.from)
+  for (const [pod, question] of [
+    [a, one],
+    [b, two],
+  ] as const)
+    t.is(arrived(answer(question.seen, { protocol: 'ICMP', flags: 'answer' })).seen.to, at(pod.v4, 4242))
+})
+
+test.serial('S8: a SYN on a closed connection’s tuple chooses anew; on an open one it does not', (t) => {
+  serve(vip.v4, 85, [[b.v4, 1]])
+  const sourcePort = fresh()
+  const ask = (flags: string): Outcome => sent(a, { destination: vip.v4, destinationPort: 85, sourcePort, flags })
+  const first = ask('S')
+  t.is(first.seen.to, at(b.v4, 1))
+  sent(b, answer(first.seen))
+  serve(vip.v4, 85, [[b.v4, 2]])
+  t.is(ask('S').seen.to, at(b.v4, 1), 'a repeated SYN of an open connection')
+  t.is(ask('A').seen.to, at(b.v4, 1))
+  ask('FA')
+  sent(b, answer(first.seen, { flags: 'FA' }))
+  t.is(ask('A').seen.to, at(b.v4, 1), 'the last acknowledgement')
+  t.is(ask('S').seen.to, at(b.v4, 2))
+})
+
+test.serial('S9, S10: a node without a backend of its own is silent where only that would do', (t) => {
+  serve('0.0.0.0', 30083, [], { outside: { backends: [], isLocal: true } })
+  const { verdict, reasons } = arrived({ source: outside.v4, destination: own('v4'), destinationPort: 30083 })
+  t.is(verdict, verdicts.drop)
+  t.deepEqual(reasons, ['No local backend'])
+})
+
+test.serial('S16: a client keeps its backend on all ports of a Service, until that leaves or time is over', (t) => {
+  const backends = [1, 2, 3, 4, 5, 6, 7, 8].map((n) => [`10.244.1.${100 + n}`, 8080] as const)
+  const number = serviceNumber('test/affine')
+  const both = { number, affinitySeconds: 100, ...reachable }
+  serve('0.0.0.0', 30084, backends, { ...both, port: 80 })
+  serve('172.30.0.200', 80, backends, { ...both, port: 80 })
+  serve('172.30.0.200', 443, backends, { ...both, port: 443 })
+  const chosen = (destination: string, destinationPort: number, source: string = outside.v4): string =>
+    arrived({ source, destination, destinationPort, sourcePort: fresh() }).seen.to.split(' ')[0] ?? ''
+  const first = chosen(own('v4'), 30084)
+  for (let i = 0; i < 20; i++) t.is(chosen(own('v4'), 30084), first)
+  t.is(chosen('172.30.0.200', 80), first)
+  t.is(chosen('172.30.0.200', 443), first)
+  const others = new Set(Array.from({ length: 20 }, (_, i) => chosen(own('v4'), 30084, `172.30.0.${100 + i}`)))
+  t.true(others.size > 1)
+  const left = backends.filter(([address]) => address !== first)
+  serve('0.0.0.0', 30084, left, { ...both, port: 80 })
+  serve('172.30.0.200', 80, left, { ...both, port: 80 })
+  t.not(chosen(own('v4'), 30084), first, 'the backend has left')
+})
+
+test.serial('S20: an external IP is served from outside; a pod’s packet to it goes past the Service', (t) => {
+  serve('198.51.100.9', 80, [[b.v4, 8080]], { ...reachable, isOutsideOnly: true })
+  const inward = arrived({ source: outside.v4, destination: '198.51.100.9', sourcePort: fresh() })
+  t.is(inward.seen.to, at(b.v4, 8080))
+  const past = sent(a, { destination: '198.51.100.9', sourcePort: fresh() })
+  t.is(past.seen.to, at('198.51.100.9', 80))
+  t.is(past.seen.from.split(' ')[0], plain(own('v4')))
+})
+
+test.serial('S21: source ranges are asked before anything is remembered', (t) => {
+  serve('172.30.0.200', 8443, [[b.v4, 8080]], { outside: { backends: [], ranges: ['192.0.2.0/24'] } })
+  const from = (source: string): Outcome =>
+    arrived({ source, destination: '172.30.0.200', destinationPort: 8443, sourcePort: fresh() })
+  const refused = from(outside.v4)
+  t.deepEqual([refused.verdict, refused.reasons], [verdicts.drop, ['Denied by LB src range check']])
+  t.is(from('192.0.2.5').seen.to, at(b.v4, 8080))
+})
+
+test.serial('S22: exhaustion is said to the sender, and those that are under way go on', (t) => {
+  const target = '203.0.113.80'
+  const used = new Map<string, number>()
+  let refused: Outcome | undefined
+  let tried = 0
+  for (let i = 0; i < 40_000; i++) {
+    const sourcePort = 1024 + i
+    const frameOf = frame({ source: a.v4, destination: target, sourcePort, payload: Buffer.alloc(0) })
+    const { data } = run('from_container', frameOf, a.endpoint.ifindex)
+    const seen = read(data)
+    tried++
+    if (seen.flags === 'RA') {
+      refused = sent(a, { destination: target, sourcePort: 1024 + i + 1 })
+      if (used.size > 16_000) break
+      continue
+    }
+    t.false(used.has(seen.from), `${seen.from} twice`)
+    used.set(seen.from, sourcePort)
+  }
+  t.log(`${used.size} of ${tried} connections to one place`)
+  t.true(used.size > 15_500)
+  t.is(refused?.seen.from, at(target, 80))
+  t.true(
+    topology
+      .node(1)
+      .datapath.counters()
+      .some((c) => c.reason === 'No port left for NAT masquerade' && c.packets > 0),
+  )
+  for (const [from, sourcePort] of [...used].slice(0, 50)) {
+    const [source = '', port] = from.split(' ')
+    const back = arrived({
+      source: target,
+      sourcePort: 80,
+      destination: source,
+      destinationPort: Number(port),
+      flags: 'SA',
+    })
+    t.is(back.seen.to, at(a.v4, sourcePort))
+  }
+})
+
+test.serial('S22: a connection of the node’s own is never taken over', async (t) => {
+  const { namespace } = topology.node(1)
+  using socket = namespace.listen(own('v4'), 50_000)
+  t.true(socket.number > 0)
+  const question = sent(a, { destination: '203.0.113.9', sourcePort: 50_000 })
+  t.not(question.seen.from, at(own('v4'), 50_000))
+  t.regex(namespace.getSysctl('net/ipv4/ip_local_reserved_ports'), /49152-65535/)
+})
+
+test.serial('S27: an SCTP association keeps its ports; where that is impossible it is refused', (t) => {
+  serve(vip.v4, 86, [[b.v4, 86]])
+  const question = sent(a, { destination: vip.v4, destinationPort: 86, sourcePort: fresh(), protocol: 'SCTP' })
+  t.is(question.seen.to, at(b.v4, 86))
+  const back = sent(b, answer(question.seen, { protocol: 'SCTP', flags: 'A' }))
+  t.is(back.seen.from, at(vip.v4, 86))
+})
+
+test.serial('S29: a UDP packet without a checksum stays without one', (t) => {
+  serve(vip.v4, 87, [[b.v4, 8080]])
+  const bytes = frame({ source: a.v4, destination: vip.v4, destinationPort: 87, sourcePort: fresh(), protocol: 'UDP' })
+  bytes.writeUInt16BE(0, 40)
+  const { data } = run('from_container', bytes, a.endpoint.ifindex)
+  t.is(data.readUInt16BE(40), 0)
+  t.is(read(data).to, at(b.v4, 8080))
+})
+
+test.serial('between pods, nodes and pods, and for the answers of pods nothing is exchanged', (t) => {
+  const same = (o: Outcome, from: string, t2: ExecutionContext = t): void =>
+    t2.is(o.seen.from.split(' ')[0], plain(from))
+  same(sent(a, { destination: far.v4, sourcePort: fresh() }), a.v4)
+  same(sent(a, { destination: '172.30.0.12', sourcePort: fresh() }), a.v4)
+  same(sent(a, { destination: own('v4'), sourcePort: fresh() }), a.v4)
+  const inward = arrived({ source: outside.v4, destination: a.v4, sourcePort: fresh() })
+  t.is(inward.seen.to, at(a.v4, 80))
+  same(sent(a, answer(inward.seen)), a.v4)
+})
