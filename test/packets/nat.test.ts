@@ -1,6 +1,6 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import { type Service, serviceNumber } from '#datapath/datapath.ts'
 import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
 import { frame, packet, plain, read, readPacket, type Seen, type Segment } from './frames.ts'
@@ -454,8 +454,7 @@ test.serial('S29: a UDP packet without a checksum stays without one', (t) => {
 })
 
 test.serial('between pods, nodes and pods, and for the answers of pods nothing is exchanged', (t) => {
-  const same = (o: Outcome, from: string, t2: ExecutionContext = t): void =>
-    t2.is(o.seen.from.split(' ')[0], plain(from))
+  const same = (o: Outcome, from: string): boolean => t.is(o.seen.from.split(' ')[0], plain(from))
   same(sent(a, { destination: far.v4, sourcePort: fresh() }), a.v4)
   same(sent(a, { destination: '172.30.0.12', sourcePort: fresh() }), a.v4)
   same(sent(a, { destination: own('v4'), sourcePort: fresh() }), a.v4)
