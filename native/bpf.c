@@ -194,6 +194,18 @@ int weft_test_run(struct weft_test_run *run)
 	return error;
 }
 
+int weft_run_syscall(int program, void *context, uint32_t size)
+{
+	union bpf_attr a = {};
+	int error;
+
+	a.test.prog_fd = program;
+	a.test.ctx_in = pointer(context);
+	a.test.ctx_size_in = size;
+	error = bpf(BPF_PROG_TEST_RUN, &a);
+	return error < 0 ? error : (int)a.test.retval;
+}
+
 int weft_map_info(int fd, struct weft_map_info *out)
 {
 	struct bpf_map_info i = {};

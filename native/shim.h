@@ -75,6 +75,8 @@ struct weft_test_run {
 	uint32_t nanoseconds;	/* out: mean of one run */
 };
 WEFT_API int weft_test_run(struct weft_test_run *run);
+/* A SEC("syscall") program, once; its context is read and written. */
+WEFT_API int weft_run_syscall(int program, void *context, uint32_t size);
 
 /* ---- maps (raw bpf(2)) ---- */
 

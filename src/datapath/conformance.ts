@@ -232,6 +232,11 @@ export function testDatapath(
     },
   )
 
+  check('a sweep takes nothing where there is nothing', async (t, { datapath }) => {
+    t.deepEqual(await datapath.sweepFlows(), { kept: 0, removed: 0 })
+    t.deepEqual(datapath.flows(), [])
+  })
+
   check('every reason has a counter for both directions', async (t, { datapath }) => {
     const counters = datapath.counters()
     t.is(new Set(counters.map((c) => `${c.direction} ${c.reason}`)).size, counters.length)

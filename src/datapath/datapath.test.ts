@@ -10,7 +10,7 @@ import { FakeDatapath, FakeKernel } from './fake.ts'
 import { addressSize, decodeAddress, encodeAddress } from './maps/address.ts'
 import { directions, reasons } from './maps/counters.ts'
 import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
-import { flowSize, tupleSize } from './maps/flows.ts'
+import { encodeSweep, flowSize, tupleSize } from './maps/flows.ts'
 import { identitySize } from './maps/identities.ts'
 import { decodePeer, encodePeer, peerSize } from './maps/peer.ts'
 import { encodeNetworkKey, encodePolicyState } from './maps/policy.ts'
@@ -106,6 +106,11 @@ test('codecs write the structs that clang laid out', (t) => {
   )
   t.deepEqual([...layout('policy_key').members.values()], [0, 4, 8, 12, 13, 14])
   t.is(layout('network_key').size, encodeNetworkKey('10.0.0.0/8').length)
+  t.is(layout('sweep').size, encodeSweep().length)
+  t.deepEqual(
+    ['endpoint', 'kept', 'removed'].map((name) => layout('sweep').members.get(name)),
+    [8, 12, 16],
+  )
   t.is(layout('policy_state').size, encodePolicyState({ epoch: 1, networks: 0 }).length)
   for (const name of ['frontend_key', 'backend']) {
     t.is(layout(name).size, peerSize)

@@ -1,5 +1,5 @@
 import type { Counter } from './maps/counters.ts'
-import type { Flow } from './maps/flows.ts'
+import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 
 export type Protocol = 'TCP' | 'UDP' | 'SCTP'
@@ -151,6 +151,8 @@ export interface Datapath extends Disposable {
   endpointPolicies(): ReadonlyMap<string, { readonly egressSet: number; readonly ingressSet: number }>
   /** Connections that this node's programs know. */
   flows(): Flow[]
+  /** Takes away those that are over: programs no longer heed them, but they take room. Every few seconds will do. */
+  sweepFlows(): Promise<Swept>
 
   /** Everything in `upserts` and `removals`; unchanged Services cost nothing. */
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void

@@ -10,7 +10,7 @@ import {
   type Service,
 } from './datapath.ts'
 import { type Counter, directions, reasons } from './maps/counters.ts'
-import type { Flow } from './maps/flows.ts'
+import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 
 interface FakeEndpoint {
@@ -130,6 +130,10 @@ export class FakeDatapath implements Datapath {
   /** Nothing ever travels here. */
   flows(): Flow[] {
     return []
+  }
+
+  async sweepFlows(): Promise<Swept> {
+    return { kept: 0, removed: 0 }
   }
 
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void {

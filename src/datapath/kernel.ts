@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import { parseAddress, parseCidr } from '#base/net/address.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
-import type { Program } from '#kernel/bpf/program.ts'
+import { type Program, runSyscall } from '#kernel/bpf/program.ts'
 import { type Link, Netlink, type Route } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
 import { setSysctl } from '#kernel/sysctl.ts'
@@ -24,7 +24,7 @@ import { load, openMap, prunePrograms } from './load.ts'
 import { AddressMap, addressesMap } from './maps/addresses.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import { EndpointMap, endpointsMap } from './maps/endpoints.ts'
-import { embryonicMap, type Flow, flowsMap, readFlows } from './maps/flows.ts'
+import { decodeSweep, embryonicMap, encodeSweep, type Flow, flowsMap, readFlows, type Swept } from './maps/flows.ts'
 import { IdentityMap, identities, identitiesMap, ownerNumber } from './maps/identities.ts'
 import {
   networksMap,
@@ -171,7 +171,7 @@ export class KernelDatapath implements Datapath {
     const { id, addresses, ifindex, mac } = endpoint
     const owner = ownerNumber(endpoint.owner ?? id)
     const epoch = this.#policy.state.epoch + 1
-    const number = this.#endpoints.numberFor(addresses, ifindex)
+    const { number, fresh } = this.#endpoints.numberFor(addresses, ifindex)
     let changed = false
     for (const address of addresses) {
       const found = this.#endpoints.get(address)
@@ -183,7 +183,11 @@ export class KernelDatapath implements Datapath {
       changed = this.#endpoints.set(address, entry) || changed
     }
     if (changed) this.#raiseEpoch()
-    await this.#attachments.attachDevice('endpoint', id, ifindex)
+    // Flows of whoever had the number before are not counted to this one.
+    await Promise.all([
+      this.#attachments.attachDevice('endpoint', id, ifindex),
+      fresh ? this.#sweep(number) : undefined,
+    ])
   }
 
   removeEndpoint({ id, addresses, ifindex }: Pick<Endpoint, 'id' | 'addresses' | 'ifindex'>): void {
@@ -265,6 +269,17 @@ export class KernelDatapath implements Datapath {
 
   flows(): Flow[] {
     return readFlows(this.#flows, this.#embryonic)
+  }
+
+  sweepFlows(): Promise<Swept> {
+    return this.#sweep(0)
+  }
+
+  /** `endpoint`: its flows go whatever their age, so that the next one of that number does not answer for them. */
+  async #sweep(endpoint: number): Promise<Swept> {
+    const program = this.#programs.get('sweep')
+    if (program === undefined) throw new Error('Cannot sweep flows: the program is not loaded')
+    return decodeSweep(await runSyscall(program, encodeSweep(endpoint)))
   }
 
   /** After everything else of a change is written: every connection's next packet is judged again. */

@@ -6,7 +6,7 @@ import { BpfObject } from '#kernel/bpf/object.ts'
 import { openPin, Program } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import type { CompiledObject } from './compile.ts'
-import { programs } from './object.ts'
+import { programs, tools } from './object.ts'
 
 /** Programs of this node by name, loaded or found where an earlier agent left them. */
 export interface Loaded {
@@ -27,7 +27,7 @@ export function load(objects: readonly CompiledObject[], globals: ReadonlyMap<st
   for (const object of objects) {
     const version = versionOf(object, globals)
     const dir = join(pinDir, 'programs', version)
-    const names = programs.filter((p) => p.object === object.name).map((p) => p.name)
+    const names = [...programs, ...tools].filter((p) => p.object === object.name).map((p) => p.name)
     const known = names.map((name) => Program.openPin(join(dir, name)))
     if (known.every((p) => p !== undefined)) {
       for (const [i, name] of names.entries()) found.set(name, known[i] as Program)

@@ -25,6 +25,9 @@ export const programs: readonly ProgramSpec[] = [
   { object: 'from_container', name: 'from_container', place: 'endpoint', hook: 'tcxIngress' },
 ]
 
+/** Programs that hang nowhere: the agent runs them. */
+export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [{ object: 'sweep', name: 'sweep' }]
+
 /** bpf/config.h, as the node knows it. */
 export interface DatapathConfig {
   readonly serviceCidrs: readonly string[]

@@ -68,13 +68,13 @@ export class EndpointMap {
     return true
   }
 
-  /** The number of the sandbox on that device, or a free one. Throws a RangeError where all are in use. */
-  numberFor(addresses: readonly string[], ifindex: number): number {
+  /** The number of the sandbox on that device, or a free one (`fresh`). Throws a RangeError where all are in use. */
+  numberFor(addresses: readonly string[], ifindex: number): { readonly number: number; readonly fresh: boolean } {
     const entries = [...this.entries()]
     const own = entries.find(([address, entry]) => entry.ifindex === ifindex && addresses.includes(address))
-    if (own !== undefined && own[1].number !== 0) return own[1].number
+    if (own !== undefined && own[1].number !== 0) return { number: own[1].number, fresh: false }
     const used = new Set(entries.map(([, { number }]) => number))
-    for (let number = 1; number < endpointsMax; number++) if (!used.has(number)) return number
+    for (let number = 1; number < endpointsMax; number++) if (!used.has(number)) return { number, fresh: true }
     throw new RangeError(`all ${endpointsMax - 1} numbers of endpoints are in use`)
   }
 

@@ -133,3 +133,21 @@ export function readFlows(established: BpfMap, embryonic: BpfMap): Flow[] {
   const others = embryonic.entries().map(({ key, value }) => decodeFlow(key, value))
   return [...flows, ...others.filter((flow) => (flow.flags & flowFlags.established) === 0)]
 }
+
+/** What a sweep found: flows that are there, flows that were over. */
+export interface Swept {
+  readonly kept: number
+  readonly removed: number
+}
+
+/** struct sweep of bpf/programs/sweep.bpf.c. `endpoint`: all flows that count to it go, too. */
+export function encodeSweep(endpoint = 0): Buffer {
+  const out = Buffer.alloc(24)
+  out.writeUInt32LE(endpoint, 8)
+  return out
+}
+
+export const decodeSweep = (bytes: Buffer): Swept => ({
+  kept: bytes.readUInt32LE(12),
+  removed: bytes.readUInt32LE(16),
+})

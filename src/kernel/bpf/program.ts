@@ -120,6 +120,18 @@ export class PacketBench {
   }
 }
 
+/**
+ * Runs a `SEC("syscall")` program in a thread of the pool. Resolves with its context as it left it; throws `KernelError`
+ * where the program says a negative number.
+ */
+export async function runSyscall(program: Program, context: Uint8Array): Promise<Buffer> {
+  // A buffer of its own: the thread writes to it.
+  const used = Buffer.alloc(context.length)
+  used.set(context)
+  checkResult(await ffi.runSyscall(program.number, used), 'run a BPF program')
+  return used
+}
+
 /** An attached program: it stays attached while the link is open or pinned. */
 export class Link extends Fd {
   /** `ifindex` is a number of `namespace` (absent: of our own). */
