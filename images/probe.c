@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <stdint.h>
@@ -27,6 +28,7 @@
 #define PORTS_MAX 64
 #define SCTP_INIT 1
 #define SCTP_INIT_ACK 2
+#define SCTP_ABORT 6
 
 enum kind { STDIN, ACCEPT, ACCEPTED, ECHO, ANSWER4, ANSWER6, TCP, UDP, SCTP, HOLD };
 
@@ -187,10 +189,69 @@ static socklen_t address_of(const char *text, uint16_t port, struct sockaddr_sto
 	return 0;
 }
 
+/* The same for the same question: asked a thousand times it is one flow, not a thousand that wait for their end. */
+static uint16_t own_port_for(const char *address, uint16_t port)
+{
+	uint32_t sum = 2166136261u ^ port;
+
+	for (; *address; address++)
+		sum = (sum ^ (uint8_t)*address) * 16777619u;
+	return (uint16_t)(20000 + sum % 10000);
+}
+
+static int bind_own(struct watched *w)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(w->own_port) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(w->own_port) };
+	int one = 1;
+
+	/* Others may have it too, for other destinations. */
+	setsockopt(w->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	return w->family == AF_INET ? bind(w->fd, (struct sockaddr *)&v4, sizeof(v4))
+				    : bind(w->fd, (struct sockaddr *)&v6, sizeof(v6));
+}
+
+/* A raw socket hears errors about every packet to its address: with the packet in question, ours can be told from others'. */
+static void want_errors(const struct watched *w)
+{
+	int one = 1;
+
+	if (w->family == AF_INET)
+		setsockopt(w->fd, SOL_IP, IP_RECVERR, &one, sizeof(one));
+	else
+		setsockopt(w->fd, SOL_IPV6, IPV6_RECVERR, &one, sizeof(one));
+}
+
+/* The error that a packet of this question met; 0: none. */
+static int own_error(const struct watched *w)
+{
+	uint8_t bytes[512], control[512];
+	struct iovec part = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+	int found = 0, error;
+	socklen_t size = sizeof(error);
+
+	for (;;) {
+		struct msghdr message = {
+			.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control),
+		};
+		const struct sctp_packet *p = (const void *)bytes;
+
+		if (recvmsg(w->fd, &message, MSG_ERRQUEUE) < 4)
+			break;
+		for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+			const struct sock_extended_err *e = (const void *)CMSG_DATA(c);
+
+			if (ntohs(p->source) == w->own_port && ntohs(p->destination) == w->port)
+				found = (int)e->ee_errno;
+		}
+	}
+	getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+	return found;
+}
+
 static void ask(const char *line)
 {
 	static int at;
-	static uint16_t own_port = 20000;
 	struct watched *w = NULL;
 	struct sockaddr_storage address;
 	char id[32], protocol[8], text[64];
@@ -221,6 +282,7 @@ static void ask(const char *line)
 	w->family = address.ss_family;
 	w->port = (uint16_t)port;
 	w->until = now_ms() + ms;
+	w->own_port = own_port_for(text, w->port);
 	asked++;
 	if (!strcmp(protocol, "tcp") || !strcmp(protocol, "hold")) {
 		w->kind = *protocol == 't' ? TCP : HOLD;
@@ -234,11 +296,13 @@ static void ask(const char *line)
 		/* A raw socket's address has no port. */
 		if (w->family == AF_INET6)
 			((struct sockaddr_in6 *)&address)->sin6_port = 0;
-		own_port = own_port >= 60000 ? 20000 : own_port + 1;
-		w->own_port = own_port;
 		w->tag = (uint32_t)random() | 1;
+		if (w->fd >= 0)
+			want_errors(w);
 	}
 	if (w->fd < 0)
+		return answer_error(w, errno);
+	if (w->kind == UDP && bind_own(w))
 		return answer_error(w, errno);
 	if (connect(w->fd, (struct sockaddr *)&address, length) && errno != EINPROGRESS)
 		return answer_error(w, errno);
@@ -292,11 +356,26 @@ static void hear(struct watched *w)
 		if (w->kind == UDP)
 			return answer(w, "open");
 		p = sctp_in(bytes, got, w->family);
-		if (p && p->type == SCTP_INIT_ACK && p->tag == w->tag && ntohs(p->destination) == w->own_port)
+		if (p && p->type == SCTP_INIT_ACK && p->tag == w->tag && ntohs(p->destination) == w->own_port) {
+			struct sctp_packet abort;
+
+			/* A chunk of 4 bytes: the rest of the packet is not sent. */
+			sctp_fill(&abort, SCTP_ABORT, w->own_port, w->port, p->init_tag, 0);
+			abort.length = htons(4);
+			abort.checksum = 0;
+			abort.checksum = crc32c((const uint8_t *)&abort, 16);
+			send(w->fd, &abort, 16, 0);
 			return answer(w, "open");
+		}
 	}
-	if (errno == EAGAIN)
+	if (errno == EAGAIN && w->kind != SCTP)
 		return;
+	if (w->kind == SCTP) {
+		error = own_error(w);
+		if (error)
+			answer_error(w, error);
+		return;
+	}
 	if (w->kind == HOLD && (errno == ECONNRESET || errno == EPIPE))
 		return answer(w, "cut");
 	answer_error(w, errno);
