@@ -8,6 +8,7 @@ const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
   api: () => import('./api.ts'),
   start: () => import('./start.ts'),
   pod: () => import('./pod.ts'),
+  gateway: () => import('./gateway.ts'),
   dns: () => import('./dns.ts'),
 }
 

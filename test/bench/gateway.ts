@@ -1,0 +1,314 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { existsSync, writeFileSync } from 'node:fs'
+import type { connect } from 'node:net'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import type { Backend, EngineState, Route } from '#gateway/engine.ts'
+import { namespaceDir } from '#kernel/netns.ts'
+import { GatewayPlace, gatewayAddresses } from '../gateway/place.ts'
+import { backend, listener, prefix, route, state, target } from '../gateway/state.ts'
+import { median, type Row } from './row.ts'
+
+/**
+ * Requests through our Gateway beside HAProxy and nginx with one static route, and beside the backend itself. The proxy has
+ * one core, client and backend the other. Cases take turns in short runs, because the machine is noisy in phases; of
+ * each the fast phase is taken. Needs nginx-light only for its own column.
+ */
+const run1 = promisify(execFile)
+const httpload = resolve(import.meta.dirname, '../../native/build/httpload')
+const proxyCpu = 0
+const loadCpu = 1
+const runMs = 400
+const rounds = 7
+const fastPhase = 0.8
+const changes = 300
+const [vip] = gatewayAddresses
+const ports = { direct: 9000, other: 9001, haproxy: 8001, nginx: 8002 } as const
+
+interface Measured {
+  readonly rate: number
+  readonly p50: number
+  readonly p99: number
+  readonly failed: number
+}
+
+export async function run(): Promise<Row[]> {
+  await using bench = await Bench.open()
+  return await bench.run()
+}
+
+class Bench implements AsyncDisposable {
+  readonly #place: GatewayPlace
+  readonly #children: ChildProcess[] = []
+  #nginx = false
+
+  private constructor(place: GatewayPlace) {
+    this.#place = place
+  }
+
+  static async open(): Promise<Bench> {
+    const place = await GatewayPlace.open({ capacity: { pools: { h1: 16, h2c: 4 }, tlsSlots: { strict: 1, lax: 1 } } })
+    const bench = new Bench(place)
+    try {
+      await bench.#server('10.1.0.1', ports.direct, 'one')
+      await bench.#server('10.1.0.1', ports.other, 'two')
+      await bench.#plainHaproxy()
+      await bench.#plainNginx()
+      return bench
+    } catch (error) {
+      await bench[Symbol.asyncDispose]()
+      throw error
+    }
+  }
+
+  async run(): Promise<Row[]> {
+    const rows: Row[] = []
+    const rates = new Map<number, number>()
+    for (const count of [10, 1000, 5000]) {
+      await this.#place.engine.apply(routes(count))
+      await this.#pin()
+      const row = await this.#compare(count, 32)
+      rates.set(count, row.ours / row.haproxy)
+      rows.push({
+        name: `${count} routes, 32 connections, requests/s of plain HAProxy`,
+        ratio: row.ours / row.haproxy,
+        goal: 0.78,
+      })
+      if (this.#nginx && count === 10)
+        rows.push({ name: 'requests/s of nginx with one static route', ratio: row.ours / row.nginx, goal: 0.78 })
+    }
+    rows.push({
+      name: 'requests/s at 5,000 routes of those at 10',
+      ratio: (rates.get(5000) ?? 0) / (rates.get(10) ?? 1),
+      goal: 0.95,
+    })
+    const one = await this.#compare(5000, 1)
+    rows.push({
+      name: '5,000 routes, 1 connection, requests/s of plain HAProxy',
+      ratio: one.ours / one.haproxy,
+      goal: 0.78,
+    })
+    rows.push(...(await this.#changes()))
+    return rows
+  }
+
+  /** Requests a second, each case by turns. */
+  async #compare(count: number, connections: number): Promise<{ ours: number; haproxy: number; nginx: number }> {
+    const cases = {
+      direct: ['10.1.0.1', ports.direct, 'bench.test', '/r%d/x'],
+      haproxy: ['10.1.0.1', ports.haproxy, 'bench.test', '/r%d/x'],
+      ...(this.#nginx ? { nginx: ['10.1.0.1', ports.nginx, 'bench.test', '/r%d/x'] } : {}),
+      ours: [vip, 80, 'bench.test', '/r%d/x'],
+    } as const satisfies Record<string, readonly [string, number, string, string]>
+    const results = new Map<string, Measured[]>(Object.keys(cases).map((name) => [name, []]))
+    for (let round = 0; round < rounds; round++)
+      for (const [name, [address, port, host, path]] of Object.entries(cases))
+        results.get(name)?.push(await this.#load(address, port, connections, runMs, host, path, count))
+    const fast = new Map<string, number>()
+    for (const [name, found] of results) {
+      const sorted = found.map((m) => m.rate).toSorted((a, b) => a - b)
+      fast.set(name, sorted[Math.floor(sorted.length * fastPhase)] ?? 0)
+      const words = `${(fast.get(name) ?? 0).toFixed(0)}/s p50 ${median(found.map((m) => m.p50)).toFixed(0)} us p99 ${median(found.map((m) => m.p99)).toFixed(0)} us`
+      process.stderr.write(
+        `  ${count} routes, ${connections} connections: ${name.padEnd(8)} ${words}, ${found.reduce((n, m) => n + m.failed, 0)} failed\n`,
+      )
+    }
+    return { ours: fast.get('ours') ?? 0, haproxy: fast.get('haproxy') ?? 0, nginx: fast.get('nginx') ?? 1 }
+  }
+
+  /** One route of 5,000 is given another backend, again and again, under load: how long until a request meets it. */
+  async #changes(): Promise<Row[]> {
+    const base = routes(5000)
+    await this.#place.engine.apply(base)
+    let failed = 0
+    let loading = true
+    const loads = (async () => {
+      while (loading) failed += (await this.#load(vip, 80, 32, 500, 'bench.test', '/r%d/x', 5000)).failed
+    })()
+    const times: number[] = []
+    const probe = new Probe(this.#place)
+    let revision = base.revision
+    for (let i = 0; i < changes; i++) {
+      const to = i % 2 === 0 ? 'bench/two:80' : 'bench/one:80'
+      const id = 'HTTP/test/r7'
+      const changed = new Map(base.routes).set(id, routeTo(7, to))
+      const start = performance.now()
+      const done = this.#place.engine.apply({ ...base, revision: ++revision, routes: changed })
+      await probe.until('/r7/x', i % 2 === 0 ? 'two' : 'one')
+      times.push(performance.now() - start)
+      await done
+    }
+    probe.close()
+    loading = false
+    await loads
+    const sorted = times.toSorted((a, b) => a - b)
+    const at = (share: number): number => sorted[Math.floor(sorted.length * share)] ?? 0
+    process.stderr.write(
+      `  ${changes} changes at 5,000 routes under load: p50 ${at(0.5).toFixed(1)} ms, p99 ${at(0.99).toFixed(1)} ms, ${failed} failed requests\n`,
+    )
+    return [
+      { name: 'one change at 5,000 routes under load, p50 of 10 ms', ratio: at(0.5) / 10, goal: 1, atMost: true },
+      { name: 'one change at 5,000 routes under load, p99 of 50 ms', ratio: at(0.99) / 50, goal: 1, atMost: true },
+      { name: 'requests that failed meanwhile', ratio: failed, goal: 0, atMost: true },
+    ]
+  }
+
+  async #load(
+    address: string,
+    port: number,
+    connections: number,
+    ms: number,
+    host: string,
+    path: string,
+    count: number,
+  ): Promise<Measured> {
+    const { stdout } = await run1(httpload, [
+      ...['--netns', join(namespaceDir, this.#place.name), '--cpu', `${loadCpu}`, 'load', address, `${port}`],
+      ...[`${connections}`, `${ms}`, host, path, `${count}`],
+    ])
+    const [rate = 0, p50 = 0, p99 = 0, failed = 0] = stdout.trim().split(' ').map(Number)
+    return { rate, p50, p99, failed }
+  }
+
+  async #pin(): Promise<void> {
+    await run1('taskset', ['-acp', `${proxyCpu}`, `${this.#place.engine.pid}`])
+  }
+
+  async #server(address: string, port: number, body: string): Promise<void> {
+    const child = spawn(
+      httpload,
+      ['--netns', join(namespaceDir, this.#place.name), '--cpu', `${loadCpu}`, 'server', address, `${port}`, body],
+      { stdio: ['pipe', 'pipe', 'inherit'] },
+    )
+    this.#children.push(child)
+    await new Promise<void>((done, fail) => {
+      createInterface(child.stdout).once('line', () => done())
+      child.once('close', (code) => fail(new Error(`httpload server ended with ${code}`)))
+    })
+  }
+
+  #inPlace(...command: readonly string[]): void {
+    this.#children.push(
+      spawn('nsenter', [`--net=${join(namespaceDir, this.#place.name)}`, 'taskset', '-c', `${proxyCpu}`, ...command], {
+        stdio: ['ignore', 'ignore', 'inherit'],
+      }),
+    )
+  }
+
+  async #plainHaproxy(): Promise<void> {
+    const file = join(this.#place.dir, 'plain.cfg')
+    writeFileSync(
+      file,
+      `global
+  nbthread 1
+defaults
+  mode http
+  timeout client 1m
+  timeout connect 3s
+  timeout server 1m
+frontend plain
+  bind 10.1.0.1:${ports.haproxy}
+  use_backend one if { hdr(host) -i bench.test } { path_beg /r }
+backend one
+  server one 10.1.0.1:${ports.direct}
+`,
+    )
+    this.#inPlace('haproxy', '-db', '-q', '-f', file)
+    await this.#answers(ports.haproxy)
+  }
+
+  async #plainNginx(): Promise<void> {
+    this.#nginx = existsSync('/usr/sbin/nginx')
+    if (!this.#nginx) {
+      process.stderr.write('  nginx is not installed (apt-get install nginx-light): its column is missing\n')
+      return
+    }
+    const { dir } = this.#place
+    const file = join(dir, 'nginx.conf')
+    writeFileSync(
+      file,
+      `daemon off; worker_processes 1; pid ${dir}/nginx.pid; error_log ${dir}/nginx.err;
+events { worker_connections 4096; }
+http {
+  access_log off; keepalive_requests 100000000;
+  upstream one { server 10.1.0.1:${ports.direct}; keepalive 64; keepalive_requests 100000000; }
+  server { listen 10.1.0.1:${ports.nginx}; server_name bench.test;
+    location /r { proxy_pass http://one; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; } }
+}
+`,
+    )
+    this.#inPlace('nginx', '-c', file)
+    await this.#answers(ports.nginx)
+  }
+
+  async #answers(port: number): Promise<void> {
+    for (let i = 0; ; i++) {
+      try {
+        await this.#place.ask('http://bench.test/r1/x', { address: '10.1.0.1', port })
+        return
+      } catch (error) {
+        if (i > 200) throw error
+        await new Promise((done) => setTimeout(done, 10))
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const ended = this.#children.map(
+      (child) =>
+        new Promise<void>((done) => {
+          if (child.exitCode !== null || child.signalCode !== null) done()
+          else child.once('close', () => done())
+        }),
+    )
+    for (const child of this.#children) child.kill('SIGTERM')
+    await Promise.all(ended)
+    await this.#place[Symbol.asyncDispose]()
+  }
+}
+
+/** One connection that asks again and again, without the weight of an HTTP client. */
+class Probe {
+  readonly #socket: ReturnType<typeof connect>
+  #got = ''
+  #wake: (() => void) | undefined
+
+  constructor(place: GatewayPlace) {
+    this.#socket = place.socket(vip, 80).setNoDelay(true)
+    this.#socket.setEncoding('latin1').on('data', (text: string) => {
+      this.#got += text
+      this.#wake?.()
+    })
+  }
+
+  async until(path: string, body: string): Promise<void> {
+    for (;;) {
+      this.#got = ''
+      this.#socket.write(`GET ${path} HTTP/1.1\r\nHost: bench.test\r\n\r\n`)
+      while (!/\r\n\r\n.{3}/.test(this.#got))
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve
+        })
+      if (this.#got.endsWith(body)) return
+    }
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+}
+
+const backends: readonly Backend[] = [
+  backend('bench/one:80', [`10.1.0.1:${ports.direct}`]),
+  backend('bench/two:80', [`10.1.0.1:${ports.other}`]),
+]
+const routeTo = (i: number, id: string): Route =>
+  route(`r${i}`, ['bench.test'], [{ matches: [prefix(`/r${i}`)], targets: [target(id)] }])
+
+const routes = (count: number): EngineState =>
+  state(
+    [listener()],
+    Array.from({ length: count }, (_, i) => routeTo(i, 'bench/one:80')),
+    backends,
+  )
