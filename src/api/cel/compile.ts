@@ -387,21 +387,30 @@ export class Compiler {
 
 const isBoolean = ({ kind }: Type): boolean => kind === 'bool' || kind === 'dyn' || kind === 'parameter'
 
-/** An operand that fails does not matter where the other one decides (cel-spec: "Logical Operators"). */
+/**
+ * An operand that fails does not matter where the other one decides (cel-spec: "Logical Operators"); where none does, the
+ * first failure counts.
+ */
 export function logicRun(decides: boolean, a: Node['run'], b: Node['run']): Node['run'] {
-  return (frame) => {
-    let failure: unknown
+  const settle = (frame: Frame, failure: EvaluationError): boolean => {
     try {
-      const left = a(frame)
-      if (left === decides) return decides
-      if (typeof left !== 'boolean') failure = noSuchOverload()
+      if (b(frame) === decides) return decides
     } catch (error) {
       if (!(error instanceof EvaluationError)) throw error
-      failure = error
     }
+    throw failure
+  }
+  return (frame) => {
+    let left: unknown
+    try {
+      left = a(frame)
+    } catch (error) {
+      if (!(error instanceof EvaluationError)) throw error
+      return settle(frame, error)
+    }
+    if (left === decides) return decides
+    if (typeof left !== 'boolean') return settle(frame, noSuchOverload())
     const right = b(frame)
-    if (right === decides) return decides
-    if (failure !== undefined) throw failure
     if (typeof right !== 'boolean') throw noSuchOverload()
     return right
   }
