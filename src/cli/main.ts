@@ -2,6 +2,7 @@
 import { Command } from 'commander'
 import { addAgent } from './agent.ts'
 import { addBpf } from './bpf.ts'
+import { addDoctor } from './doctor.ts'
 import { addDown } from './down.ts'
 import { addFlows } from './flows.ts'
 import { addImage } from './image.ts'
@@ -14,7 +15,19 @@ import { addWhy } from './why.ts'
 const program = new Command('weft')
   .description('A Kubernetes in which the network is the first citizen')
   .showHelpAfterError('(weft --help lists the commands)')
-for (const add of [addUp, addDown, addStatus, addKubeconfig, addWhy, addFlows, addBpf, addImage, addServer, addAgent])
+for (const add of [
+  addUp,
+  addDown,
+  addStatus,
+  addDoctor,
+  addKubeconfig,
+  addWhy,
+  addFlows,
+  addBpf,
+  addImage,
+  addServer,
+  addAgent,
+])
   add(program)
 
 try {

@@ -1,9 +1,12 @@
 import { release } from 'node:os'
+import { join } from 'node:path'
+import type { AgentStatus } from '#agent/agent.ts'
 import { nodes } from '#api/gen/resources.ts'
 import { type Feature, probeFeatures } from '#kernel/features.ts'
+import { ask } from '../agents/ask.ts'
 import { exists } from '../cluster/down.ts'
 import { externalUrl } from '../cluster/endpoint.ts'
-import { layoutCluster } from '../cluster/layout.ts'
+import { layoutCluster, type NodeLayout } from '../cluster/layout.ts'
 import { logFile, nodeCountOf, pidFile, processNames } from '../cluster/observe.ts'
 import { findProcess } from '../cluster/processes.ts'
 import { adminClient } from '../cluster/ready.ts'
@@ -17,6 +20,13 @@ interface NodeStatus {
   readonly message: string
 }
 
+/** What a node's agent says of itself, or why it does not. */
+export interface AgentAnswer {
+  readonly node: string
+  readonly agent: AgentStatus | null
+  readonly error: string
+}
+
 export interface ClusterStatus {
   readonly name: string
   readonly server: string
@@ -24,6 +34,7 @@ export interface ClusterStatus {
   readonly nodes: readonly NodeStatus[]
   /** Why the nodes could not be asked for. */
   readonly error: string | null
+  readonly agents: readonly AgentAnswer[]
   readonly kernel: { readonly release: string; readonly features: readonly Feature[] }
 }
 
@@ -54,33 +65,30 @@ export async function readStatus(name: string): Promise<ClusterStatus> {
   } catch (failure) {
     error = failure instanceof Error ? failure.message : String(failure)
   }
+  const agents = await Promise.all(layout.nodes.map((node) => askAgent(node)))
   return {
     name,
     server: externalUrl(layout),
     processes,
     nodes: found,
     error,
+    agents,
     kernel: { release: release(), features: probeFeatures() },
   }
 }
 
-export function formatStatus(status: ClusterStatus): string {
-  const lines = [`cluster ${status.name}, API server at ${status.server}`, '']
-  for (const { name, pid, log } of status.processes) {
-    lines.push(
-      `  ${name.padEnd(20)} ${pid === null ? `not running: see ${log}, then weft up --name ${status.name}` : `pid ${pid}`}`,
-    )
+const agentMs = 3_000
+
+/** The agent of a node on this machine. */
+export async function askAgent({ name, runDir }: Pick<NodeLayout, 'name' | 'runDir'>): Promise<AgentAnswer> {
+  const path = join(runDir, 'agent.sock')
+  try {
+    const late = new Promise<never>((_, reject) => {
+      setTimeout(() => reject(new Error(`no answer within ${agentMs} ms`)), agentMs).unref()
+    })
+    const agent = await Promise.race([ask<AgentStatus>({ node: name, path }, '/v1/status'), late])
+    return { node: name, agent, error: '' }
+  } catch (failure) {
+    return { node: name, agent: null, error: failure instanceof Error ? failure.message : String(failure) }
   }
-  lines.push('')
-  if (status.error !== null) lines.push(`  nodes: the API server did not answer (${status.error})`)
-  for (const node of status.nodes) {
-    lines.push(
-      `  ${node.name.padEnd(20)} ${node.ready ? 'Ready' : `not Ready: ${node.message}`}   ${node.addresses.join(' ')}   pods ${node.podCidrs.join(' ')}`,
-    )
-  }
-  const lacking = status.kernel.features.filter((f) => !f.available)
-  const has = status.kernel.features.filter((f) => f.available)
-  lines.push('', `  kernel ${status.kernel.release}: has ${has.map((f) => f.name).join(', ')}`)
-  for (const f of lacking) lines.push(`  lacks ${f.name} (Linux ${f.since}): ${f.cost}`)
-  return `${lines.join('\n')}\n`
 }
