@@ -65,7 +65,7 @@ test('every npm script that a README names is in package.json', (t) => {
 test('the commands of weft are those that README.md tells of', (t) => {
   const commands = tracked
     .filter((path) => /^src\/cli\/[^/]+\.ts$/.test(path))
-    .flatMap((path) => [...read(path).matchAll(/\.command\('([a-z]+)/g)].map((match) => match[1] ?? ''))
+    .flatMap((path) => [...read(path).matchAll(/\bprogram\s*\.command\('([a-z]+)/g)].map((match) => match[1] ?? ''))
   t.true(commands.length > 0)
   const row = /^\| `src\/cli` +\|(.*)\|$/m.exec(read('README.md'))?.[1] ?? ''
   const listed = [...row.matchAll(/`(?:weft )?([a-z]+)`/g)].map((match) => match[1] ?? '')
