@@ -46,6 +46,7 @@ import { AgentMetrics, registerMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
+import { sweepFlows } from './sweep.ts'
 import { whyRoute } from './why/why.ts'
 
 export interface AgentOptions {
@@ -150,6 +151,7 @@ export function createAgent(options: AgentOptions): Agent {
       cgroupPath: join(findCgroups(undefined, options.cgroupRoot).unified, options.cgroup),
       uplink,
       serviceCidrs: options.serviceCidrs,
+      podCidrs: options.clusterCidrs ?? [],
       ...(namespace === undefined ? {} : { namespace }),
       clock,
       log,
@@ -288,6 +290,7 @@ export function createAgent(options: AgentOptions): Agent {
     await using scope = new Scope(signal)
     scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
     scope.start((stop) => flows.run(stop))
+    scope.start((stop) => sweepFlows(kernel, { clock, log }, stop))
     const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
     await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)

@@ -51,6 +51,8 @@ export interface KernelDatapathOptions {
   readonly serviceCidrs: readonly string[]
   /** Networks of all pods of the cluster: an address of these that nobody has named is an unknown pod's. */
   readonly podCidrs?: readonly string[]
+  /** Established flows that one pod may hold; absent: half of what there is room for. */
+  readonly flowShare?: number
   /** The node's network namespace; absent: the one that this process is in. */
   readonly namespace?: Namespace
   readonly clock?: Clock
@@ -126,7 +128,6 @@ export class KernelDatapath implements Datapath {
       pinDir,
       cgroupPath,
       uplink,
-      serviceCidrs,
       podCidrs = [],
       namespace,
       clock = systemClock,
@@ -141,7 +142,7 @@ export class KernelDatapath implements Datapath {
         namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
       reservePorts(namespace)
       const nodeAddresses = ownAddresses(await netlink.addresses(link.index))
-      const globals = encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
+      const globals = encodeConfig({ ...options, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const probing = {

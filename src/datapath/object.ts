@@ -28,11 +28,22 @@ export const programs: readonly ProgramSpec[] = [
 /** Programs that hang nowhere: the agent runs them. */
 export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [{ object: 'sweep', name: 'sweep' }]
 
+/** Of flows_v1. */
+export const flowsMax = 131_072
+
+const u32 = (value: number): Buffer => {
+  const out = Buffer.alloc(4)
+  out.writeUInt32LE(value)
+  return out
+}
+
 /** bpf/config.h, as the node knows it. */
 export interface DatapathConfig {
   readonly serviceCidrs: readonly string[]
   /** Of all pods of the cluster. */
   readonly podCidrs?: readonly string[]
+  /** Established flows that one pod may hold; absent: half of what there is room for. */
+  readonly flowShare?: number
   readonly gatewayMac: string
   readonly uplinkMac: string
   /** This node's own on its uplink, one of each family at most: what pods are known by outside. */
@@ -59,6 +70,7 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_pod_network6', encodeNetwork(pods.find((c) => c.family === 6))],
     ['cfg_node_address4', encodeOwn(config.nodeAddresses?.find((a) => !a.includes(':')))],
     ['cfg_node_address6', encodeOwn(config.nodeAddresses?.find((a) => a.includes(':')))],
+    ['cfg_flow_share', u32(config.flowShare ?? flowsMax / 2)],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],
   ])
