@@ -10,6 +10,7 @@ const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
   pod: () => import('./pod.ts'),
   gateway: () => import('./gateway.ts'),
   dns: () => import('./dns.ts'),
+  flows: () => import('./flows.ts'),
 }
 
 const { values, positionals } = parseArgs({ options: { json: { type: 'string' } }, allowPositionals: true })
