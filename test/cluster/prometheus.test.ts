@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -122,6 +122,14 @@ function start(): ChildProcess {
   return child
 }
 
+/** A command of ours to its end, whatever that is. */
+function say(command: 'status' | 'doctor'): { readonly code: number | null; readonly text: string } {
+  const main = resolve(import.meta.dirname, '../../src/cli/main.ts')
+  const args = [main, command, '--name', cluster.layout.name]
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 60_000 })
+  return { code: status, text: `${stdout}${stderr}` }
+}
+
 /** What Prometheus says at a path. */
 function get(path: string): string {
   const script = `fetch(process.argv[1]).then(async (a) => { process.stdout.write(await a.text()); if (!a.ok) process.exitCode = 1 }, (e) => { console.error(String(e.cause ?? e)); process.exitCode = 1 })`
@@ -240,6 +248,16 @@ test.serial('the number of series does not grow with what runs: no pod, address 
     for (const value of [metadata.name, status.podIP]) t.false(values.has(value), value)
 })
 
+test.serial('weft status and weft doctor find nothing wrong', (t) => {
+  const status = say('status')
+  t.is(status.code, 0, status.text)
+  t.regex(status.text, /: everything works\n/)
+  const doctor = say('doctor')
+  t.is(doctor.code, 0, doctor.text)
+  t.regex(doctor.text, /, 0 faults, /)
+  t.is(doctor.text.match(/ok {7}names/g)?.length, 8, 'two addresses, two transports, two nodes')
+})
+
 test.serial('drill: an agent is killed, and the alert for it fires with its name', async (t) => {
   const firing = (): string[] =>
     query('ALERTS{alertstate="firing"}').map(([labels]) => `${labels.alertname} ${labels.node ?? ''}`)
@@ -251,6 +269,13 @@ test.serial('drill: an agent is killed, and the alert for it fires with its name
   if (second === undefined) return t.fail()
   process.kill(Number(readFileSync(pidFile(cluster.layout, agentProcess(second)), 'utf8').split(/\s/)[0]), 'SIGKILL')
   await eventually(() => firing().includes(`WeftNodeDown ${second.name}`), { withinMs: 20_000, pauseMs: 200 })
+  const status = say('status')
+  t.is(status.code, 1)
+  t.regex(status.text, new RegExp(`${second.name}/agent +FAULT does not run\\n +do `))
+  const doctor = say('doctor')
+  t.is(doctor.code, 1)
+  t.regex(doctor.text, /FAULT {4}agent +does not run\n +do /)
+  t.regex(doctor.text, /FAULT {4}names +169\.254\.20\.10 by udp: /)
   cluster.weftUp()
   await eventually(() => !firing().some((line) => line.startsWith('WeftNodeDown')), { withinMs: 20_000, pauseMs: 200 })
   t.pass()
