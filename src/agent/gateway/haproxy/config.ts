@@ -192,6 +192,7 @@ const corsHeaders = [
   'access-control-allow-methods',
   'access-control-allow-headers',
   'access-control-allow-credentials',
+  'access-control-expose-headers',
   'access-control-max-age',
   'vary',
 ]

