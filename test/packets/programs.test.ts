@@ -164,7 +164,7 @@ test('what has no hop left goes to the stack, which says so', (t) => {
   }
 })
 
-test('a pod that uses another’s address, or one of nobody, is dropped and counted', (t) => {
+test('P25: a pod that uses another’s address, or one of nobody, is dropped and counted', (t) => {
   for (const packet of [
     ip4(near.v4, far.v4),
     ip4('1.2.3.4', near.v4),
@@ -221,7 +221,7 @@ test('a packet for a pod that comes by the uplink is delivered; the node’s own
   )
 })
 
-test('ARP for a pod of this node is answered on the uplink, for others it is the stack’s', (t) => {
+test('M8: ARP for a pod of this node is answered on the uplink, for others it is the stack’s', (t) => {
   const asker = '02:00:00:00:00:55'
   const { verdict, data } = arrived(arp(asker, '172.30.0.1', pod.v4))
   t.is(verdict, verdicts.redirect)
@@ -234,7 +234,7 @@ test('ARP for a pod of this node is answered on the uplink, for others it is the
   t.is(arrived(arp(asker, pod.v4, pod.v4)).verdict, verdicts.pass, 'an announcement is no question')
 })
 
-test('a neighbour solicitation for a pod is answered with a right checksum, also where it is only a check of life', (t) => {
+test('M9: a neighbour solicitation for a pod is answered with a right checksum, also where it is only a check of life', (t) => {
   for (const destination of ['ff02::1:ff00:2', pod.v6]) {
     const { verdict, data } = arrived(solicitation('fd00:172:30::1', pod.v6, destination))
     t.is(verdict, verdicts.redirect)
