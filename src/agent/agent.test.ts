@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
+import { Registry } from 'prom-client'
 import type { Service as KubeService, Node, Pod } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { endpointSlices, nodes, services } from '#api/gen/resources.ts'
@@ -15,6 +16,7 @@ import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
 import { assignedAddresses, freeAddresses } from './endpoints/address.ts'
 import { planDevice } from './endpoints/device.ts'
 import { type EndpointRecord, Records } from './endpoints/record.ts'
+import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { planNodes, unreachableNetworks } from './nodes/plan.ts'
 import { planServices } from './services/plan.ts'
@@ -326,4 +328,55 @@ test('Nodes: routes follow the nodes', async (t) => {
   await running
   await informers[Symbol.asyncDispose]()
   t.is(kernel.routes.get('10.244.1.0/24'), '')
+})
+
+test('what the agent counts has no label that grows with what runs, and is read when asked for', async (t) => {
+  const registry = new Registry()
+  const metrics = new AgentMetrics(registry)
+  const datapath = new FakeDatapath(new FakeKernel())
+  registerMetrics(metrics, {
+    datapath: () => datapath,
+    endpoints: () => 3,
+    services: () => ({ services: 1, frontends: 2, backends: 5 }),
+    nodes: () => 2,
+    policies: () => ({ policies: 4, sets: 2, entries: 9, identities: 7, closed: 0, refused: 1 }),
+    gateways: () => undefined,
+    troubles: () => ({ services: 'E2BIG', nodes: '' }),
+    features: () => [{ name: 'tcx', since: '6.6', required: true, cost: '', available: true, reason: '' }],
+    ready: () => true,
+  })
+  const sweep = registerSweepMetrics(metrics)
+  sweep({ kept: 5, removed: 2 }, 0.001)
+  sweep(undefined, 0.002)
+  const text = await registry.metrics()
+  for (const line of [
+    'cilium_endpoint 3',
+    'weft_service_backends 5',
+    'cilium_policy 4',
+    'cilium_identity 7',
+    'weft_loop_failing{loop="services"} 1',
+    'weft_loop_failing{loop="nodes"} 0',
+    'cilium_controllers_failing 1',
+    'weft_feature_available{feature="tcx"} 1',
+    'cilium_datapath_conntrack_gc_runs_total{status="failed"} 1',
+    'cilium_datapath_conntrack_gc_entries{status="deleted"} 2',
+  ])
+    t.true(text.includes(`${line}\n`), line)
+  const labels = new Set([...text.matchAll(/[{,](\w+)="/g)].map((m) => m[1] ?? ''))
+  const closed = [
+    'direction',
+    'reason',
+    'endpoint_state',
+    'loop',
+    'feature',
+    'map_name',
+    'operation',
+    'outcome',
+    'status',
+    'le',
+  ]
+  t.deepEqual(
+    [...labels].filter((label) => !closed.includes(label)),
+    [],
+  )
 })

@@ -42,7 +42,7 @@ import { Gateways, type GatewaysStatus } from './gateway/gateway.ts'
 import { livePodsSelector } from './identity/reflect.ts'
 import { type Route, serveLocal } from './local/local.ts'
 import { mapsRoute } from './local/maps.ts'
-import { AgentMetrics, registerMetrics } from './metrics.ts'
+import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
@@ -129,14 +129,19 @@ export function createAgent(options: AgentOptions): Agent {
     endpoints: () => parts?.endpoints.size ?? 0,
     services: () => parts?.services.status(),
     nodes: () => parts?.nodes.status().nodes,
+    policies: () => parts?.policies.status(),
+    gateways: () => gatewayParts?.status(),
     troubles: () => ({
       services: parts?.services.status().trouble ?? '',
       nodes: parts?.nodes.status().trouble ?? '',
       names: parts?.names.status().trouble ?? '',
+      policies: parts?.policies.status().trouble ?? '',
+      gateways: gatewayParts?.status().trouble ?? '',
     }),
     features: () => features,
     ready: () => state === 'ready',
   })
+  const observeSweep = registerSweepMetrics(metrics)
   registerFlowMetrics(metrics, () => flowParts)
   registerNameMetrics(metrics, () => parts?.names.status())
 
@@ -206,6 +211,8 @@ export function createAgent(options: AgentOptions): Agent {
         clusterCidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
         externalIpCidrs: options.externalIpCidrs ?? [],
         localBackends: new Map([[resolverService, resolverAddresses]]),
+        sandboxes: () => records.list().map((record) => record.netns),
+        ...(namespace === undefined ? {} : { namespace }),
         log: log.child({ loop: 'services' }),
       }),
       nodes: new Nodes({ ...common, ...known, nodeName, log: log.child({ loop: 'nodes' }) }),
@@ -290,7 +297,7 @@ export function createAgent(options: AgentOptions): Agent {
     await using scope = new Scope(signal)
     scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
     scope.start((stop) => flows.run(stop))
-    scope.start((stop) => sweepFlows(kernel, { clock, log }, stop))
+    scope.start((stop) => sweepFlows(kernel, { clock, log, observe: observeSweep }, stop))
     const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
     await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)

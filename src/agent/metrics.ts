@@ -2,6 +2,7 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import type { Datapath } from '#datapath/datapath.ts'
 import { type MapUse, mapOperations, mapUse } from '#kernel/bpf/map.ts'
 import type { Feature } from '#kernel/features.ts'
+import type { SweepOptions } from './sweep.ts'
 
 export interface Sample {
   readonly labels?: Readonly<Record<string, string>>
@@ -70,10 +71,30 @@ export interface AgentParts {
     | { readonly services: number; readonly frontends: number; readonly backends: number }
     | undefined
   readonly nodes: () => number | undefined
+  readonly policies: () => PolicyNumbers | undefined
+  readonly gateways: () => GatewayNumbers | undefined
   /** Loops by name, with what is wrong with each now; empty: nothing. */
   readonly troubles: () => Readonly<Record<string, string>>
   readonly features: () => readonly Feature[]
   readonly ready: () => boolean
+}
+
+interface PolicyNumbers {
+  readonly policies: number
+  readonly sets: number
+  readonly entries: number
+  readonly identities: number
+  /** Sandboxes that are shut because their rules could not be written. */
+  readonly closed: number
+  /** Policies that say what cannot be done. */
+  readonly refused: number
+}
+interface GatewayNumbers {
+  readonly gateways: number
+  readonly listeners: number
+  readonly routes: number
+  readonly backends: number
+  readonly reloads: number
 }
 
 /** A map that is nearly empty tells nothing: as Cilium, from a tenth on. */
@@ -83,6 +104,8 @@ const pressureMin = 0.1
 export function registerMetrics(metrics: AgentMetrics, parts: AgentParts): void {
   registerTraffic(metrics, parts.datapath)
   registerMaps(metrics)
+  registerPolicies(metrics, parts.policies)
+  registerGateways(metrics, parts.gateways)
   metrics.value('cilium_endpoint', 'Sandboxes on this node', parts.endpoints)
   metrics.gauge('cilium_endpoint_state', 'Sandboxes on this node, by state', ['endpoint_state'], () => [
     { labels: { endpoint_state: 'ready' }, value: parts.endpoints() },
@@ -128,6 +151,56 @@ function registerTraffic(metrics: AgentMetrics, datapath: AgentParts['datapath']
   perReason('cilium_drop_bytes_total', 'Bytes dropped, by reason and direction as pods see it', 'dropped', 'bytes')
   perReason('cilium_forward_count_total', 'Packets forwarded, by direction as pods see it', 'forwarded', 'packets')
   perReason('cilium_forward_bytes_total', 'Bytes forwarded, by direction as pods see it', 'forwarded', 'bytes')
+}
+
+function registerPolicies(metrics: AgentMetrics, read: AgentParts['policies']): void {
+  const value = (name: string, help: string, of: (numbers: PolicyNumbers) => number): void =>
+    metrics.value(name, help, () => {
+      const numbers = read()
+      return numbers && of(numbers)
+    })
+  value('cilium_policy', 'Policies that this node knows', ({ policies }) => policies)
+  value('cilium_identity', 'Sets of labels that policies tell apart, as this node knows them', (n) => n.identities)
+  value('weft_policy_sets', 'Distinct sets of rules in the kernel', ({ sets }) => sets)
+  value('weft_policy_entries', 'Rules in the kernel', ({ entries }) => entries)
+  value('weft_policy_closed_endpoints', 'Sandboxes that are shut: their rules could not be written', (n) => n.closed)
+  value('weft_policy_refused', 'Policies that say what cannot be done', ({ refused }) => refused)
+}
+
+function registerGateways(metrics: AgentMetrics, read: AgentParts['gateways']): void {
+  const value = (name: string, help: string, of: (numbers: GatewayNumbers) => number): void =>
+    metrics.value(name, help, () => {
+      const numbers = read()
+      return numbers && of(numbers)
+    })
+  value('weft_gateways', 'Gateways that this node serves', ({ gateways }) => gateways)
+  value('weft_gateway_listeners', 'Listeners of those', ({ listeners }) => listeners)
+  value('weft_gateway_routes', 'Routes of those', ({ routes }) => routes)
+  value('weft_gateway_backends', 'Backends of those', ({ backends }) => backends)
+  metrics.counter('weft_gateway_reloads_total', 'How often the engine had to begin anew', [], () => {
+    const numbers = read()
+    return numbers === undefined ? [] : [{ value: numbers.reloads }]
+  })
+}
+
+/** Returns whom to tell of each sweep. */
+export function registerSweepMetrics(metrics: AgentMetrics): NonNullable<SweepOptions['observe']> {
+  const runs = { completed: 0, failed: 0 }
+  let last = { kept: 0, removed: 0 }
+  metrics.counter('cilium_datapath_conntrack_gc_runs_total', 'Sweeps of connections that are over', ['status'], () =>
+    Object.entries(runs).map(([status, value]) => ({ labels: { status }, value })),
+  )
+  metrics.gauge('cilium_datapath_conntrack_gc_entries', 'Of the last sweep', ['status'], () => [
+    { labels: { status: 'alive' }, value: last.kept },
+    { labels: { status: 'deleted' }, value: last.removed },
+  ])
+  const buckets = Array.from({ length: 12 }, (_, i) => 0.0005 * 2 ** i)
+  const duration = metrics.histogram('cilium_datapath_conntrack_gc_duration_seconds', 'Time of a sweep', [], buckets)
+  return (swept, seconds) => {
+    runs[swept === undefined ? 'failed' : 'completed']++
+    last = swept ?? last
+    duration.observe(seconds)
+  }
 }
 
 function registerMaps(metrics: AgentMetrics): void {

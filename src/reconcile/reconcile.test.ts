@@ -267,3 +267,17 @@ test('createLoop() asks for its own rights, then reconciles what is there and wh
   await admin.create(pods, { metadata: { namespace: 'a', name: 'p' } })
   t.deepEqual(seen, ['a/one', 'a/two'])
 })
+
+test('ReconcileMetrics counts what a part counts by itself, and no more label sets than it may', async (t) => {
+  const metrics = new ReconcileMetrics()
+  for (let i = 0; i < 3; i++) metrics.count('attempts_total', 'Attempts', { result: 'scheduled' })
+  metrics.observe('attempt_seconds', 'Time', { result: 'scheduled' }, 0.05)
+  metrics.gauge('pending', 'Waiting', () => [{ labels: { queue: 'active' }, value: 7 }])
+  for (let i = 0; i < 1_500; i++) metrics.count('names_total', 'Somebody’s names', { name: `n${i}` })
+  const text = await AggregatorRegistry.aggregate([metrics.families()]).metrics()
+  t.true(text.includes('attempts_total{result="scheduled"} 3\n'))
+  t.true(text.includes('pending{queue="active"} 7\n'))
+  t.regex(text, /attempt_seconds_bucket\{[^}]*le="0\.1"[^}]*\} 1\n/)
+  t.regex(text, /attempt_seconds_count\{result="scheduled"\} 1\n/)
+  t.is(text.match(/^names_total\{/gm)?.length, 1_000)
+})

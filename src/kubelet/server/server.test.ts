@@ -7,8 +7,10 @@ import type { SubjectAccessReview } from '#api/gen/authorization-v1.ts'
 import { FakeClock } from '#base/clock.ts'
 import { eventually } from '#client/eventually.ts'
 import { FakeClient } from '#client/fake.ts'
+import { FakeRuntime } from '../runtime/fake.ts'
+import { observeRuntime } from '../runtime/observed.ts'
 import { Gate } from './authorize.ts'
-import { renderResourceMetrics } from './metrics.ts'
+import { KubeletMetrics, renderContainerMetrics, renderResourceMetrics } from './metrics.ts'
 import { SpdyClient } from './spdy.ts'
 
 test('SpdyClient opens streams whose headers any zlib reads, and half-closes them', async (t) => {
@@ -141,4 +143,47 @@ test('renderResourceMetrics() keeps nanoseconds exact', (t) => {
   const text = renderResourceMetrics([stats], 7)
   t.true(text.includes('container_cpu_usage_seconds_total{container="c",namespace="n",pod="p"} 9007199.254740993 5\n'))
   t.true(text.includes('container_memory_working_set_bytes{container="c",namespace="n",pod="p"} 42 5\n'))
+})
+
+test('calls to the runtime and to the API are counted under upstream’s names, failures too', async (t) => {
+  const metrics = new KubeletMetrics('n1')
+  const clock = new FakeClock()
+  const runtime = observeRuntime(new FakeRuntime(clock, ['busybox:1']), metrics.observeRuntime, () => clock.monotonic())
+  t.true((await runtime.version()).name.length > 0)
+  await runtime.listContainers()
+  await t.throwsAsync(runtime.startContainer('nobody'))
+  metrics.observeRequest('GET', 200, 0.01)
+  metrics.observeRequest('GET', undefined, 1)
+  const running = { state: { running: {} } }
+  const pods = [
+    { status: { phase: 'Running', containerStatuses: [running, { state: { waiting: {} } }] } },
+    { status: { phase: 'Pending' } },
+  ]
+  const text = await metrics.render(pods as never)
+  for (const line of [
+    'kubelet_node_name{node="n1"} 1',
+    'kubelet_runtime_operations_total{operation_type="version"} 1',
+    'kubelet_runtime_operations_total{operation_type="list_containers"} 1',
+    'kubelet_runtime_operations_errors_total{operation_type="start_container"} 1',
+    'kubelet_runtime_operations_duration_seconds_count{operation_type="start_container"} 1',
+    'rest_client_requests_total{method="GET",code="200"} 1',
+    'rest_client_requests_total{method="GET",code="<error>"} 1',
+    'kubelet_running_pods 1',
+    'kubelet_pods{phase="Pending"} 1',
+    'kubelet_running_containers{container_state="running"} 1',
+    'kubelet_running_containers{container_state="created"} 1',
+  ])
+    t.true(text.includes(`${line}\n`), line)
+})
+
+test('renderContainerMetrics() has what dashboards read, and the machine', (t) => {
+  const stats = {
+    ...{ id: 'i', name: 'c', podName: 'p', podNamespace: 'n', podUid: 'u', at: 5 },
+    ...{ cpuNanoseconds: 1_500_000_000n, workingSetBytes: 42, writableBytes: 7 },
+  }
+  const text = renderContainerMetrics([stats], { cpus: 2, memoryBytes: 1024 })
+  const labels = '{container="c",id="i",namespace="n",pod="p"}'
+  t.true(text.includes(`container_cpu_usage_seconds_total${labels} 1.500000000\n`))
+  t.true(text.includes(`container_fs_usage_bytes${labels} 7\n`))
+  t.true(text.endsWith('machine_memory_bytes 1024\n'))
 })
