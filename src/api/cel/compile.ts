@@ -28,6 +28,11 @@ export interface Program {
   run(values: readonly unknown[], limit: number): { readonly value: unknown; readonly cost: number }
 }
 
+/** The expression is well formed, and still can never be evaluated. */
+export class ProgramError extends Error {
+  override readonly name = 'ProgramError'
+}
+
 /** What an evaluation that failed had cost by then. */
 export class Failure extends Error {
   readonly cost: number
@@ -47,11 +52,12 @@ const grammar = new Environment({
   limits: { maxAstNodes: 20_000, maxDepth: 250, maxListElements: 10_000, maxMapEntries: 10_000, maxCallArguments: 64 },
 })
 
-/** Parses and checks an expression. Throws CompileError in upstream's words. */
+/** Parses and checks an expression. Throws CompileError in upstream's words, and ProgramError. */
 export function compile(source: string, declarations: Declarations): Program {
   const compiler = new Compiler(source, declarations)
   const node = compiler.compile(parse(source))
   if (compiler.issues.length > 0) throw new CompileError(source, compiler.issues)
+  if (compiler.failure !== undefined) throw new ProgramError(compiler.failure)
   const { slotCount } = compiler
   return {
     type: node.type,
@@ -91,6 +97,7 @@ interface Variable {
   readonly type: Type
   readonly slot: number
   readonly size?: Range
+  readonly isRooted: boolean
 }
 
 /** Goes over the tree once: finds types, adds up costs, and makes closures. */
@@ -100,14 +107,18 @@ export class Compiler {
   readonly references = new Set<string>()
   readonly functions: FunctionTable
   slotCount = 0
+  /** What makes the expression fail whatever its variables are. */
+  failure: string | undefined
   readonly #globals: ReadonlyMap<string, Type>
   readonly #scope = new Map<string, Variable>()
+  /** Above zero: elements of literals may be of any types. */
+  #mixed = 0
 
   constructor(source: string, { variables, functions }: Declarations) {
     this.source = source
     this.functions = functions
     this.#globals = variables
-    for (const [name, type] of variables) this.#scope.set(name, { type, slot: this.slotCount++ })
+    for (const [name, type] of variables) this.#scope.set(name, { type, slot: this.slotCount++, isRooted: true })
   }
 
   /** Notes what is wrong and gives a node that fits anywhere, so that more can be found. */
@@ -124,10 +135,10 @@ export class Compiler {
   }
 
   /** Within `body` the name is a variable of its own. */
-  withVariable<T>(name: string, type: Type, size: Range | undefined, body: (slot: number) => T): T {
+  withVariable<T>(name: string, { type, size, isRooted }: Omit<Variable, 'slot'>, body: (slot: number) => T): T {
     const before = this.#scope.get(name)
     const slot = this.slotCount++
-    this.#scope.set(name, { type, slot, ...(size ? { size } : {}) })
+    this.#scope.set(name, { type, slot, isRooted, ...(size ? { size } : {}) })
     try {
       return body(slot)
     } finally {
@@ -197,7 +208,21 @@ export class Compiler {
       const words = each.check?.(args)
       if (words !== undefined) return this.fail(args.at(-1)?.offset ?? offset, words)
     }
-    return callNode(found.overloads, found.type, args, offset)
+    const node = callNode(found.overloads, found.type, args, offset)
+    return conversions.has(name) ? this.#folded(node, args) : node
+  }
+
+  /** A conversion of what is written there is done once. */
+  #folded(node: Node, args: readonly Node[]): Node {
+    if (!args.every((arg) => arg.literal !== undefined)) return node
+    try {
+      const value = node.run(new Frame([], Infinity))
+      return { ...node, literal: { value }, run: () => value }
+    } catch (error) {
+      if (!(error instanceof EvaluationError)) throw error
+      this.failure ??= error.message
+      return node
+    }
   }
 
   /** Where the sign of a binary operator stands: between its operands. */
@@ -224,15 +249,16 @@ export class Compiler {
       const typeName = typeNames[name]
       if (typeName !== undefined) {
         const value = new TypeValue(typeName)
-        return { type: types.typeType, cost: one, offset, run: () => value }
+        return { type: types.typeType, cost: free, offset, run: () => value }
       }
       return this.fail(offset, `undeclared reference to '${name}' (in container '')`)
     }
     if (this.#globals.has(name)) this.references.add(name)
-    const { slot, type, size } = variable
+    const { slot, type, size, isRooted } = variable
     return {
       type,
       cost: one,
+      isRooted,
       ...(size ? { size } : {}),
       offset,
       run(frame) {
@@ -268,10 +294,19 @@ export class Compiler {
     }
     const macro = expandMacro(this, name, receiver, args, offset)
     if (macro !== undefined) return macro
-    const all = [receiver, ...args].map((each) => this.compile(each))
+    const all = [this.compile(receiver), ...this.#arguments(name, args)]
     if (this.issues.length > 0 && all[0]?.type.kind === 'dyn' && !this.functions.has(name))
       return this.fail(offset, `undeclared reference to '${name}' (in container '')`)
     return this.apply(name, all, offset, true)
+  }
+
+  /** What `format` is given need not have one type. */
+  #arguments(name: string, args: readonly ASTNode[]): Node[] {
+    if (name !== 'format') return args.map((each) => this.compile(each))
+    this.#mixed++
+    const nodes = args.map((each) => this.compile(each))
+    this.#mixed--
+    return nodes
   }
 
   #negation(op: '!_' | '-_', operand: ASTNode, offset: number): Node {
@@ -289,15 +324,18 @@ export class Compiler {
     const runs = nodes.map((node) => node.run)
     const value = nodes.map(sizeOfNode).reduce(union, nodes.length === 0 ? free : { min: Infinity, max: 0 })
     const constants = nodes.every((node) => node.literal !== undefined) ? nodes.map((n) => n.literal?.value) : undefined
+    const literal = constants && { value: constants }
     return {
       type: types.listOf(of),
       cost: add(fixed(listBase), ...nodes.map((node) => node.cost)),
       size: fixed(nodes.length),
       entries: { key: one, value },
       offset,
+      ...(literal ? { literal } : {}),
       run(frame) {
+        if (constants !== undefined) return constants
         frame.spend(listBase)
-        return constants ?? runs.map((run) => run(frame))
+        return runs.map((run) => run(frame))
       },
     }
   }
@@ -308,7 +346,7 @@ export class Compiler {
     const values = nodes.map(([, value]) => value)
     const size = (parts: readonly Node[]): Range =>
       parts.map(sizeOfNode).reduce(union, parts.length === 0 ? free : { min: Infinity, max: 0 })
-    return {
+    const node: Node = {
       type: types.mapOf(this.#common(keys), this.#common(values)),
       cost: add(fixed(mapBase), ...nodes.flat().map((node) => node.cost)),
       size: fixed(nodes.length),
@@ -325,6 +363,7 @@ export class Compiler {
         return map
       },
     }
+    return this.#folded(node, [...keys, ...values])
   }
 
   /** The type of a literal's elements, which must have one in common. */
@@ -332,6 +371,7 @@ export class Compiler {
     let type: Type | undefined
     for (const node of nodes) {
       const joined: Type | undefined = type === undefined ? node.type : join(type, node.type)
+      if (joined === undefined && this.#mixed > 0) return types.dyn
       if (joined === undefined) {
         const expected = formatType(type ?? types.dyn)
         this.fail(node.offset, `expected type '${expected}' but found '${formatType(node.type)}'`)
@@ -384,6 +424,8 @@ export class Compiler {
     }
   }
 }
+
+const conversions = new Set('bool bytes double duration dyn int string timestamp type uint'.split(' '))
 
 const isBoolean = ({ kind }: Type): boolean => kind === 'bool' || kind === 'dyn' || kind === 'parameter'
 

@@ -60,6 +60,7 @@ export function sizeOfType(type: Type): Range | undefined {
     case 'double':
     case 'duration':
     case 'timestamp':
+    case 'type':
       return one
     case 'optional':
       return sizeOfType(type.of)?.max === 1 ? one : undefined

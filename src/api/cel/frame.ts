@@ -30,6 +30,8 @@ export interface Node {
   readonly size?: Range
   readonly entries?: Entries
   readonly run: Run
+  /** Its size follows from the schema: it is a variable's value, or was reached from there. */
+  readonly isRooted?: boolean
   /** A literal, and its value. */
   readonly literal?: { readonly value: unknown }
   /** Where it stands in the text. */

@@ -130,7 +130,9 @@ function runOf(overloads: readonly Overload[], args: readonly Node[]): Node['run
     }
   }
   const call = (only.prepare?.(args) ?? only.call) as (...args: unknown[]) => unknown
-  const { spend } = only
+  // Whether a value is one of those that are written there is found at once.
+  const isMember = only.name === 'in' && args[1]?.literal !== undefined
+  const spend = isMember ? () => 0 : only.spend
   const [a, b] = args
   if (args.length === 1 && a !== undefined) {
     return (frame) => {

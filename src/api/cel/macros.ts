@@ -5,7 +5,7 @@ import type { Frame, Node, Run } from './frame.ts'
 import { sizeOfNode } from './operators.ts'
 import * as types from './types.ts'
 import { formatType, type Type } from './types.ts'
-import { EvaluationError, getKey, keysOf, mapKey, noSuchOverload, Optional } from './values.ts'
+import { compare, EvaluationError, getKey, keysOf, mapKey, noSuchOverload, Optional } from './values.ts'
 
 /**
  * What looks like a call but is not: `has`, and the loops over lists and maps with one or two variables. Costs are those
@@ -52,6 +52,9 @@ export function expandMacro(
         return collectMap(compiler, range, test, body, name === 'transformMapEntry')
       })
     }
+    case 'sortBy':
+      if (first === undefined || second === undefined || args.length !== 2) return undefined
+      return loop(compiler, receiver, [first], offset, (range) => sortBy(compiler, range, second))
     case 'optMap':
     case 'optFlatMap':
       if (first === undefined || second === undefined || args.length !== 2) return undefined
@@ -84,7 +87,7 @@ function loop(
   const range = compiler.compile(receiver)
   const names: string[] = []
   for (const variable of variables) {
-    if (variable.op !== 'id') return compiler.fail(variable.start, 'argument must be a simple name')
+    if (variable.op !== 'id') return compiler.fail(variable.start, 'argument is not an identifier')
     names.push(variable.args)
   }
   const parts = partsOf(range.type)
@@ -97,11 +100,14 @@ function loop(
   const count = sizeOfNode(range)
   const isList = range.type.kind === 'list'
   const [name = '', second] = names
-  const sizeOfElement = isList ? range.entries?.value : range.entries?.key
+  const isRooted = range.isRooted ?? false
+  // Upstream takes what does not come from the schema for nothing at all.
+  const sizeOfElement = isRooted ? undefined : free
   const shared = { range, count, offset, size: sizeOfElement, name }
+  const variable = (type: Type) => ({ type, isRooted, ...(sizeOfElement ? { size: sizeOfElement } : {}) })
   if (second === undefined) {
     const element = isList ? parts.value : parts.key
-    return compiler.withVariable(name, element, sizeOfElement, (slot) =>
+    return compiler.withVariable(name, variable(element), (slot) =>
       body({
         ...shared,
         element,
@@ -115,8 +121,8 @@ function loop(
       }),
     )
   }
-  return compiler.withVariable(name, parts.key, range.entries?.key, (keySlot) =>
-    compiler.withVariable(second, parts.value, range.entries?.value, (valueSlot) =>
+  return compiler.withVariable(name, variable(parts.key), (keySlot) =>
+    compiler.withVariable(second, variable(parts.value), (valueSlot) =>
       body({
         ...shared,
         element: parts.value,
@@ -184,13 +190,13 @@ function quantifier(compiler: Compiler, name: string, over: Loop, predicate: AST
       run(frame) {
         let count = 0
         over.each(frame, () => {
-          frame.spend(1)
           const value = run(frame)
           if (typeof value !== 'boolean') throw noSuchOverload()
           if (value) {
             count++
-            frame.cost++
+            frame.cost += 2
           }
+          frame.spend(0)
           return true
         })
         frame.cost += 2
@@ -214,6 +220,8 @@ function quantifier(compiler: Compiler, name: string, over: Loop, predicate: AST
           const value = run(frame)
           if (value === decides) {
             result = decides
+            // The loop's condition, which ends it.
+            frame.spend(overhead)
             return false
           }
           if (typeof value !== 'boolean') failure ??= noSuchOverload()
@@ -248,18 +256,17 @@ function collect(compiler: Compiler, over: Loop, predicate: ASTNode | undefined,
     entries: { key: one, value: elementSize },
     offset: over.offset,
     run(frame) {
-      frame.spend(listBase)
       const list: unknown[] = []
       over.each(frame, () => {
         if (testRun !== undefined) {
           const value = testRun(frame)
           if (typeof value !== 'boolean') throw noSuchOverload()
           if (!value) {
-            frame.spend(1)
+            frame.spend(0)
             return true
           }
         }
-        frame.spend(2 + listBase)
+        frame.spend((made === undefined ? 3 : 2) + listBase)
         list.push(slotOfElement(frame))
         return true
       })
@@ -303,7 +310,6 @@ function collectMap(
     size: over.count,
     offset: over.offset,
     run(frame) {
-      frame.spend(mapBase)
       const map = new Map<unknown, unknown>()
       const put = (at: unknown, value: unknown): void => {
         if (map.has(at)) throw new EvaluationError(`insert failed: key ${String(at)} already exists`)
@@ -323,6 +329,29 @@ function collectMap(
   }
 }
 
+/** `list.sortBy(x, x.key)` */
+function sortBy(compiler: Compiler, over: Loop, body: ASTNode): Node {
+  const made = compiler.compile(body)
+  const element = compiler.variable(over.name)
+  const step = add(fixed(2 + listBase), made.cost)
+  return {
+    type: types.listOf(over.element),
+    cost: add(loopCost(over, listBase, step, 1), multiply(fixed(2), multiply(over.count, over.count))),
+    size: over.count,
+    offset: over.offset,
+    run(frame) {
+      const pairs: { readonly key: unknown; readonly item: unknown }[] = []
+      over.each(frame, () => {
+        frame.spend(2 + listBase)
+        pairs.push({ key: made.run(frame), item: element(frame) })
+        return true
+      })
+      frame.spend(2 * pairs.length ** 2)
+      return pairs.toSorted((a, b) => compare(a.key, b.key) ?? 0).map(({ item }) => item)
+    },
+  }
+}
+
 /** `o.optMap(x, f(x))`: none stays none. */
 function optionalMap(
   compiler: Compiler,
@@ -337,7 +366,7 @@ function optionalMap(
   const inner = target.type.kind === 'optional' ? target.type.of : types.dyn
   if (target.type.kind !== 'optional' && target.type.kind !== 'dyn')
     return compiler.fail(offset, `found no matching overload for 'hasValue' applied to '${formatType(target.type)}.()'`)
-  return compiler.withVariable(variable.args, inner, undefined, (slot) => {
+  return compiler.withVariable(variable.args, { type: inner, isRooted: false }, (slot) => {
     const made = compiler.compile(body)
     return {
       type: isFlat ? made.type : types.optionalOf(made.type),

@@ -2,7 +2,7 @@ import { add, fixed, type Range, scale, sizeOfType, traversal, unknownSize } fro
 import type { Node } from './frame.ts'
 import { type CallEstimate, type Overload, overload } from './functions.ts'
 import { isInstant } from './times.ts'
-import type { Identity, ListType } from './types.ts'
+import type { Identity, ListType, Type } from './types.ts'
 import {
   compare,
   Duration,
@@ -16,11 +16,20 @@ import {
   Uint,
 } from './values.ts'
 
-export const sizeOfNode = (node: Node | undefined): Range =>
-  node === undefined ? unknownSize : (node.size ?? sizeOfType(node.type) ?? unknownSize)
+/** What is known of the size of a part's value: limits of the schema count for what comes from there. */
+export function sizeOfNode(node: Node | undefined): Range {
+  if (node === undefined) return unknownSize
+  return node.size ?? sizeOfType(node.isRooted ? node.type : unsized(node.type)) ?? unknownSize
+}
+function unsized(type: Type): Type {
+  if (type.max === undefined) return type
+  const { max: _, ...rest } = type
+  return rest as Type
+}
 
 /** Comparing goes over the shorter one of the two. */
 const comparisonEstimate = ([a, b]: readonly Node[]): CallEstimate => {
+  if (a?.type.kind === 'opaque') return { cost: fixed(1) }
   const max = Math.min(sizeOfNode(a).max, sizeOfNode(b).max)
   return { cost: scale({ min: max > 0 ? 1 : 0, max }, traversal) }
 }

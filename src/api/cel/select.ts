@@ -41,7 +41,6 @@ function read(value: unknown, property: string): unknown {
     const found = value instanceof Map ? value.get(property) : (value as Record<string, unknown>)[property]
     if (found !== undefined && hasKey(value, property)) return found
   }
-  if (!isContainer(value)) throw noSuchOverload()
   throw noSuchKey(property)
 }
 
@@ -56,6 +55,7 @@ export function selectNode(compiler: Compiler, operand: Node, field: string, off
   return {
     type: member.type,
     cost: isCounted ? add(operand.cost, one) : operand.cost,
+    isRooted: operand.isRooted ?? false,
     ...(operand.type.kind === 'map' && operand.entries ? { size: operand.entries.value } : {}),
     offset: start,
     run(frame) {
@@ -102,8 +102,9 @@ function optionalSelect(compiler: Compiler, operand: Node, type: Type, field: st
     cost: add(operand.cost, one),
     offset,
     run(frame) {
-      frame.cost++
-      return lookUp(run(frame), property)
+      const found = lookUp(run(frame), property)
+      if (found.hasValue) frame.cost++
+      return found
     },
   }
 }
@@ -154,6 +155,7 @@ export function indexNode(compiler: Compiler, operand: Node, key: Node, offset: 
   return {
     type: found,
     cost,
+    isRooted: operand.isRooted ?? false,
     ...(size ? { size } : {}),
     offset,
     run(frame) {

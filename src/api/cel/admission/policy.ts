@@ -1,5 +1,5 @@
 import type { ValidatingAdmissionPolicySpec } from '#api/gen/admissionregistration-v1.ts'
-import { compile, type Declarations, type Program } from '../compile.ts'
+import { compile, type Declarations, type Program, ProgramError } from '../compile.ts'
 import { CompileError } from '../issue.ts'
 import { authorizerFunctions, resourceCheckType } from '../library/authorizer.ts'
 import { functionsWith } from '../library/library.ts'
@@ -138,8 +138,9 @@ export function compilePolicy(spec: ValidatingAdmissionPolicySpec): {
         detail: `must evaluate to ${kinds.map((kind) => kindWords[kind] ?? kind).join(' or ')}`,
       })
     } catch (error) {
-      if (!(error instanceof CompileError)) throw error
-      problems.push({ field, source, detail: `compilation failed: ${error.message}` })
+      if (!(error instanceof CompileError || error instanceof ProgramError)) throw error
+      const what = error instanceof CompileError ? 'compilation' : 'program instantiation'
+      problems.push({ field, source, detail: `${what} failed: ${error.message}` })
     }
     return []
   }

@@ -27,7 +27,7 @@ function formatOne(verb: string, value: unknown, digits: number): string {
     case 'f':
       return fractional(value, (n) => n.toFixed(digits))
     case 'e':
-      return fractional(value, (n) => n.toExponential(digits).replace(/e([+-])(\d)$/, 'e$10$2'))
+      return fractional(value, (n) => scientific(n, digits))
     case 'b':
       if (typeof value === 'boolean') return value ? '1' : '0'
       return wholeText(value, 2, 'binary', 'integers and bools')
@@ -57,6 +57,15 @@ function fractional(value: unknown, format: (n: number) => string): string {
   return Number.isFinite(number) ? format(number) : formatAny(number)
 }
 
+const superscripts = '⁰¹²³⁴⁵⁶⁷⁸⁹'
+/** `1.500000×10⁰⁰` */
+function scientific(value: number, digits: number): string {
+  const [mantissa = '', exponent = '0'] = value.toExponential(digits).split('e')
+  const power = Math.abs(Number(exponent)).toString().padStart(2, '0')
+  const raised = [...power].map((digit) => superscripts[Number(digit)]).join('')
+  return `${mantissa}×10${exponent.startsWith('-') ? '⁻' : ''}${raised}`
+}
+
 function wholeText(value: unknown, radix: number, clause: string, allowed: string): string {
   if (typeof value === 'bigint') return value.toString(radix)
   if (value instanceof Uint) return value.value.toString(radix)
@@ -67,10 +76,13 @@ function formatAny(value: unknown): string {
   if (value === null) return 'null'
   if (typeof value === 'number' && !Number.isFinite(value))
     return Number.isNaN(value) ? 'NaN' : value > 0 ? 'Infinity' : '-Infinity'
-  if (Array.isArray(value)) return `[${value.map(formatAny).join(', ')}]`
+  if (Array.isArray(value)) return `[${value.map(formatInner).join(', ')}]`
   if (value instanceof TypeValue) return value.name
   if (value instanceof Duration || value instanceof Timestamp || kindOf(value) !== 'map') return toText(value)
-  const pairs = keysOf(value).map((key) => [formatAny(key), formatAny(getKey(value, key))] as const)
+  const pairs = keysOf(value).map((key) => [formatInner(key), formatInner(getKey(value, key))] as const)
   const sorted = pairs.toSorted(([a], [b]) => (a < b ? -1 : 1))
-  return `{${sorted.map(([key, inner]) => `${key}: ${inner}`).join(', ')}}`
+  return `{${sorted.map(([key, inner]) => `${key}:${inner}`).join(', ')}}`
 }
+
+/** Within a list or map, texts are quoted. */
+const formatInner = (value: unknown): string => (typeof value === 'string' ? JSON.stringify(value) : formatAny(value))

@@ -1,8 +1,19 @@
-import { add, type Entries, fixed, multiply, one, type Range, scale, traversal } from '../cost.ts'
+import { add, type Entries, fixed, multiply, one, type Range, scale, traversal, unknownSize } from '../cost.ts'
 import type { Node } from '../frame.ts'
 import { type Costs, type Overload, overload } from '../functions.ts'
 import { checkedInt, checkedUint, sizeOfNode } from '../operators.ts'
-import { compare, Duration, EvaluationError, equals, getKey, keysOf, kindOf, sizeOf, type Uint } from '../values.ts'
+import {
+  compare,
+  Duration,
+  EvaluationError,
+  equals,
+  getKey,
+  keysOf,
+  kindOf,
+  Optional,
+  sizeOf,
+  type Uint,
+} from '../values.ts'
 
 /** Cost of going over everything that is in a value. */
 function traversalOf(value: unknown): number {
@@ -18,7 +29,7 @@ const once: Costs = {
   estimate: ([list]) => {
     const of = list?.type.kind === 'list' ? list.type.of : undefined
     const isText = of?.kind === 'string' || of?.kind === 'bytes'
-    const each = list?.entries?.value ?? { min: 0, max: of?.max ?? Infinity }
+    const each = { min: 0, max: (list?.isRooted ? of?.max : undefined) ?? Infinity }
     return { cost: multiply(sizeOfNode(list), isText ? add(one, scale(each, traversal)) : one) }
   },
   spend: ([list]) => traversalOf(list),
@@ -70,8 +81,8 @@ const keepsSize = (cost: (size: Range) => Range): Costs => ({
   estimate: ([list]) => ({ cost: cost(sizeOfNode(list)), size: sizeOfNode(list), ...entriesOf(list) }),
   spend: ([list]) => Math.max(1, cost(fixed(sizeOf(list))).max),
 })
-const linear = keepsSize((size) => add(fixed(10), size))
-const quadratic = keepsSize((size) => add(fixed(10), multiply(size, size)))
+const linear = keepsSize((size) => add(fixed(11), size))
+const quadratic = keepsSize((size) => add(fixed(11), multiply(fixed(2), multiply(size, size))))
 
 /** Kubernetes' list functions, and cel-go's list extension. */
 export const lists: readonly Overload[] = [
@@ -94,12 +105,32 @@ export const lists: readonly Overload[] = [
   ),
   overload('list<A>.indexOf(A): int', indexOf, once),
   overload('list<A>.lastIndexOf(A): int', lastIndexOf, once),
-  overload('list<A>.slice(int, int): list<A>', slice, linear),
+  overload('list<A>.slice(int, int): list<A>', slice, {
+    estimate: ([list, from, to]) => {
+      const [start, end] = [from?.literal?.value, to?.literal?.value]
+      const isKnown = typeof start === 'bigint' && typeof end === 'bigint' && end >= start
+      const size = isKnown ? fixed(Number(end - start)) : sizeOfNode(list)
+      return { cost: add(fixed(11), size), size }
+    },
+    spend: (_, result) => 11 + sizeOf(result),
+  }),
   overload('list<list<A>>.flatten(): list<A>', (list: readonly unknown[]) => flatten(list), linear),
   overload('list<dyn>.flatten(int): list<dyn>', flatten, linear),
-  overload('lists.range(int): list<int>', range, { spend: (_, result) => 10 + sizeOf(result) }),
+  overload('lists.range(int): list<int>', range, {
+    estimate([count]) {
+      const known = typeof count?.literal?.value === 'bigint' ? fixed(Number(count.literal.value)) : unknownSize
+      return { cost: add(fixed(11), known), size: known }
+    },
+    spend: (_, result) => 11 + sizeOf(result),
+  }),
   overload('list<A>.distinct(): list<A>', distinct, quadratic),
   overload('list<A>.reverse(): list<A>', (list: readonly unknown[]) => list.toReversed(), linear),
+  overload('list<A>.first(): optional<A>', (list: readonly unknown[]) =>
+    list.length === 0 ? Optional.none : Optional.of(list[0]),
+  ),
+  overload('list<A>.last(): optional<A>', (list: readonly unknown[]) =>
+    list.length === 0 ? Optional.none : Optional.of(list.at(-1)),
+  ),
   ...comparable.map((type) => overload(`list<${type}>.sort(): list<${type}>`, sort, quadratic)),
 ]
 
@@ -107,7 +138,7 @@ export const lists: readonly Overload[] = [
 const contains = (a: readonly unknown[], b: readonly unknown[]): boolean =>
   b.every((item) => a.some((other) => equals(item, other)))
 const crossCosts = (factor: number): Costs => ({
-  estimate: ([a, b]) => ({ cost: scale(multiply(sizeOfNode(a), sizeOfNode(b)), factor) }),
+  estimate: ([a, b]) => ({ cost: add(one, scale(multiply(sizeOfNode(a), sizeOfNode(b)), factor)) }),
   spend: ([a, b]) => 1 + sizeOf(a) * sizeOf(b) * factor,
 })
 export const sets: readonly Overload[] = [

@@ -34,7 +34,7 @@ const plus = ({ quantity }: QuantityValue, nano: bigint): QuantityValue =>
 export const quantities: readonly Overload[] = [
   overload('quantity(string): kubernetes.Quantity', quantityOf, overText()),
   overload('isQuantity(string): bool', (text: string) => tryParseQuantity(text) !== undefined, overText()),
-  overload('kubernetes.Quantity.sign(): int', ({ quantity: { nano } }: QuantityValue) =>
+  overload('sign(kubernetes.Quantity): int', ({ quantity: { nano } }: QuantityValue) =>
     nano > 0n ? 1n : nano < 0n ? -1n : 0n,
   ),
   overload('kubernetes.Quantity.isInteger(): bool', isInteger),

@@ -66,11 +66,13 @@ const endCosts: Costs = {
   spend: ([text]) => Math.ceil(sizeOf(text) * traversal),
 }
 
+const conversionError = (type: string): EvaluationError =>
+  new EvaluationError(`type conversion error from 'string' to '${type}'`)
+
 const size = (value: unknown): bigint => BigInt(typeof value === 'string' ? textSize(value) : sizeOf(value))
 
 function textToInt(text: string): bigint {
-  if (!/^[+-]?\d+$/.test(text))
-    throw new EvaluationError(`strconv.ParseInt: parsing ${JSON.stringify(text)}: invalid syntax`)
+  if (!/^[+-]?\d+$/.test(text)) throw conversionError('int')
   return checkedInt(BigInt(text.replace(/^\+/, '')))
 }
 function doubleToInt(value: number): bigint {
@@ -80,8 +82,7 @@ function doubleToInt(value: number): bigint {
 function textToDouble(text: string): number {
   if (/^[+-]?(Inf|inf|Infinity|NaN)$/.test(text))
     return /NaN/.test(text) ? Number.NaN : text.startsWith('-') ? -Infinity : Infinity
-  if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text))
-    throw new EvaluationError(`strconv.ParseFloat: parsing ${JSON.stringify(text)}: invalid syntax`)
+  if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) throw conversionError('double')
   return Number(text)
 }
 function textToDuration(text: string): Duration {
@@ -98,7 +99,7 @@ function textToTimestamp(text: string): Timestamp {
 function textToBool(text: string): boolean {
   if (['true', 'True', 'TRUE', 't', 'T', '1'].includes(text)) return true
   if (['false', 'False', 'FALSE', 'f', 'F', '0'].includes(text)) return false
-  throw new EvaluationError(`strconv.ParseBool: parsing ${JSON.stringify(text)}: invalid syntax`)
+  throw conversionError('bool')
 }
 function timestampOf(seconds: bigint): Timestamp {
   const nanos = seconds * 1_000_000_000n
@@ -123,7 +124,7 @@ const conversions: readonly Overload[] = [
     return checkedUint(BigInt(Math.trunc(a)))
   }),
   overload('uint(string): uint', (a: string) => {
-    if (!/^\d+$/.test(a)) throw new EvaluationError(`strconv.ParseUint: parsing ${JSON.stringify(a)}: invalid syntax`)
+    if (!/^\d+$/.test(a)) throw conversionError('uint')
     return checkedUint(BigInt(a))
   }),
   overload('double(double): double', same),
@@ -181,7 +182,7 @@ const times: readonly Overload[] = [
   overload('duration.getHours(): int', (value: Duration) => value.nanos / 3_600_000_000_000n),
   overload('duration.getMinutes(): int', (value: Duration) => value.nanos / 60_000_000_000n),
   overload('duration.getSeconds(): int', (value: Duration) => value.nanos / 1_000_000_000n),
-  overload('duration.getMilliseconds(): int', (value: Duration) => (value.nanos / 1_000_000n) % 1000n),
+  overload('duration.getMilliseconds(): int', (value: Duration) => value.nanos / 1_000_000n),
 ]
 
 /** CEL's own functions (cel-spec: "Standard Definitions"). */

@@ -104,7 +104,7 @@ const joinCosts: Costs = {
   estimate: ([list, separator]) => {
     const count = sizeOfNode(list)
     const of = list?.type.kind === 'list' ? list.type.of : undefined
-    const each: Range = list?.entries?.value ?? { min: 0, max: of?.max ?? Infinity }
+    const each: Range = { min: 0, max: (list?.isRooted ? of?.max : undefined) ?? Infinity }
     const between = separator === undefined ? fixed(0) : sizeOfNode(separator)
     const gaps = { min: Math.max(0, count.min - 1), max: Math.max(0, count.max - 1) }
     const size = add(multiply(count, each), multiply(gaps, between))
@@ -154,7 +154,7 @@ const quoted: Readonly<Record<string, string>> = {
 }
 const quote = (text: string): string => `"${[...text].map((c) => quoted[c] ?? c).join('')}"`
 
-const positionCosts = overText()
+const positionCosts: Costs = { ...overText(), spend: ([text]) => Math.floor(sizeOf(text) * traversal) }
 
 /** cel-go's string extension, version 2, and Kubernetes' `find` and `findAll`. */
 export const strings: readonly Overload[] = [

@@ -1,5 +1,5 @@
 import type { JsonSchema } from '#api/schema/json-schema.ts'
-import { compile, type Program } from '../compile.ts'
+import { compile, type Program, ProgramError } from '../compile.ts'
 import { CompileError } from '../issue.ts'
 import { kubernetesFunctions } from '../library/library.ts'
 import { optionalOf, type Type } from '../types.ts'
@@ -43,8 +43,7 @@ export function compileRule(rule: Rule, self: Type): CompiledRule | RuleProblem 
   try {
     program = compile(rule.rule, declarations)
   } catch (error) {
-    if (!(error instanceof CompileError)) throw error
-    return { field: 'rule', detail: `compilation failed: ${error.message}` }
+    return { field: 'rule', detail: detailOf(error, 'compilation', 'program') }
   }
   if (program.type.kind !== 'bool') return { field: 'rule', detail: 'cel expression must evaluate to a bool' }
   let messageProgram: Program | undefined
@@ -52,14 +51,22 @@ export function compileRule(rule: Rule, self: Type): CompiledRule | RuleProblem 
     try {
       messageProgram = compile(rule.messageExpression, declarations)
     } catch (error) {
-      if (!(error instanceof CompileError)) throw error
-      return { field: 'messageExpression', detail: `messageExpression compilation failed: ${error.message}` }
+      return {
+        field: 'messageExpression',
+        detail: detailOf(error, 'messageExpression compilation', 'messageExpression'),
+      }
     }
     if (messageProgram.type.kind !== 'string')
       return { field: 'messageExpression', detail: 'messageExpression must evaluate to a string' }
   }
   const usesOldSelf = program.references.has('oldSelf')
   return { rule, program, usesOldSelf, messageProgram, fieldPath: rule.fieldPath ?? '' }
+}
+
+function detailOf(error: unknown, compilation: string, program: string): string {
+  if (error instanceof CompileError) return `${compilation} failed: ${error.message}`
+  if (error instanceof ProgramError) return `${program} instantiation failed: ${error.message}`
+  throw error
 }
 
 export const isProblem = (compiled: CompiledRule | RuleProblem): compiled is RuleProblem => 'detail' in compiled
