@@ -132,6 +132,11 @@ WEFT_API int weft_listen(int netns, const void *address, uint32_t address_size, 
 WEFT_API int weft_sysctl_write(int netns, const char *path, const char *value);
 WEFT_API int weft_sysctl_read(int netns, const char *path, char *out, uint32_t size);
 WEFT_API int weft_ifindex(int netns, const char *name);
+/*
+ * Ends the sockets of the namespace whose peer is one of the targets: 18 bytes each, an address (IPv4 mapped) and a port, network
+ * order. protocol: IPPROTO_TCP or IPPROTO_UDP. Returns how many.
+ */
+WEFT_API int weft_destroy_sockets(int netns, int protocol, const void *targets, uint32_t count);
 /* One whole Ethernet frame, out by a device of the namespace. */
 WEFT_API int weft_send_frame(int netns, uint32_t ifindex, const void *frame, uint32_t size);
 /* What BPF programs know the namespace by. */
@@ -154,6 +159,12 @@ struct weft_names;
 WEFT_API struct weft_names *weft_names_new(void);
 /* Rows to put and to remove, all at once for whoever asks. Returns how many; -EINVAL: not understood from there on. */
 WEFT_API int weft_names_change(struct weft_names *names, const void *changes, uint32_t size);
+/* The same for a whole table: these rows and no others. */
+WEFT_API int weft_names_replace(struct weft_names *names, const void *changes, uint32_t size);
+/* Without an owner, what the table does not know is told SERVFAIL at once. weft_names_bell makes the caller the owner. */
+WEFT_API void weft_names_own(struct weft_names *names, int has_owner);
+/* Counters are kept in this file from now on; before any thread serves, and until the process ends. */
+WEFT_API int weft_names_share(struct weft_names *names, int fd);
 /*
  * The answer to a query, as a thread would give it. limit: of an answer over this transport; 0 for UDP, where the query
  * says it. Returns its size, 0 where the table does not know, -1 where there shall be no answer.

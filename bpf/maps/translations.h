@@ -35,6 +35,23 @@ struct {
 	__type(value, struct rewrite);
 } translations_v1 SEC(".maps");
 
+/* Backends that are gone (service 0), or that a Service's datagrams must leave at once: what the next sweep takes away. */
+struct stale_key {
+	__u64 service;
+	struct address backend;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct stale_key);
+	__type(value, __u32);
+} stale_v1 SEC(".maps");
+
 /* Networks that pods talk to under their own addresses though they are outside the cluster. */
 struct exclusion_key {
 	__u32 prefix; /* of 128 */

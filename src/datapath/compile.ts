@@ -13,7 +13,15 @@ export const bpfDir = resolve(import.meta.dirname, '../../bpf')
 const compileWithinMs = 600_000
 
 /** One per file of bpf/programs. */
-const objectNames = ['from_container', 'to_container', 'from_netdev', 'sock', 'sk_lookup', 'sweep'] as const
+const objectNames = [
+  'from_container',
+  'to_container',
+  'from_netdev',
+  'sock',
+  'sk_lookup',
+  'sweep',
+  'sweep_translations',
+] as const
 export type ObjectName = (typeof objectNames)[number]
 
 export interface CompileOptions {

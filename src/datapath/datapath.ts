@@ -1,6 +1,7 @@
 import type { Counter } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
+import type { StaleBackend, SweptTranslations } from './maps/translations.ts'
 
 export type Protocol = 'TCP' | 'UDP' | 'SCTP'
 
@@ -158,6 +159,10 @@ export interface Datapath extends Disposable {
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void
   /** What is in force now, in no order. */
   services(): Service[]
+  /** Whether any frontend leads to it. */
+  hasBackend(backend: Backend): boolean
+  /** Takes away translations that nobody has used for long, and those to `stale` at once. */
+  sweepTranslations(stale?: readonly StaleBackend[]): Promise<SweptTranslations>
   /** All of them: others are forgotten. Who begins to answer for an address tells the link so. */
   setAddresses(addresses: readonly KnownAddress[]): void
   knownAddresses(): KnownAddress[]

@@ -1,5 +1,6 @@
 import {
   type AddressIdentity,
+  type Backend,
   type Datapath,
   type Endpoint,
   type Frontend,
@@ -12,6 +13,7 @@ import {
 import { type Counter, directions, reasons } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
+import type { StaleBackend, SweptTranslations } from './maps/translations.ts'
 
 interface FakeEndpoint {
   readonly ifindex: number
@@ -33,6 +35,7 @@ export class FakeKernel {
   readonly attached = new Map<string, number>()
   readonly services = new Map<string, Service>()
   readonly knownAddresses = new Map<string, KnownAddress>()
+  readonly stale: StaleBackend[] = []
   readonly routes = new Map<string, string>()
   readonly identities = new Map<string, AddressIdentity>()
   readonly policy = new Map<string, PolicyEntry>()
@@ -143,6 +146,19 @@ export class FakeDatapath implements Datapath {
 
   services(): Service[] {
     return [...this.kernel.services.values()]
+  }
+
+  hasBackend(backend: Backend): boolean {
+    const name = frontendName(backend)
+    return this.services().some((s) =>
+      [...s.backends, ...(s.outside?.backends ?? [])].some((b) => frontendName(b) === name),
+    )
+  }
+
+  /** Nothing is ever translated here: what was asked for is kept, for tests to see. */
+  async sweepTranslations(stale: readonly StaleBackend[] = []): Promise<SweptTranslations> {
+    this.kernel.stale.push(...stale)
+    return { kept: 0, removed: 0 }
   }
 
   setAddresses(addresses: readonly KnownAddress[]): void {

@@ -12,6 +12,7 @@ import { Attachments } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
 import type {
   AddressIdentity,
+  Backend,
   Datapath,
   Endpoint,
   Frontend,
@@ -37,6 +38,16 @@ import {
 } from './maps/policy.ts'
 import { membersMap, sourceRangesMap } from './maps/service-extras.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
+import {
+  decodeTranslationSweep,
+  encodeStale,
+  encodeTranslationSweep,
+  exclusionsMap,
+  type StaleBackend,
+  type SweptTranslations,
+  staleMap,
+  writeExclusions,
+} from './maps/translations.ts'
 import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
 import { Probe, type ProbeOptions } from './probe.ts'
 
@@ -53,6 +64,8 @@ export interface KernelDatapathOptions {
   readonly podCidrs?: readonly string[]
   /** Established flows that one pod may hold; absent: half of what there is room for. */
   readonly flowShare?: number
+  /** Networks outside the cluster that pods talk to under their own addresses. */
+  readonly noMasquerade?: readonly string[]
   /** The node's network namespace; absent: the one that this process is in. */
   readonly namespace?: Namespace
   readonly clock?: Clock
@@ -74,6 +87,8 @@ export class KernelDatapath implements Datapath {
   readonly #embryonic: BpfMap
   readonly #services: ServiceMaps
   readonly #addresses: AddressMap
+  readonly #stale: BpfMap
+  readonly #exclusions: BpfMap
   readonly #counters: BpfMap
   readonly #maps: readonly BpfMap[]
 
@@ -103,12 +118,23 @@ export class KernelDatapath implements Datapath {
       members: open(membersMap),
     }
     const addresses = open(addressesMap)
+    this.#stale = open(staleMap)
+    this.#exclusions = open(exclusionsMap)
     this.#counters = open(countersMap)
     const known = open(identitiesMap)
     const policy = { policy: open(policyMap), networks: open(networksMap), state: open(policyStateMap) }
     this.#flows = open(flowsMap)
     this.#embryonic = open(embryonicMap)
-    this.#maps = [endpoints, known, addresses, this.#flows, this.#embryonic, this.#counters]
+    this.#maps = [
+      endpoints,
+      known,
+      addresses,
+      this.#stale,
+      this.#exclusions,
+      this.#flows,
+      this.#embryonic,
+      this.#counters,
+    ]
       .concat(Object.values(services))
       .concat(Object.values(policy))
     this.#identities = new IdentityMap(known)
@@ -153,6 +179,7 @@ export class KernelDatapath implements Datapath {
       }
       const { programs } = loaded
       const datapath = new KernelDatapath(netlink, link, namespace, programs, attachments, probing, pinDir, clock)
+      writeExclusions(datapath.#exclusions, options.noMasquerade ?? [])
       const changed = [
         attachments.attachCgroup(cgroupPath),
         await attachments.attachDevice('uplink', 'node', link.index),
@@ -295,6 +322,22 @@ export class KernelDatapath implements Datapath {
 
   services(): Service[] {
     return this.#services.list()
+  }
+
+  hasBackend(backend: Backend): boolean {
+    return this.#services.numberOfBackend(backend) !== undefined
+  }
+
+  async sweepTranslations(stale: readonly StaleBackend[] = []): Promise<SweptTranslations> {
+    const program = this.#programs.get('sweep_translations')
+    if (program === undefined) throw new Error('Cannot sweep translations: the program is not loaded')
+    const keys = stale.slice(0, this.#stale.entriesMax / 2).map(encodeStale)
+    for (const key of keys) this.#stale.update(key, Buffer.from([1, 0, 0, 0]))
+    try {
+      return decodeTranslationSweep(await runSyscall(program, encodeTranslationSweep(keys.length > 0)))
+    } finally {
+      for (const key of keys) this.#stale.delete(key)
+    }
   }
 
   setAddresses(addresses: readonly KnownAddress[]): void {

@@ -26,7 +26,10 @@ export const programs: readonly ProgramSpec[] = [
 ]
 
 /** Programs that hang nowhere: the agent runs them. */
-export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [{ object: 'sweep', name: 'sweep' }]
+export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [
+  { object: 'sweep', name: 'sweep' },
+  { object: 'sweep_translations', name: 'sweep_translations' },
+]
 
 /** Of flows_v1. */
 export const flowsMax = 131_072

@@ -199,6 +199,13 @@ export const sysctlRead = bind<(netns: number, path: string, out: Uint8Array, si
   'int weft_sysctl_read(int, const char *, void *, uint32_t)',
 )
 export const ifindexOf = bind<(netns: number, name: string) => number>('int weft_ifindex(int, const char *)')
+const socketsDestroy = library.func('int weft_destroy_sockets(int, int, const void *, uint32_t)')
+/** In a thread of the pool: all sockets of the machine are looked at. */
+export const destroySockets = (netns: number, protocol: number, targets: Buffer, count: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const done = (error: Error | null, result: number) => (error === null ? resolve(result) : reject(error))
+    socketsDestroy.async(netns, protocol, targets, count, done)
+  })
 export const sendFrame = bind<(netns: number, ifindex: number, frame: Uint8Array, size: number) => number>(
   'int weft_send_frame(int, uint32_t, const void *, uint32_t)',
 )

@@ -86,6 +86,16 @@ export class Namespace extends Fd {
     return out[0] ?? 0n
   }
 
+  /**
+   * Ends every TCP or UDP socket of the namespace whose peer is one of these; its owner gets ECONNABORTED. Resolves with how
+   * many there were. Throws `KernelError`.
+   */
+  async destroySockets(protocol: 'TCP' | 'UDP', peers: readonly SocketPeer[]): Promise<number> {
+    const targets = Buffer.concat(peers.map(encodeTarget))
+    const result = await ffi.destroySockets(this.number, protocol === 'TCP' ? 6 : 17, targets, peers.length)
+    return checkResult(result, `end ${protocol} sockets in ${this.path}`)
+  }
+
   /** One whole Ethernet frame, out by the device. Throws `KernelError`, ENETDOWN where the device is down. */
   sendFrame(ifindex: number, frame: Uint8Array): void {
     checkResult(
@@ -131,6 +141,17 @@ export class Namespace extends Fd {
       if (ffi.netnsEnter(home.number) !== 0) process.abort()
     }
   }
+}
+
+export interface SocketPeer {
+  readonly address: string
+  readonly port: number
+}
+
+function encodeTarget({ address, port }: SocketPeer): Buffer {
+  const bytes = addressBytes(address)
+  const mapped = bytes.length === 4 ? Buffer.concat([Buffer.from('00000000000000000000ffff', 'hex'), bytes]) : bytes
+  return Buffer.concat([mapped, Buffer.from([port >> 8, port & 255])])
 }
 
 /** Network byte order, 4 or 16 bytes. Throws a RangeError for what is no address. */

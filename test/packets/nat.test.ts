@@ -2,6 +2,8 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { type Service, serviceNumber } from '#datapath/datapath.ts'
+import { openMap } from '#datapath/load.ts'
+import { encodeTuple } from '#datapath/maps/flows.ts'
 import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
 import { frame, packet, plain, read, readPacket, type Seen, type Segment } from './frames.ts'
 import { type TestPod, Topology } from './topology.ts'
@@ -435,6 +437,53 @@ test.serial('S22: a connection of the node’s own is never taken over', async (
   t.not(question.seen.from, at(own('v4'), 50_000))
   t.regex(namespace.getSysctl('net/ipv4/ip_local_reserved_ports'), /49152-65535/)
 })
+
+test.serial('S6: datagrams to a backend that is gone go to another one with the next packet', async (t) => {
+  const { datapath } = topology.node(1)
+  serve(vip.v4, 88, [[b.v4, 8080]])
+  const sourcePort = fresh()
+  const ask = (protocol: 'TCP' | 'UDP', flags = 'S'): Outcome =>
+    sent(a, { destination: vip.v4, destinationPort: 88, sourcePort, protocol, flags })
+  for (const protocol of ['TCP', 'UDP'] as const) t.is(ask(protocol).seen.to, at(b.v4, 8080))
+  serve(vip.v4, 88, [[far.v4, 8080]])
+  t.is(ask('UDP').seen.to, at(b.v4, 8080), 'it is known until it is swept')
+  const number = serviceNumber(`test/${vip.v4}`)
+  const left = { address: b.v4, port: 8080, protocol: 'UDP' } as const
+  t.is((await datapath.sweepTranslations([{ ...left, service: serviceNumber('another') }])).removed, 0)
+  t.is((await datapath.sweepTranslations([{ ...left, service: number }])).removed, 1)
+  t.is(ask('UDP').seen.to, at(far.v4, 8080))
+  t.is(ask('TCP', 'A').seen.to, at(b.v4, 8080), 'TCP goes on while its backend is only going')
+  t.is((await datapath.sweepTranslations([{ ...left, protocol: 'TCP' }])).removed, 1)
+  const over = ask('TCP', 'A')
+  t.is(over.seen.flags, 'R', 'its client is told')
+  t.is(over.seen.from, at(vip.v4, 88))
+})
+
+test.serial(
+  'S23: where half of a pair is lost nothing goes out under a wrong name, and a new connection makes both',
+  async (t) => {
+    serve(vip.v4, 89, [[b.v4, 8080]])
+    const sourcePort = fresh()
+    const ask = (flags: string): Outcome => sent(a, { destination: vip.v4, destinationPort: 89, sourcePort, flags })
+    const question = ask('S')
+    using map = openMap(topology.node(1).pinDir, 'translations_v1')
+    const key = encodeTuple({
+      source: b.v4,
+      destination: a.v4,
+      sourcePort: 8080,
+      destinationPort: sourcePort,
+      protocol: 6,
+    })
+    t.true(map.delete(key))
+    const lost = sent(b, answer(question.seen))
+    t.deepEqual(lost.reasons, ['No mapping for NAT masquerade'])
+    t.is(ask('S').seen.to, at(b.v4, 8080))
+    t.is(sent(b, answer(question.seen)).seen.from, at(vip.v4, 89))
+    map.delete(key)
+    t.true((await topology.node(1).datapath.sweepTranslations()).removed >= 1)
+    t.is(ask('A').seen.flags, 'R')
+  },
+)
 
 test.serial('S27: an SCTP association keeps its ports; where that is impossible it is refused', (t) => {
   serve(vip.v4, 86, [[b.v4, 86]])

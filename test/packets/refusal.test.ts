@@ -144,7 +144,7 @@ test.serial(
             '20000',
             address,
           ]
-            open(to)
+          open(to)
           t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / 0% packet loss/)
           allowIn(to, 8080)
         }

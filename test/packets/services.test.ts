@@ -64,6 +64,25 @@ test('a Service without endpoints, and a port that a Service does not have, refu
   }
 })
 
+test('S6: sockets of a pod and of the node that talk to a backend that is gone are ended at once', async (t) => {
+  const node = topology.node(1)
+  const backend = { address: far.v4, port: targetPort }
+  for (const [place, where] of [
+    [inPod(client), client.namespace],
+    [onNode(topology, node), node.namespace],
+  ] as const) {
+    const talk = load(place, 'rr', far.v4, targetPort, 10_000)
+    const failed = t.throwsAsync(talk, { message: /ECONNABORTED|ECONNRESET/ })
+    const end = performance.now() + 5_000
+    // The connection is there a moment after the process has begun.
+    let ended = 0
+    while (ended === 0 && performance.now() < end) ended = await where.destroySockets('TCP', [backend])
+    t.is(ended, 1)
+    await failed
+  }
+  t.is(await client.namespace.destroySockets('TCP', [{ ...backend, port: 1 }]), 0)
+})
+
 test('processes outside the node are not touched', async (t) => {
   await t.throwsAsync(load(onFabric(topology), 'crr', vip.v4, 80), { message: /ENETUNREACH/ })
 })

@@ -4,11 +4,13 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
-import { type Datapath, frontendName, type Service } from '#datapath/datapath.ts'
+import { type Backend, type Datapath, frontendName, type Service } from '#datapath/datapath.ts'
+import type { Namespace } from '#kernel/netns.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
 import { type Published, planKnownAddresses, publishedBy } from './addresses.ts'
 import { externalUses } from './external.ts'
+import { backendsIn, GoneBackends, leftByDatagrams, takenOut } from './gone.ts'
 import { reflectHostPorts } from './host-ports.ts'
 import { type LocalBackends, withLocalBackends } from './local.ts'
 import { planServices } from './plan.ts'
@@ -26,6 +28,10 @@ export interface ServicesOptions {
   readonly nodes?: Informer<Node>
   /** Pods of this node, for their host ports. */
   readonly pods?: Informer<Pod>
+  /** Paths of the network namespaces of this node's pods. */
+  readonly sandboxes?: () => readonly string[]
+  /** The node's network namespace; absent: our own. */
+  readonly namespace?: Namespace
   readonly datapath: Datapath
   /** Networks of pods and Services: no external IP may be one of theirs. */
   readonly clusterCidrs?: readonly string[]
@@ -53,12 +59,31 @@ export class Services {
   readonly #published = new Map<string, Published>()
   readonly #wake = new Signal()
   #facts: ReflectFacts & { readonly own: readonly string[]; readonly text: string }
+  readonly #gone: GoneBackends
   #addressesChanged = true
   #trouble: unknown
 
   constructor(options: ServicesOptions) {
     this.#options = options
     this.#facts = this.#readFacts()
+    const { datapath, namespace, clock, log, sandboxes = () => [] } = options
+    const own = namespace === undefined ? {} : { namespace }
+    const isPresent = (backend: Backend): boolean => this.#isPresent(backend)
+    this.#gone = new GoneBackends({ datapath, sandboxes, ...own, clock, log, isPresent })
+  }
+
+  /** Some Service has it, ready or not. */
+  #isPresent(backend: Backend): boolean {
+    const { datapath, slices } = this.#options
+    if (datapath.hasBackend(backend)) return true
+    const name = frontendName(backend)
+    return slices
+      .list()
+      .some(
+        (slice) =>
+          slice.endpoints?.some((e) => e.addresses[0] === backend.address) &&
+          backendsIn(slice).some((b) => frontendName(b) === name),
+      )
   }
 
   status(): {
@@ -87,6 +112,7 @@ export class Services {
       this.#wake.raise()
     }
     services.onChange((next, old) => look(...[next, old].flatMap((s) => (s === undefined ? [] : [keyOf(s)]))), signal)
+    slices.onChange((next, old) => this.#gone.noteTaken(takenOut(old, next)), signal)
     slices.onChange(
       (next, old) => look(...[next, old].flatMap((s) => (s === undefined ? [] : serviceOfSlice(s)))),
       signal,
@@ -110,7 +136,10 @@ export class Services {
       this.#trouble = trouble
     }
     const sentence = 'Services could not be written, trying again'
-    await writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, signal, started)
+    await Promise.all([
+      writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, signal, started),
+      this.#gone.run(signal),
+    ])
   }
 
   #readFacts(): ReflectFacts & { readonly own: readonly string[]; readonly text: string } {
@@ -205,6 +234,7 @@ export class Services {
       plan.upserts,
       plan.removals.filter((frontend) => !elsewhere.has(frontendName(frontend))),
     )
+    this.#gone.noteLeft(leftByDatagrams(present, [...wanted.values()].flat()))
     this.#writeAddresses()
     for (const [key, rows] of wanted) {
       if (rows.length === 0) this.#rows.delete(key)

@@ -1,0 +1,99 @@
+/*
+ * Takes away pairs of translations that nobody has used for as long as their connection may be silent, and those to backends
+ * that are gone. Run by the agent every few seconds and when a backend goes, off the packets' way.
+ */
+#include "lib/base.h"
+#include "lib/address.h"
+#include "maps/translations.h"
+
+/* What the agent asks for, and what it is told. */
+struct translation_sweep {
+	__u32 now;   /* s, CLOCK_MONOTONIC; 0: the kernel's own */
+	__u32 stale; /* stale_v1 has entries */
+	__u32 kept;
+	__u32 removed;
+};
+
+/* Seconds. As those of flows (lib/flow.h). */
+#define SECONDS_UNANSWERED 60
+#define SECONDS_TCP 8000
+#define SECONDS_CLOSING 10
+#define SECONDS_UDP 180
+#define SECONDS_ICMP 60
+
+#ifndef IPPROTO_SCTP
+#define IPPROTO_SCTP 132
+#endif
+
+INLINE void turn(const struct tuple *t, struct tuple *turned)
+{
+	__builtin_memset(turned, 0, sizeof(*turned));
+	turned->source = t->destination;
+	turned->destination = t->source;
+	turned->source_port = t->destination_port;
+	turned->destination_port = t->source_port;
+	turned->protocol = t->protocol;
+}
+
+INLINE __u32 life_of(__u8 protocol, const struct rewrite *question, const struct rewrite *answer)
+{
+	if (((question->flags | answer->flags) & REWRITE_RESET) || (question->flags & answer->flags & REWRITE_FIN))
+		return SECONDS_CLOSING;
+	if (!(answer->flags & REWRITE_ANSWERED))
+		return SECONDS_UNANSWERED;
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
+		return SECONDS_TCP;
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 ? SECONDS_ICMP : SECONDS_UDP;
+}
+
+INLINE int is_stale(const struct rewrite *r)
+{
+	struct stale_key key = {};
+
+	key.backend = r->to.destination;
+	key.port = r->to.destination_port;
+	key.protocol = r->to.protocol;
+	if (bpf_map_lookup_elem(&stale_v1, &key))
+		return 1;
+	key.service = r->service;
+	return bpf_map_lookup_elem(&stale_v1, &key) != 0;
+}
+
+static long sweep_pair(void *map, const struct tuple *key, struct rewrite *r, struct translation_sweep *s)
+{
+	struct tuple other, own = *key;
+	struct rewrite *answer;
+	__u32 seen = r->seen;
+
+	turn(&r->to, &other);
+	if (r->flags & REWRITE_ANSWER) {
+		/* The question's entry decides. Half a pair: it is being written, or its other half was lost. */
+		if (!bpf_map_lookup_elem(&translations_v1, &other) && (__s32)(s->now - seen) > SECONDS_CLOSING)
+			bpf_map_delete_elem(&translations_v1, &own);
+		return 0;
+	}
+	answer = bpf_map_lookup_elem(&translations_v1, &other);
+	if (answer && (__s32)(answer->seen - seen) > 0)
+		seen = answer->seen;
+	if (answer && (__s32)(s->now - seen) <= (__s32)life_of(own.protocol, r, answer) && !(s->stale && is_stale(r))) {
+		s->kept++;
+		return 0;
+	}
+	bpf_map_delete_elem(&translations_v1, &own);
+	bpf_map_delete_elem(&translations_v1, &other);
+	s->removed++;
+	return 0;
+}
+
+SEC("syscall")
+int sweep_translations(struct translation_sweep *ctx)
+{
+	struct translation_sweep s = { .now = ctx->now, .stale = ctx->stale };
+
+	if (!s.now)
+		s.now = bpf_ktime_get_ns() / 1000000000;
+	bpf_for_each_map_elem(&translations_v1, sweep_pair, &s, 0);
+	ctx->kept = s.kept;
+	ctx->removed = s.removed;
+	return 0;
+}
