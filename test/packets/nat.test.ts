@@ -440,19 +440,19 @@ test.serial('S22: a connection of the node’s own is never taken over', async (
 
 test.serial('S6: datagrams to a backend that is gone go to another one with the next packet', async (t) => {
   const { datapath } = topology.node(1)
-  serve(vip.v4, 88, [[b.v4, 8080]])
+  serve(vip.v4, 88, [[b.v4, 18088]])
   const sourcePort = fresh()
   const ask = (protocol: 'TCP' | 'UDP', flags = 'S'): Outcome =>
     sent(a, { destination: vip.v4, destinationPort: 88, sourcePort, protocol, flags })
-  for (const protocol of ['TCP', 'UDP'] as const) t.is(ask(protocol).seen.to, at(b.v4, 8080))
-  serve(vip.v4, 88, [[far.v4, 8080]])
-  t.is(ask('UDP').seen.to, at(b.v4, 8080), 'it is known until it is swept')
+  for (const protocol of ['TCP', 'UDP'] as const) t.is(ask(protocol).seen.to, at(b.v4, 18088))
+  serve(vip.v4, 88, [[far.v4, 18088]])
+  t.is(ask('UDP').seen.to, at(b.v4, 18088), 'it is known until it is swept')
   const number = serviceNumber(`test/${vip.v4}`)
-  const left = { address: b.v4, port: 8080, protocol: 'UDP' } as const
+  const left = { address: b.v4, port: 18088, protocol: 'UDP' } as const
   t.is((await datapath.sweepTranslations([{ ...left, service: serviceNumber('another') }])).removed, 0)
   t.is((await datapath.sweepTranslations([{ ...left, service: number }])).removed, 1)
-  t.is(ask('UDP').seen.to, at(far.v4, 8080))
-  t.is(ask('TCP', 'A').seen.to, at(b.v4, 8080), 'TCP goes on while its backend is only going')
+  t.is(ask('UDP').seen.to, at(far.v4, 18088))
+  t.is(ask('TCP', 'A').seen.to, at(b.v4, 18088), 'TCP goes on while its backend is only going')
   t.is((await datapath.sweepTranslations([{ ...left, protocol: 'TCP' }])).removed, 1)
   const over = ask('TCP', 'A')
   t.is(over.seen.flags, 'R', 'its client is told')
