@@ -29,7 +29,10 @@ function processSpec(
   }
 }
 
-/** `weft server` in the fabric's namespace; descriptor 3 is its socket on the machine's loopback. */
+/** Which ports of 127.0.0.1 lead to Gateways: written by the server, read by `weft status`. */
+export const loopbackPortsFile = ({ server }: ClusterLayout): string => join(server.runDir, 'gateway-ports.json')
+
+/** `weft server` in the fabric's namespace; descriptor 3 is its socket on the machine's loopback, 4 the machine's namespace. */
 export function serverSpec(layout: ClusterLayout, listenFd: number, apiPort: number): ProcessSpec {
   const { server, fabric } = layout
   const [v4] = fabric.addresses
@@ -51,8 +54,11 @@ export function serverSpec(layout: ClusterLayout, listenFd: number, apiPort: num
     ...layout.podCidrs.map((c) => `--cluster-cidr=${c}`),
     ...layout.serviceCidrs.map((c) => `--service-cidr=${c}`),
     ...layout.loadBalancerPools.map((range) => `--load-balancer-pool=${range}`),
+    '--machine-namespace=/proc/self/fd/4',
+    `--loopback-ports=${loopbackPortsFile(layout)}`,
   ]
-  return { ...processSpec(layout, serverProcess, fabric.netns, server.cgroup, command), listenFd }
+  const spec = processSpec(layout, serverProcess, fabric.netns, server.cgroup, command)
+  return { ...spec, listenFd, keepsNamespace: true }
 }
 
 export function containerdSpec(layout: ClusterLayout, node: NodeLayout): ProcessSpec {

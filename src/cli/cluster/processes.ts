@@ -16,6 +16,8 @@ export interface ProcessSpec {
   readonly logFile: string
   /** A listening socket that the process finds as descriptor 3. */
   readonly listenFd?: number
+  /** Whether the process finds the namespace that it was started from as descriptor 4. */
+  readonly keepsNamespace?: boolean
 }
 
 export interface RunningProcess {
@@ -38,7 +40,8 @@ export function startProcess(spec: ProcessSpec): RunningProcess {
   const log = openSync(spec.logFile, 'a', 0o600)
   try {
     // $0 is the cgroup, $1 the namespace, the rest the command.
-    const script = 'echo $$ > "$0/cgroup.procs" && ns=$1 && shift && exec nsenter "--net=/run/netns/$ns" -- "$@"'
+    const keep = spec.keepsNamespace === true ? 'exec 4</proc/self/ns/net && ' : ''
+    const script = `${keep}echo $$ > "$0/cgroup.procs" && ns=$1 && shift && exec nsenter "--net=/run/netns/$ns" -- "$@"`
     const child = spawn('/bin/sh', ['-c', script, spec.cgroupDir, spec.netns, ...spec.command], {
       detached: true,
       stdio: ['ignore', log, log, ...(spec.listenFd === undefined ? [] : [spec.listenFd])],

@@ -181,6 +181,9 @@ const status: ClusterStatus = {
   nodes: [{ name: 'node-1', ready: true, addresses: ['172.30.0.11'], podCidrs: ['10.244.1.0/24'], message: '' }],
   error: null,
   agents: [{ node: 'node-1', agent, error: '' }],
+  gateways: [
+    { gateway: 'shop/edge', listeners: ['http'], protocol: 'HTTP', address: '172.30.0.200', port: 80, loopback: 20001 },
+  ],
   kernel: { release: '6.8.1-x', features: [feature('tcx', true), feature('netkit', false)] },
 }
 
@@ -192,6 +195,7 @@ test('weft status says in one screen what works, what is wrong with what to do, 
     good,
     /node-1 +Ready +172\.30\.0\.11 +pods 10\.244\.1\.0\/24\n +1 pod, 3 Services \(5 backends\), routes to 2 nodes\n/,
   )
+  t.regex(good, /shop\/edge +http:\/\/127\.0\.0\.1:20001 +to 172\.30\.0\.200 port 80, http\n/)
   t.regex(good, /9 names at 169\.254\.20\.10/)
   t.regex(good, /kernel 6\.8\.1 +has tcx\n +lacks netkit \(Linux 6\.6\): no netkit\n$/)
   t.true(good.split('\n').length < 40)

@@ -4,13 +4,16 @@ import { gatewayDefinitions, supersedes } from '#api/gateway/crds.ts'
 import { kinds } from '#api/scheme.ts'
 import { createApiServer } from '#apiserver/apiserver.ts'
 import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
+import { Scope } from '#base/async/scope.ts'
 import { createLog } from '#base/log/log.ts'
+import { createDirectClient } from '#client/direct.ts'
 import { openLmdbStore } from '#store/lmdb/lmdb.ts'
 import { firstAddress } from '../addresses.ts'
 import { untilTold } from '../signals.ts'
 import type { ServerFlags } from './flags.ts'
-import { issueTokens } from './identities.ts'
+import { controllerManagerIdentity, issueTokens } from './identities.ts'
 import { writeKubeconfigs } from './kubeconfigs.ts'
+import { serveLoopback } from './loopback.ts'
 import { identitiesOfParts, type Parts, startParts } from './parts.ts'
 
 /** The control plane, in start order. What stands lower uses what stands higher; it ends in reverse. */
@@ -60,8 +63,17 @@ export async function runServer(flags: ServerFlags): Promise<void> {
   })
   log.info({}, 'controllers and scheduler are starting')
 
+  await using background = new Scope()
+  const { machineNamespace, loopbackPorts } = flags
+  if (machineNamespace !== undefined && loopbackPorts !== undefined) {
+    const token = tokens.tokenOf.get(controllerManagerIdentity) ?? ''
+    const client = createDirectClient(api.handler, token, 'weft/loopback')
+    background.start((stop) => serveLoopback({ client, machineNamespace, file: loopbackPorts, log }, stop))
+  }
+
   const why = await Promise.race([untilTold(), parts.failed])
   log.info({ why }, 'stopping')
+  background.stop()
   await parts.stop()
   await api.close()
 }

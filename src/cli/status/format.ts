@@ -14,6 +14,7 @@ export function formatStatus(status: ClusterStatus): string {
         status.agents.find((a) => a.node === node.name),
       ),
     ),
+    status.gateways.map(gatewayLine),
     faults.flatMap(({ where, what, remedy }) => [row(where, `FAULT ${what}`), row('', `do    ${remedy}`)]),
     kernelLines(status),
   ]
@@ -33,6 +34,19 @@ function nodeLines(node: ClusterStatus['nodes'][number], answer: AgentAnswer | u
   const lines = [row(node.name, `${ready}   ${node.addresses.join(' ')}   pods ${node.podCidrs.join(' ')}`)]
   if (answer?.agent) lines.push(...agentLines(answer.agent).map((line) => row('', line)))
   return lines
+}
+
+/** Where a Gateway is reached from this machine. */
+function gatewayLine({
+  gateway,
+  listeners,
+  protocol,
+  address,
+  port,
+  loopback,
+}: ClusterStatus['gateways'][number]): string {
+  const at = `${protocol.toLowerCase()}://127.0.0.1:${loopback}`
+  return row(gateway, `${at}   to ${address} port ${port}${listeners.length === 0 ? '' : `, ${listeners.join(', ')}`}`)
 }
 
 /** What works, with the numbers that say how much of it. */

@@ -4,12 +4,14 @@ import type { AgentStatus } from '#agent/agent.ts'
 import { nodes } from '#api/gen/resources.ts'
 import { type Feature, probeFeatures } from '#kernel/features.ts'
 import { ask } from '../agents/ask.ts'
+import { loopbackPortsFile } from '../cluster/commands.ts'
 import { exists } from '../cluster/down.ts'
 import { externalUrl } from '../cluster/endpoint.ts'
 import { layoutCluster, type NodeLayout } from '../cluster/layout.ts'
 import { logFile, nodeCountOf, pidFile, processNames } from '../cluster/observe.ts'
 import { findProcess } from '../cluster/processes.ts'
 import { adminClient } from '../cluster/ready.ts'
+import { type LoopbackPort, readLoopbackPorts } from '../server/loopback.ts'
 
 interface NodeStatus {
   readonly name: string
@@ -35,6 +37,8 @@ export interface ClusterStatus {
   /** Why the nodes could not be asked for. */
   readonly error: string | null
   readonly agents: readonly AgentAnswer[]
+  /** Gateways on the machine's loopback. */
+  readonly gateways: readonly LoopbackPort[]
   readonly kernel: { readonly release: string; readonly features: readonly Feature[] }
 }
 
@@ -73,6 +77,7 @@ export async function readStatus(name: string): Promise<ClusterStatus> {
     nodes: found,
     error,
     agents,
+    gateways: readLoopbackPorts(loopbackPortsFile(layout)),
     kernel: { release: release(), features: probeFeatures() },
   }
 }
