@@ -7,6 +7,7 @@
 
 #include "lib/clock.h"
 #include "lib/parse.h"
+#include "lib/rewrite.h"
 #include "maps/flows.h"
 
 #define ANSWERS_PER_SECOND 1000
@@ -266,11 +267,23 @@ INLINE int answer_from(struct __sk_buff *skb, const struct packet *pkt, struct m
 }
 
 /* The packet becomes the refusal of itself. */
-FUNCTION int make_refusal(struct __sk_buff *skb, const struct packet *pkt)
+FUNCTION int make_refusal(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct made m = {};
 
-	if (!pkt || answer_from(skb, pkt, &m))
+	if (!pkt)
+		return -1;
+	/* It is told about the packet that it sent, not about what became of it here. */
+	if ((pkt->flags & PACKET_TRANSLATED) && pkt->asked_port) {
+		struct tuple asked = pkt->tuple;
+
+		asked.destination = pkt->asked;
+		asked.destination_port = pkt->asked_port;
+		asked.source_port = pkt->asked_source;
+		if (rewrite_packet(skb, pkt, &asked))
+			return -1;
+	}
+	if (answer_from(skb, pkt, &m))
 		return -1;
 	if (pkt->tuple.protocol == IPPROTO_TCP)
 		return make_reset(skb, pkt, &m);

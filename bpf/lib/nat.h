@@ -263,7 +263,7 @@ FUNCTION int translate_error(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 		return 0;
 	turn(&q->tuple, &w->key);
 	r = bpf_map_lookup_elem(&translations_v1, &w->key);
-	if (!r)
+	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return 0;
 	*flags = r->flags;
 	turn(&r->to, &w->inner);

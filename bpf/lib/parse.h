@@ -22,6 +22,7 @@ enum packet_flag {
 	PACKET_EVENT = 1 << 7,		/* changes a connection's state: SYN, FIN, RST; any of SCTP */
 	PACKET_REFUSED_INGRESS = 1 << 8, /* set by track: it is the receiver that does not take it */
 	PACKET_NEIGHBOUR = 1 << 9,	/* ICMPv6 of the link's own affairs: never between pods */
+	PACKET_RENAMED = 1 << 10,	/* set by nat_answer: it bears the name that was asked already */
 };
 
 struct packet {
@@ -38,6 +39,7 @@ struct packet {
 	/* Set by lb: the Service address that was asked for. A refusal comes from there. */
 	struct address asked;
 	__be16 asked_port;
+	__be16 asked_source; /* the port that its sender had */
 	/* Set by track. */
 	__u16 flow_flags;
 	__u32 source_identity;

@@ -82,6 +82,7 @@ INLINE void note_asked(struct packet *pkt)
 {
 	pkt->asked = pkt->tuple.destination;
 	pkt->asked_port = pkt->tuple.destination_port;
+	pkt->asked_source = pkt->tuple.source_port;
 	pkt->flags |= PACKET_TRANSLATED;
 }
 
@@ -90,7 +91,10 @@ INLINE int apply(struct __sk_buff *skb, struct packet *pkt, const struct tuple *
 	return rewrite_packet(skb, pkt, to) ? drop(REASON_WRITE_FAILED) : CONTINUE;
 }
 
-/* A service's packet of a connection that is known, or an error about one. FORGOTTEN where there is none. */
+/*
+ * A service's packet of a connection that is known, or an error about one. FORGOTTEN where there is none. With REWRITE_ANSWER
+ * in `*flags` answers do not count, but for a pod's to itself.
+ */
 FUNCTION int translate_known(struct __sk_buff *skb, struct packet *pkt, __u32 *flags)
 {
 	struct rewrite *r;
@@ -105,7 +109,7 @@ FUNCTION int translate_known(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 		return done ? CONTINUE : FORGOTTEN;
 	}
 	r = find_rewrite(pkt, now(skb));
-	if (!r)
+	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return FORGOTTEN;
 	*flags = r->flags;
 	if (!(r->flags & (REWRITE_ANSWER | REWRITE_MASQUERADE)))
@@ -185,6 +189,8 @@ FUNCTION int serve_container(struct __sk_buff *skb, struct packet *pkt, const st
 	known = in_network || hairpin ? 0 : address_flags(&pkt->tuple.destination);
 	if (!in_network && !hairpin && !(known & (ADDRESS_NODE | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
 		return CONTINUE;
+	/* What a pod answers is of its flow first, and gets its name after that: nat_answer(). */
+	flags = REWRITE_ANSWER;
 	verdict = translate_known(skb, pkt, &flags);
 	if (verdict == CONTINUE)
 		return flags & REWRITE_HAIRPIN ? deliver(skb, pkt, from) : CONTINUE;
@@ -262,12 +268,16 @@ FUNCTION int restore_answer(struct __sk_buff *skb, struct packet *pkt)
 		return drop(REASON_MAP_WRITE_FAILED);
 	if (pkt->flags & PACKET_ICMP_ERROR) {
 		done = translate_error(skb, pkt, &flags);
-		if (done)
+		if (done) {
+			pkt->flags |= PACKET_RENAMED;
 			return done < 0 ? drop(REASON_WRITE_FAILED) : CONTINUE;
+		}
 	} else {
 		r = find_rewrite(pkt, now(skb));
-		if (r && (r->flags & REWRITE_ANSWER))
+		if (r && (r->flags & REWRITE_ANSWER)) {
+			pkt->flags |= PACKET_RENAMED;
 			return apply(skb, pkt, &r->to);
+		}
 	}
 	/* It must not arrive under a name that the client never asked. */
 	return pkt->flow_flags & FLOW_NATED ? drop(REASON_NO_NAT_MAPPING) : CONTINUE;
@@ -334,7 +344,10 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 /* After track, in from_container, for what goes to no pod of this node. */
 INLINE int masquerade(struct __sk_buff *skb, struct packet *pkt)
 {
-	if (in_pod_network(&pkt->tuple.destination) || (pkt->flags & PACKET_ANSWER))
+	if (in_pod_network(&pkt->tuple.destination) || (pkt->flags & PACKET_RENAMED))
+		return CONTINUE;
+	/* The other end of what it was adopted from may be a pair that was written before. */
+	if ((pkt->flags & PACKET_ANSWER) && !(pkt->flow_flags & FLOW_ADOPTED))
 		return CONTINUE;
 	return leave_cluster(skb, pkt);
 }

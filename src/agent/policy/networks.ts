@@ -60,7 +60,7 @@ export class Networks {
   /** One more user of the networks of this block. Returns those that are new. */
   acquire(block: Block): Network[] {
     const added: Network[] = []
-    for (const cidr of [block.cidr, ...block.except]) {
+    for (const cidr of namedBy(block)) {
       const key = networkKey(cidr)
       const known = this.#byKey.get(key)
       if (known !== undefined) {
@@ -79,7 +79,7 @@ export class Networks {
   /** One user less. Returns the networks that nobody names any more. */
   release(block: Block): Network[] {
     const gone: Network[] = []
-    for (const cidr of [block.cidr, ...block.except]) {
+    for (const cidr of namedBy(block)) {
       const entry = this.#byKey.get(networkKey(cidr))
       if (entry === undefined || --entry.users > 0) continue
       this.#byKey.delete(entry.key)
@@ -115,3 +115,16 @@ export class Networks {
 /** Whether addresses whose most specific network has this key are in the block: all of them are, or none. */
 export const means = (block: Block, key: string): boolean =>
   key.startsWith(block.key) && !block.exceptKeys.some((except) => key.startsWith(except))
+
+/** IPv4 as the kernel's map has it: at the end of the IPv6 prefix ::ffff:0:0/96. */
+const mappedKey = `6/${'0'.repeat(80)}${'1'.repeat(16)}`
+
+/**
+ * The networks that a block names. Where one of them would have all of IPv4 in it (::/0), IPv4 gets a class of its own, which
+ * no block of IPv6 means: otherwise such a rule would open it.
+ */
+const namedBy = ({ cidr, except }: Block): Cidr[] => {
+  const named = [cidr, ...except]
+  const hasAll4 = named.some((one) => mappedKey.startsWith(networkKey(one)))
+  return hasAll4 ? [...named, { family: 4, base: 0n, prefix: 0 }] : named
+}
