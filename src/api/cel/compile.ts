@@ -208,7 +208,11 @@ export class Compiler {
       const words = each.check?.(args)
       if (words !== undefined) return this.fail(args.at(-1)?.offset ?? offset, words)
     }
-    const node = callNode(found.overloads, found.type, args, offset)
+    const [left] = argTypes
+    const isJoined = name === '+' && left?.kind === 'list' && left.identity !== undefined
+    // A set or map list stays one when something is added to it.
+    const type = isJoined ? left : found.type
+    const node = callNode(found.overloads, type, args, offset)
     return conversions.has(name) ? this.#folded(node, args) : node
   }
 

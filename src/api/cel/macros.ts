@@ -336,7 +336,8 @@ function sortBy(compiler: Compiler, over: Loop, body: ASTNode): Node {
   const step = add(fixed(2 + listBase), made.cost)
   return {
     type: types.listOf(over.element),
-    cost: add(loopCost(over, listBase, step, 1), multiply(fixed(2), multiply(over.count, over.count))),
+    // Upstream's expansion binds the list, makes a list of keys, and sorts one by the other.
+    cost: add(loopCost(over, listBase, step, 24), multiply(fixed(2), multiply(over.count, over.count))),
     size: over.count,
     offset: over.offset,
     run(frame) {
@@ -346,7 +347,7 @@ function sortBy(compiler: Compiler, over: Loop, body: ASTNode): Node {
         pairs.push({ key: made.run(frame), item: element(frame) })
         return true
       })
-      frame.spend(2 * pairs.length ** 2)
+      frame.spend(14 + 2 * pairs.length ** 2)
       return pairs.toSorted((a, b) => compare(a.key, b.key) ?? 0).map(({ item }) => item)
     },
   }

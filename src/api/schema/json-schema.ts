@@ -34,7 +34,7 @@ export interface JsonSchema {
   readonly 'x-kubernetes-list-type'?: 'atomic' | 'set' | 'map'
   readonly 'x-kubernetes-list-map-keys'?: readonly string[]
   readonly 'x-kubernetes-map-type'?: 'atomic' | 'granular'
-  /** CEL rules: kept and shown, not evaluated yet. */
+  /** Rules in CEL (`src/api/cel/schema`). */
   readonly 'x-kubernetes-validations'?: readonly Readonly<Record<string, unknown>>[]
 }
 

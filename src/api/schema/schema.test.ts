@@ -10,7 +10,7 @@ import { closeEnvelope, messageOfKind, openEnvelope } from './protobuf.ts'
 import { decodeMessage } from './protobuf-decode.ts'
 import { encodeMessage } from './protobuf-encode.ts'
 import { fieldValidationOf, settleProblems } from './strict.ts'
-import { hasRules, structuralErrors } from './structural.ts'
+import { structuralErrors } from './structural.ts'
 import { type Field, getMessage, messageNames } from './table.ts'
 import { canonicalMicroTime, canonicalTime, formatDuration, parseDuration } from './times.ts'
 import { parseYaml } from './yaml.ts'
@@ -425,12 +425,6 @@ test("structuralErrors() says what is not structural in upstream's words", (t) =
       's.properties[d].properties[y]: Required value: because it is defined in s.properties[d].anyOf[0].properties[y]',
     ],
   )
-})
-
-test('hasRules() finds rules at any depth', (t) => {
-  const rules = [{ rule: 'self > 0' }]
-  t.true(hasRules({ properties: { a: { items: { 'x-kubernetes-validations': rules } } } }))
-  t.false(hasRules({ properties: { a: { type: 'string' } } }))
 })
 
 test('compilePattern() takes what Go takes, and no text makes it slow', (t) => {

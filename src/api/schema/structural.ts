@@ -1,6 +1,6 @@
 import { type FieldError, fieldError } from '#api/meta/status.ts'
 import { compilePattern } from './custom/pattern.ts'
-import { isObject, itemsOf, type JsonSchema, valuesOf } from './json-schema.ts'
+import { itemsOf, type JsonSchema, valuesOf } from './json-schema.ts'
 
 /**
  * Whether a custom resource's schema is structural: every value has a type, and what the logical parts (allOf, anyOf,
@@ -254,11 +254,4 @@ function checkValueOnly(
     else checkValueOnly(items, `${path}.items`, real, `${parentPath}.items`, errors)
   }
   for (const [deeper, at] of junctorsOf(nested, path)) checkValueOnly(deeper, at, parent, parentPath, errors)
-}
-
-/** Whether any part of the schema carries CEL rules (`x-kubernetes-validations`). */
-export function hasRules(schema: JsonSchema): boolean {
-  if ((schema['x-kubernetes-validations']?.length ?? 0) > 0) return true
-  const below = [...Object.values(schema.properties ?? {}), itemsOf(schema), valuesOf(schema)]
-  return below.some((s) => isObject(s) && hasRules(s))
 }

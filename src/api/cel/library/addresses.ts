@@ -46,7 +46,7 @@ function parseIp(text: string): Ip | string {
   if (address === undefined) {
     return text.includes('%')
       ? `IP address ${quoted} with zone value is not allowed`
-      : `IP Address ${quoted} parse error during conversion from string: ParseAddr(${quoted}): unable to parse IP`
+      : `IP Address ${quoted} parse error during conversion from string: ParseAddr(${quoted})`
   }
   return isMapped(address) ? `IPv4-mapped IPv6 address ${quoted} is not allowed` : new Ip(address)
 }
@@ -57,7 +57,7 @@ function parseCidr(text: string): Cidr | string {
   const address = found === null ? undefined : parseAddress(found[1] ?? '')
   const prefix = Number(found?.[2])
   if (address === undefined || prefix > bitsOf(address))
-    return `network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix(${quoted}): unable to parse`
+    return `network address parse error during conversion from string: network address parse error during conversion from string: netip.ParsePrefix(${quoted})`
   return isMapped(address) ? `IPv4-mapped IPv6 address ${quoted} is not allowed` : new Cidr(address, prefix)
 }
 

@@ -40,7 +40,11 @@ function normalized(text: string): string {
 function semverOf(text: string, isNormalizing = false): Semver {
   const version = parse(text, isNormalizing)
   if (version === undefined)
-    throw new EvaluationError(`semver parse error during conversion from string: ${JSON.stringify(text)} is no version`)
+    throw new EvaluationError(
+      text.split('.').length < 3
+        ? 'No Major.Minor.Patch elements found'
+        : `${JSON.stringify(text)} is not a semantic version`,
+    )
   return version
 }
 

@@ -1,0 +1,182 @@
+import { readFileSync } from 'node:fs'
+import test from 'ava'
+import { compile, Failure, ProgramError } from './compile.ts'
+import { CompileError } from './issue.ts'
+import { kubernetesFunctions } from './library/library.ts'
+import { compileRegex, testRegex } from './regex.ts'
+import { toValue } from './schema/convert.ts'
+import { escapeName } from './schema/escape.ts'
+import { typeOfSchema } from './schema/schema-type.ts'
+import { formatInstant, parseGoDuration, parseRfc3339 } from './times.ts'
+import { dyn, type Type } from './types.ts'
+import { Duration, getKey, isRecord, keysOf, kindOf, Optional, Timestamp, TypeValue, Uint } from './values.ts'
+
+/** What upstream (apiserver v0.36.3, cel-go v0.26.0) makes of an expression; `self` is the object on the first line. */
+interface Row {
+  readonly expression: string
+  readonly problem?: string
+  readonly error?: string
+  readonly value?: string
+  /** Estimate of the most that it may cost. */
+  readonly max?: number | 'unbounded'
+  /** What it did cost. */
+  readonly cost?: number
+}
+
+const [head = '', ...lines] = readFileSync(new URL('../../../test/api/cel.jsonl', import.meta.url), 'utf8')
+  .trim()
+  .split('\n')
+const { schema, object } = JSON.parse(head)
+const rows = lines.map((line) => JSON.parse(line) as Row)
+const selfType = typeOfSchema(schema, true)?.type ?? dyn
+const self = toValue(object, schema)
+
+function show(value: unknown): string {
+  if (typeof value === 'number') return `double ${Number.isFinite(value) ? value : value > 0 ? '+Inf' : '-Inf'}`
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (value instanceof Uint) return `${value.value}u`
+  if (value instanceof Uint8Array) return `bytes ${Buffer.from(value).toString('hex')}`
+  if (value instanceof Duration) return `duration ${value.nanos}`
+  if (value instanceof Timestamp) return `timestamp ${formatInstant(value.nanos)}`
+  if (value instanceof Optional) return value.hasValue ? `of ${show(value.value)}` : 'none'
+  if (value instanceof TypeValue) return `type ${value.name}`
+  if (Array.isArray(value)) return `[${value.map(show).join(', ')}]`
+  if (value instanceof Map || isRecord(value)) {
+    const pairs = keysOf(value).map((key) => `${show(key)}: ${show(getKey(value, key))}`)
+    return `{${pairs.toSorted().join(', ')}}`
+  }
+  return ['bigint', 'boolean'].includes(typeof value) || value === null ? String(value) : `opaque ${kindOf(value)}`
+}
+
+const limit = 1_000_000
+const compiled = (expression: string, variables: ReadonlyMap<string, Type> = new Map([['self', selfType]])) =>
+  compile(expression, { variables, functions: kubernetesFunctions })
+
+function judge(expression: string): Row {
+  try {
+    const { cost, run } = compiled(expression)
+    const max = cost.max > Number.MAX_SAFE_INTEGER ? 'unbounded' : cost.max
+    try {
+      const result = run([self], limit)
+      return { expression, value: show(result.value), max, cost: result.cost }
+    } catch (error) {
+      if (error instanceof Failure) return { expression, error: error.message, max, cost: error.cost }
+      throw error
+    }
+  } catch (error) {
+    if (error instanceof CompileError) return { expression, problem: error.message }
+    if (error instanceof ProgramError) return { expression, problem: `program: ${error.message}` }
+    throw error
+  }
+}
+
+/** The grammar's complaints are the library's own words. */
+const upToSyntax = (text: string | undefined): string | undefined => text?.replace(/(Syntax error)[\s\S]*/, '$1')
+
+test('what upstream makes of hundreds of expressions is what we make of them', (t) => {
+  t.true(rows.length > 360)
+  for (const row of rows) {
+    const ours = judge(row.expression)
+    t.is(upToSyntax(ours.problem), row.problem, row.expression)
+    t.is(ours.error, row.error, row.expression)
+    t.is(ours.value, row.value, row.expression)
+    if (row.max !== undefined) t.is(ours.max, row.max, `the estimate of ${row.expression}`)
+  }
+})
+
+test('what an evaluation costs is about what it costs upstream', (t) => {
+  for (const { expression, cost } of rows) {
+    if (cost === undefined) continue
+    const ours = judge(expression).cost ?? 0
+    // Checking a URL is one regular expression less here.
+    if (expression.startsWith('format.uri')) continue
+    t.true(Math.abs(ours - cost) <= 3 + cost * 0.15, `${expression}: ${ours}, upstream ${cost}`)
+  }
+})
+
+test('an expression that costs too much ends, and || does not make up for it', (t) => {
+  const list = JSON.stringify(Array.from({ length: 100 }, (_, i) => i))
+  const expression = `${list}.all(a, ${list}.all(b, ${list}.all(c, a + b + c >= 0))) || true`
+  const { run } = compiled(expression)
+  const error = t.throws(() => run([self], limit), { instanceOf: Failure })
+  t.is(error?.message, 'operation cancelled: actual cost limit exceeded')
+  t.true(error?.isTooCostly)
+})
+
+test('a problem is shown with its line and a mark', (t) => {
+  const error = t.throws(() => compiled('self.spec.count > 1 &&\n  self.spec.nope'), { instanceOf: CompileError })
+  t.is(error?.message, "ERROR: <input>:2:12: undefined field 'nope'\n |   self.spec.nope\n | ...........^")
+})
+
+test('what is nested too deeply is refused, not overflowed', (t) => {
+  t.throws(() => compiled(`${'('.repeat(2000)}1${')'.repeat(2000)}`), { instanceOf: CompileError })
+  t.throws(() => compiled(`${'!'.repeat(20_000)}true`), { instanceOf: CompileError })
+  t.throws(() => compiled(`[${'1,'.repeat(20_000)}1].size() > 0`), { instanceOf: CompileError })
+})
+
+test('what is known only when it is there is judged then', (t) => {
+  const variables = new Map<string, Type>([['object', dyn]])
+  const run = (expression: string, value: unknown): unknown => compiled(expression, variables).run([value], limit).value
+  t.true(run('object.a.startsWith("x")', { a: 'xy' }))
+  t.true(run('object.list.exists(e, e > 2)', { list: [1n, 3n] }))
+  t.true(run('object.a + object.b == 3', { a: 1n, b: 2n }))
+  t.true(run('object.a < 1.5', { a: 1n }))
+  t.is(t.throws(() => run('object.a + 1', { a: 'x' }))?.message, 'no such overload')
+  t.is(t.throws(() => run('object.a.size()', { a: 1n }))?.message, 'no such overload')
+  t.is(t.throws(() => run('object.b', { a: 1n }))?.message, 'no such key: b')
+})
+
+const regexes: readonly [pattern: string, text: string, expected: boolean | undefined][] = [
+  ['^(?i)\\.?[a-z_]+$', '.ABC', true],
+  ['a(?i:B)c', 'abc', true],
+  ['a(?i:B)c', 'abC', false],
+  ['(?s)a.b', 'a\nb', true],
+  ['a.b', 'a\nb', false],
+  ['(?m)^b$', 'a\nb', true],
+  ['\\Aab\\z', 'ab', true],
+  ['\\Qa.b\\E', 'axb', false],
+  ['[[:digit:]]+', 'x1', true],
+  ['[]a]', ']', true],
+  ['[^]a]', ']', false],
+  ['\\pL', 'é', true],
+  ['\\p{Greek}', 'α', true],
+  ['\\x{41}', 'A', true],
+  ['(?P<n>a)', 'a', true],
+  ['a{2}', 'aa', true],
+  ['(?=a)', 'a', undefined],
+  ['(a)\\1', 'aa', undefined],
+  ['(?<!a)b', 'b', undefined],
+  ['[', '', undefined],
+  ['(', '', undefined],
+  ['a)', '', undefined],
+  ['*', '', undefined],
+]
+for (const [pattern, text, expected] of regexes)
+  test(`Go takes ${pattern} for ${JSON.stringify(text)} as we do`, (t) => {
+    const regex = compileRegex(pattern)
+    t.is(regex && testRegex(regex, text), expected)
+  })
+
+test('an expression that makes others backtrack for years takes a moment', (t) => {
+  const regex = compileRegex('^(a+)+$')
+  const before = performance.now()
+  t.false(regex !== undefined && testRegex(regex, `${'a'.repeat(200)}!`))
+  t.true(performance.now() - before < 2_000)
+})
+
+test('times are Go’s and RFC 3339’s', (t) => {
+  t.is(parseGoDuration('1h1m1.5s'), 3_661_500_000_000n)
+  t.is(parseGoDuration('-2us'), -2_000n)
+  for (const text of ['', '1', '1d', '1h x', '9999999h']) t.is(parseGoDuration(text), undefined, text)
+  t.is(parseRfc3339('1970-01-01T01:00:00+01:00'), 0n)
+  for (const text of ['2023-02-29T00:00:00Z', '2023-01-01T24:00:00Z', '2023-01-01', '0000-01-01T00:00:00Z'])
+    t.is(parseRfc3339(text), undefined, text)
+})
+
+test('names that CEL has no room for are written another way', (t) => {
+  t.is(escapeName('namespace'), '__namespace__')
+  t.is(escapeName('a-b.c/d'), 'a__dash__b__dot__c__slash__d')
+  t.is(escapeName('a__b'), 'a__underscores__b')
+  t.is(escapeName('$ref'), undefined)
+  t.is(escapeName('1a'), undefined)
+})
