@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -111,7 +112,8 @@ struct weft_names {
 	struct server *servers[sockets_max];
 	uint32_t server_count;
 	int stopping;
-	uint64_t counts[counters];
+	uint64_t *counts; /* may be shared with who looks on */
+	int has_owner;
 	uint32_t turn;
 };
 
@@ -197,11 +199,13 @@ struct weft_names *weft_names_new(void)
 	names->bucket_count = 1024;
 	names->buckets = calloc(names->bucket_count, sizeof(*names->buckets));
 	names->asks = calloc(asks_max, sizeof(*names->asks));
+	names->counts = calloc(counters, sizeof(*names->counts));
 	names->bell[0] = names->bell[1] = -1;
-	if (!names->buckets || !names->asks || getrandom(&names->seed, sizeof(names->seed), 0) < 0 ||
+	if (!names->buckets || !names->asks || !names->counts || getrandom(&names->seed, sizeof(names->seed), 0) < 0 ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, names->bell)) {
 		free(names->buckets);
 		free(names->asks);
+		free(names->counts);
 		free(names);
 		return NULL;
 	}
@@ -296,6 +300,65 @@ int weft_names_change(struct weft_names *names, const void *changes, uint32_t si
 	result = change_rows(names, changes, size);
 	pthread_rwlock_unlock(&names->lock);
 	return result;
+}
+
+static void free_rows(struct row **buckets, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		struct row *row = buckets[i], *next;
+
+		for (; row; row = next) {
+			next = row->next;
+			free(row);
+		}
+	}
+	free(buckets);
+}
+
+int weft_names_replace(struct weft_names *names, const void *changes, uint32_t size)
+{
+	struct weft_names fresh = { .seed = names->seed, .bucket_count = 1024 };
+	struct row **buckets;
+	uint32_t count;
+	int result;
+
+	fresh.buckets = calloc(fresh.bucket_count, sizeof(*fresh.buckets));
+	if (!fresh.buckets)
+		return -ENOMEM;
+	/* Made beside the old one, so that nobody waits for it. */
+	result = change_rows(&fresh, changes, size);
+	if (result < 0) {
+		free_rows(fresh.buckets, fresh.bucket_count);
+		return result;
+	}
+	pthread_rwlock_wrlock(&names->lock);
+	buckets = names->buckets;
+	count = names->bucket_count;
+	names->buckets = fresh.buckets;
+	names->bucket_count = fresh.bucket_count;
+	names->row_count = fresh.row_count;
+	pthread_rwlock_unlock(&names->lock);
+	free_rows(buckets, count);
+	return result;
+}
+
+void weft_names_own(struct weft_names *names, int has_owner)
+{
+	__atomic_store_n(&names->has_owner, has_owner, __ATOMIC_RELEASE);
+}
+
+int weft_names_share(struct weft_names *names, int fd)
+{
+	uint64_t *shared;
+
+	if (ftruncate(fd, counters * sizeof(*shared)))
+		return -errno;
+	shared = mmap(NULL, counters * sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (shared == MAP_FAILED)
+		return -errno;
+	free(names->counts);
+	names->counts = shared;
+	return 0;
 }
 
 /* ---- a question ---- */
@@ -547,6 +610,8 @@ static int put_ask(struct weft_names *names, const struct server *server, const 
 {
 	int put = 0;
 
+	if (!__atomic_load_n(&names->has_owner, __ATOMIC_ACQUIRE))
+		return 0;
 	pthread_mutex_lock(&names->queue_lock);
 	if (names->waiting < asks_max) {
 		struct ask *ask = &names->asks[(names->first + names->waiting++) % asks_max];
@@ -672,6 +737,7 @@ int weft_names_bell(struct weft_names *names)
 {
 	int fd = fcntl(names->bell[0], F_DUPFD_CLOEXEC, 0);
 
+	weft_names_own(names, 1);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -733,19 +799,12 @@ void weft_names_free(struct weft_names *names)
 		close(server->fd);
 		free(server);
 	}
-	for (uint32_t i = 0; i < names->bucket_count; i++) {
-		struct row *row = names->buckets[i], *next;
-
-		for (; row; row = next) {
-			next = row->next;
-			free(row);
-		}
-	}
+	free_rows(names->buckets, names->bucket_count);
 	close(names->bell[0]);
 	close(names->bell[1]);
 	pthread_rwlock_destroy(&names->lock);
 	pthread_mutex_destroy(&names->queue_lock);
-	free(names->buckets);
 	free(names->asks);
+	free(names->counts);
 	free(names);
 }

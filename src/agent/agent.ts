@@ -67,6 +67,8 @@ export interface AgentOptions {
   /** Resolvers for what is not of the cluster, in this order. */
   readonly resolvers?: readonly string[]
   /** Sockets and records; a reboot empties it. */
+  /** The resolver over UDP is a process of its own, which stays when this one ends. */
+  readonly namesApart?: boolean
   readonly runDir: string
   /** Compiled programs. */
   readonly cacheDir?: string
@@ -227,6 +229,7 @@ export function createAgent(options: AgentOptions): Agent {
         log: log.child({ loop: 'names' }),
       }),
     }
+        ...(options.namesApart === true ? { separateDir: runDir } : {}),
     const { endpoints, services: serviceLoop, nodes: nodeLoop, names } = parts
     const engineDir = join(runDir, 'gateway')
     const gatewayLoop = new Gateways({

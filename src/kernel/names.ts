@@ -31,6 +31,19 @@ export interface AskFrom {
   readonly address: Buffer
 }
 
+/** Counters as native/names.c has them, in a file that weft-names shares too; what is missing there is 0. */
+export const countsOf = (values: readonly bigint[]): NameCounts =>
+  Object.fromEntries(counterNames.map((name, i) => [name, Number(values[i] ?? 0n)])) as NameCounts
+
+/** What stands before the query in a question that is handed over: socket number, size of the address, the address. */
+export function decodeAsk(data: Buffer): Ask {
+  const end = 8 + data.readUInt32LE(4)
+  return {
+    from: { socket: data.readUInt32LE(0), address: Buffer.from(data.subarray(8, end)) },
+    query: Buffer.from(data.subarray(end)),
+  }
+}
+
 /** Order as in native/names.c. */
 const counterNames = [
   'queries',
@@ -76,7 +89,7 @@ export class NameTable implements Disposable {
   /** All of it at once for whoever asks. */
   change(puts: readonly AnswerRow[], removals: readonly { readonly name: Uint8Array; readonly type: RowType }[]): void {
     if (puts.length + removals.length === 0) return
-    const changes = Buffer.concat([...removals.flatMap(encodeRemoval), ...puts.flatMap(encodePut)])
+    const changes = encodeChanges(puts, removals)
     checkResult(ffi.namesChange(this.#names, changes, changes.length), 'change the table of names')
   }
 
@@ -103,11 +116,7 @@ export class NameTable implements Disposable {
   take(): Ask | undefined {
     const size = checkResult(ffi.namesTake(this.#names, this.#ask, this.#ask.length), 'take a query')
     if (size === 0) return undefined
-    const end = 8 + this.#ask.readUInt32LE(4)
-    return {
-      from: { socket: this.#ask.readUInt32LE(0), address: Buffer.from(this.#ask.subarray(8, end)) },
-      query: Buffer.from(this.#ask.subarray(end, size)),
-    }
+    return decodeAsk(this.#ask.subarray(0, size))
   }
 
   /** Throws where the datagram cannot be sent. */
@@ -121,7 +130,7 @@ export class NameTable implements Disposable {
   counts(): NameCounts {
     const out = new BigUint64Array(counterNames.length)
     checkResult(ffi.namesCounts(this.#names, out, out.length), 'count queries')
-    return Object.fromEntries(counterNames.map((name, i) => [name, Number(out[i])])) as NameCounts
+    return countsOf([...out])
   }
 
   [Symbol.dispose](): void {
@@ -130,6 +139,12 @@ export class NameTable implements Disposable {
     this.#pointer = undefined
   }
 }
+
+/** Removals first: what is put in the same change stays. */
+export const encodeChanges = (
+  puts: readonly AnswerRow[],
+  removals: readonly { readonly name: Uint8Array; readonly type: RowType }[],
+): Buffer => Buffer.concat([...removals.flatMap(encodeRemoval), ...puts.flatMap(encodePut)])
 
 const typeNumber = (type: RowType): number => (type === 'any' ? 0 : type === 'below' ? 0xffff : type)
 

@@ -1,9 +1,15 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import { encodeQuery } from '#agent/dns/wire.ts'
 import type { Service } from '#api/gen/core-v1.ts'
 import { services } from '#api/gen/resources.ts'
+import type { NodeLayout } from '#cli/cluster/layout.ts'
+import { pidFile } from '#cli/cluster/observe.ts'
+import { agentProcess } from '#cli/cluster/plan.ts'
+import { findProcess } from '#cli/cluster/processes.ts'
 import { adminClient } from '#cli/cluster/ready.ts'
 import type { Draft } from '#client/client.ts'
 import { eventually } from '#client/eventually.ts'
@@ -198,16 +204,16 @@ test.serial('an answer changes within 20 ms of the object', async (t) => {
     const asker = askInNode(`${name}.default.svc.cluster.local`)
     try {
       await eventually(() => asker.lines.length > 0)
-      const before = performance.timeOrigin + performance.now()
       const draft = { metadata: { name, namespace: 'default' }, spec: { ports: [{ port: 80 }] } }
       await client.create<Service>(services, draft as Draft<Service>)
+      const there = performance.timeOrigin + performance.now()
       await eventually(() => asker.lines.length > 1)
-      times.push(Number(asker.lines[1]) - before)
+      times.push(Number(asker.lines[1]) - there)
     } finally {
       asker.end()
     }
   }
-  t.log(`ms from before the write to the answer: ${times.map((ms) => ms.toFixed(1)).join(' ')}`)
+  t.log(`ms from the answer to the write to the answer to the name: ${times.map((ms) => ms.toFixed(1)).join(' ')}`)
   const [, , , middle = Number.NaN] = times.toSorted((a, b) => a - b)
   t.true(middle < 20, `${middle} ms`)
 })
@@ -222,6 +228,40 @@ test.serial('broken datagrams are counted, and names go on', async (t) => {
   t.regex(metrics, /^weft_dns_refused_total\{reason="malformed"\} [1-9]/m)
 })
 
+test.serial(
+  'names are answered while the agent is gone, and the next one takes over with what has changed',
+  async (t) => {
+    const node = nodeOf('client')
+    const agent = findProcess(agentProcess(node), pidFile(cluster.layout, agentProcess(node)))
+    if (agent === undefined) return t.fail('no agent')
+    process.kill(agent.pid, 'SIGKILL')
+    await eventually(() => findProcess(agentProcess(node), pidFile(cluster.layout, agentProcess(node))) === undefined)
+    t.deepEqual(inPlace('web.default.svc.cluster.local', node), ['10.96'], 'from the table')
+    t.deepEqual(inPlace('www.example.org', node), ['SERVFAIL'], 'nobody to ask, said at once')
+    cluster.kubectl('create', 'service', 'clusterip', 'meanwhile', '--tcp=80')
+    t.deepEqual(inPlace('meanwhile.default.svc.cluster.local', node), ['NXDOMAIN'])
+    cluster.weftUp({}, ['--resolver', '172.30.0.1'])
+    await eventually(() => glibc('meanwhile').length === 1, { withinMs: 10_000, pauseMs: 50 })
+    t.deepEqual(glibc('web'), clusterIpsOf('web'))
+    t.deepEqual(glibc('www.example.com.'), ['192.0.2.77'])
+  },
+)
+
+test.serial('the process that answers is started again when it is killed, with every name', async (t) => {
+  const node = nodeOf('client')
+  const pids = readdirSync('/proc').filter(
+    (pid) =>
+      /^\d+$/.test(pid) &&
+      commandOf(pid).includes('weft-names') &&
+      commandOf(pid).includes(join(node.runDir, 'names.sock')),
+  )
+  t.is(pids.length, 1, 'one for each node')
+  process.kill(Number(pids[0]), 'SIGKILL')
+  const start = performance.now()
+  await eventually(() => inPlace('web.default.svc.cluster.local', node).join() === '10.96', { withinMs: 15_000 })
+  t.log(`${Math.round(performance.now() - start)} ms`)
+})
+
 /** A resolver that knows one address. */
 const resolverScript = `
 const s = require('dgram').createSocket('udp4')
@@ -233,6 +273,42 @@ s.on('message', (q, from) => {
   s.send(out, from.port, from.address)
 })
 s.bind(53, '172.30.0.1', () => console.log('ready'))
+`
+
+const nodeOf = (pod: string): NodeLayout => {
+  const { nodeName } = json<{ spec: { nodeName: string } }>('get', 'pod', pod).spec
+  const node = cluster.layout.nodes.find(({ name }) => name === nodeName)
+  if (node === undefined) throw new Error(`no node ${nodeName}`)
+  return node
+}
+
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+/** What the node's resolver says of a name, without a pod: the first half of its address, or the code. */
+function inPlace(name: string, node: NodeLayout): string[] {
+  const query = encodeQuery(1, name, 1).toString('base64')
+  const args = [`--net=/run/netns/${node.netns}`, process.execPath, '-e', onceScript, query]
+  return [execFileSync('nsenter', args, { encoding: 'utf8', timeout: 5_000 }).trim()]
+}
+
+/** Asks once. */
+const onceScript = `
+const s = require('dgram').createSocket('udp4')
+const codes = { 2: 'SERVFAIL', 3: 'NXDOMAIN' }
+const late = setTimeout(() => { console.log('silence'); process.exit() }, 1500)
+s.on('message', (a) => {
+  clearTimeout(late)
+  const end = a.indexOf(0, 12) + 5
+  console.log(a.readUInt16BE(6) > 0 ? a[end + 12] + '.' + a[end + 13] : codes[a[3] & 15])
+  s.close()
+})
+s.send(Buffer.from(process.argv[1], 'base64'), 53, '169.254.20.10')
 `
 
 /** Says that it asks, and when there is an answer. */

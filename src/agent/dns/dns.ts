@@ -17,6 +17,7 @@ import { resolverAddresses, resolverPort } from './address.ts'
 import { type ForwardCounts, Forwarder, type Upstream } from './forward.ts'
 import { fixedRecords, namespaceRecords, reverseZones, serviceRecords } from './records.ts'
 import { resolve } from './resolve.ts'
+import { NameServer } from './server.ts'
 import { serveStreams } from './tcp.ts'
 import { type TableChange, Zone } from './zone.ts'
 
@@ -34,6 +35,11 @@ export interface NamesOptions {
   readonly cidrs: readonly string[]
   /** Who is asked for what is not of the cluster, in this order. */
   readonly upstreams: readonly Upstream[]
+  /**
+   * A directory for the socket of `weft-names`, which answers over UDP in a process of its own and stays when this one
+   * goes. Absent: a thread of this process answers.
+   */
+  readonly separateDir?: string
   readonly addresses?: readonly string[]
   readonly port?: number
   readonly clock: Clock
@@ -75,6 +81,7 @@ export class Names {
   readonly #wake = new Signal()
   #table: NameTable | undefined
   #listening: string[] = []
+  #server: NameServer | undefined
   /** By place to listen at; `''`: of the table. */
   readonly #troubles = new Map<string, unknown>()
 
@@ -92,11 +99,13 @@ export class Names {
 
   status(): NamesStatus {
     return {
-      listening: this.#listening,
+      listening: this.#server?.listening ?? this.#listening,
       names: this.#zone.names,
       upstreams: this.#forwarder.upstreams.map(({ address }) => address),
-      trouble: [...this.#troubles.values()].map(String).join('; '),
-      queries: this.#table?.counts(),
+      trouble: [...this.#troubles.values(), ...(this.#server?.trouble === undefined ? [] : [this.#server.trouble])]
+        .map(String)
+        .join('; '),
+      queries: sumOf(this.#table?.counts(), this.#server?.counts()),
       forward: this.#forwarder.counts(),
     }
   }
@@ -119,13 +128,14 @@ export class Names {
         signal,
       )
       namespaces.onChange((next, old) => look([keyOf((next ?? old) as KubeNamespace)]), signal)
-      apply(table, this.#zone.start())
-      apply(table, this.#zone.set('', fixedRecords(this.#domain)))
+      this.#apply(table, this.#zone.start())
+      this.#apply(table, this.#zone.set('', fixedRecords(this.#domain)))
       this.#write(table)
 
       await using scope = new Scope(signal)
       await this.#serve(table, scope)
-      log.info({ names: this.#zone.names, listening: this.#listening }, 'names are served')
+      const { listening } = this.status()
+      log.info({ names: this.#zone.names, listening }, 'names are served')
       started()
       scope.start(async (stop) => {
         for (;;) {
@@ -136,8 +146,14 @@ export class Names {
       await scope.done()
     } finally {
       this.#table = undefined
+      this.#server = undefined
       this.#listening = []
     }
+  }
+
+  #apply(table: NameTable, change: TableChange): void {
+    table.change(change.puts, change.removals)
+    this.#server?.change(change)
   }
 
   /** Brings the table to what the objects are now. What fails stays changed, and does not keep others back. */
@@ -145,7 +161,7 @@ export class Names {
     this.#troubles.delete('')
     for (const key of [...this.#changed]) {
       try {
-        apply(table, this.#zone.set(key, this.#recordsOf(key)))
+        this.#apply(table, this.#zone.set(key, this.#recordsOf(key)))
         this.#changed.delete(key)
       } catch (error) {
         this.#troubles.set('', error)
@@ -171,9 +187,11 @@ export class Names {
     if (namespace === undefined) return
     const lo = namespace.ifindex('lo')
     await netlink.setLinkUp(lo)
-    const bell = new Socket({ fd: table.bell(), readable: true, writable: false })
-    bell.on('data', () => this.#takeAll(table, scope.signal))
-    scope.start((stop) => closed(bell, () => bell.destroy(), stop))
+    if (this.#options.separateDir === undefined) {
+      const bell = new Socket({ fd: table.bell(), readable: true, writable: false })
+      bell.on('data', () => this.#takeAll(table, scope.signal))
+      scope.start((stop) => closed(bell, () => bell.destroy(), stop))
+    }
     const tries = addresses.map((address) =>
       this.#listen({ address, port, lo, namespace }, table, scope).catch((error: unknown) => ({ address, error })),
     )
@@ -184,6 +202,21 @@ export class Names {
       const again = { address: failed.address, port, lo, namespace: Namespace.open(namespace.path) }
       scope.start((stop) => this.#listenAgain(again, table, scope, stop))
     }
+    const { separateDir } = this.#options
+    if (separateDir !== undefined) await this.#serveSeparately(separateDir, addresses, table, scope)
+  }
+
+  async #serveSeparately(dir: string, addresses: readonly string[], table: NameTable, scope: Scope): Promise<void> {
+    const server = new NameServer({
+      dir,
+      addresses,
+      rows: () => this.#zone.rows(),
+      onAsk: ({ query, from }) => this.#answer(table, query, (message) => server.send(from, message), scope.signal),
+      clock: this.#options.clock,
+      log: this.#options.log,
+    })
+    this.#server = server
+    await new Promise<void>((started) => scope.start((stop) => server.run(stop, started)))
   }
 
   async #listenAgain(place: Place, table: NameTable, scope: Scope, signal: AbortSignal): Promise<void> {
@@ -202,13 +235,14 @@ export class Names {
 
   async #listen({ address, port, lo, namespace }: Place, table: NameTable, scope: Scope): Promise<void> {
     await this.#options.netlink.addAddress(lo, `${address}/${address.includes(':') ? 128 : 32}`)
-    using datagrams = namespace.listen(address, port, 'udp')
+    const separate = this.#options.separateDir !== undefined
+    using datagrams = separate ? undefined : namespace.listen(address, port, 'udp')
     using streams = namespace.listen(address, port, 'tcp')
     const { server, close } = serveStreams((query) => this.#answerStream(table, query, scope.signal))
     server.listen({ fd: streams.release() })
     await once(server, 'listening')
     scope.start((stop) => closed(server, close, stop))
-    table.serve(datagrams.release())
+    if (datagrams !== undefined) table.serve(datagrams.release())
     this.#listening.push(address)
   }
 
@@ -217,15 +251,17 @@ export class Names {
     for (;;) {
       const ask = table.take()
       if (ask === undefined) return
-      this.#resolve(table, ask.query, 'udp', signal)
-        .then(
-          (answer) => {
-            if (answer !== undefined && this.#table === table) table.send(ask.from, answer)
-          },
-          (error: unknown) => this.#failed(error, signal),
-        )
-        .catch((error: unknown) => this.#failed(error, signal))
+      this.#answer(table, ask.query, (message) => table.send(ask.from, message), signal)
     }
+  }
+
+  /** To a question over UDP that the table does not know. */
+  #answer(table: NameTable, query: Buffer, send: (message: Buffer) => void, signal: AbortSignal): void {
+    this.#resolve(table, query, 'udp', signal)
+      .then((message) => {
+        if (message !== undefined && this.#table === table) send(message)
+      })
+      .catch((error: unknown) => this.#failed(error, signal))
   }
 
   async #answerStream(table: NameTable, query: Buffer, signal: AbortSignal): Promise<Buffer | undefined> {
@@ -250,8 +286,11 @@ export class Names {
   }
 }
 
-function apply(table: NameTable, { puts, removals }: TableChange): void {
-  table.change(puts, removals)
+/** What this process answered, and what the other did. */
+function sumOf(own: NameCounts | undefined, other: NameCounts | undefined): NameCounts | undefined {
+  if (own === undefined || other === undefined) return own
+  const sums = Object.entries(own).map(([name, count]) => [name, count + (other[name as keyof NameCounts] ?? 0)])
+  return { ...(Object.fromEntries(sums) as NameCounts), rows: own.rows }
 }
 
 /** Resolves once it has closed, which it is told to do when `signal` aborts. */

@@ -50,11 +50,16 @@ export class Zone {
 
   /** What holds without any record: where a "no" comes from, and where somebody else is asked. */
   start(): TableChange {
-    const apexes = this.#zones.map((zone) => this.#below(zone))
+    return { puts: this.rows(), removals: [] }
+  }
+
+  /** Everything that a table has to have now. */
+  rows(): AnswerRow[] {
+    const below = this.#zones.flatMap((zone) => this.#below(zone))
     const asks = this.#options.askBelow.flatMap((name) => this.#row(name, 'below', { mode: 'ask' }))
     // The zone itself is there with whatever it has.
-    const rows = this.#zones.flatMap((zone) => this.#touch(zone).puts)
-    return { puts: [...apexes.flat(), ...asks, ...rows], removals: [] }
+    const apexes = this.#zones.filter((zone) => !this.#entries.has(zone)).flatMap((zone) => this.#rows(zone))
+    return [...below, ...asks, ...apexes, ...[...this.#entries.values()].flatMap(({ rows }) => [...rows.values()])]
   }
 
   get names(): number {

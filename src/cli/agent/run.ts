@@ -67,6 +67,7 @@ async function networkOf(flags: AgentFlags, client: HttpClient, log: Log): Promi
     resolvers: await resolversOf(flags),
     runDir: flags.runDir,
     cacheDir: flags.cacheDir,
+    namesApart: true,
     ...(flags.cniBinDir === undefined ? {} : { cniBinDir: flags.cniBinDir }),
     ...(flags.cniConfDir === undefined ? {} : { cniConfDir: flags.cniConfDir }),
     log: log.child({ part: 'network' }),
