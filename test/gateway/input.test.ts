@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import test from 'ava'
+import type { HttpEvent } from '#gateway/engine.ts'
 import { startLoad } from './load.ts'
 import { GatewayPlace, gatewayAddresses } from './place.ts'
 import { backend, listener, prefix, route, state, target } from './state.ts'
@@ -165,9 +166,44 @@ test.serial('signals: requests by rule, backend and code with a histogram, error
   await place.ask('http://nowhere.test/', { agent })
   t.is((await count('HTTP/test/good/0', a.id, '200')) - before, 20)
   t.is(await count('HTTP/test/good/0', a.id, '418'), 1)
-  t.is(await count('HTTP/test/refused/0', dead.id, '5xx'), 1)
+  t.is(await count('HTTP/test/refused/0', dead.id, '503'), 1)
   t.true((await count('', '', '404')) >= 1)
   const [signal] = (await place.engine.signals()).filter((s) => s.rule === 'HTTP/test/good/0')
   t.is(signal?.histogram.count, signal?.histogram.buckets.at(-1)?.count)
   agent.destroy()
 })
+
+test.serial(
+  'http events: every request while somebody listens, with rule, backend and endpoint, and none after',
+  async (t) => {
+    await place.engine.apply(state([listener()], [good], [a]))
+    const heard: HttpEvent[] = []
+    const stop = new AbortController()
+    place.engine.events((event) => heard.push(event), stop.signal)
+    // The engine is asked to tell before the next of its answers.
+    await place.engine.signals()
+    await place.ask('http://good.test/seen?x=1', { method: 'PUT', body: 'x' })
+    await place.ask('http://other.test/nothing')
+    for (let i = 0; heard.length < 2 && i < 100; i++) await new Promise((done) => setTimeout(done, 10))
+    stop.abort()
+    t.is(heard.length, 2)
+    const [first, second] = heard
+    t.like(first, {
+      ...{
+        method: 'PUT',
+        host: 'good.test',
+        path: '/seen',
+        code: 200,
+        address: '10.9.0.1',
+        port: 80,
+        client: '10.9.0.1',
+      },
+      ...{ rule: 'HTTP/test/good/0', backend: a.id, endpoint: '10.1.0.1:8080', protocol: 'HTTP/1.1' },
+    })
+    t.like(second, { host: 'other.test', path: '/nothing', code: 404, rule: '', backend: '', endpoint: '' })
+    await place.engine.signals()
+    await place.ask('http://good.test/unseen')
+    await place.engine.signals()
+    t.is(heard.length, 2)
+  },
+)

@@ -54,6 +54,14 @@ export const serverOptions = (kind: PoolClass): string =>
 export const crtListPath = (dir: string, kind: TlsClass, slot: number): string =>
   join(dir, 'tls', `${kind}-${slot}.list`)
 
+/**
+ * One line a request, of words and hexadecimal digits: status, how it ended, row, who asked whom, milliseconds, method,
+ * endpoint, host and path. Told of requests that no backend answered, and of all while somebody listens.
+ */
+const eventFormat =
+  '%ST|%ts|%[var(txn.row)]|%ci|%cp|%fi|%fp|%Ta|%HV|%[var(txn.method)]|%s|%[var(txn.host),hex]|%[var(txn.path),hex]'
+const eventRingBytes = 4 << 20
+
 /** Headers and request line together; a request with more is refused with 400 and counted. */
 const bufferBytes = 32_768
 /** A header that is not complete by then: 408. A slow body is the backend's business. */
@@ -111,8 +119,8 @@ export function configText(options: ConfigOptions): string {
     // A request of HTTP/1 has no scheme, and HAProxy would say https.
     'http-request set-uri http://%[req.hdr(host)]%[pathq] if HTTP_1.1',
   )
-  section('backend failures from common', 'stick-table type string len 16 size 100k store http_req_cnt,http_fail_cnt')
-  section('backend signals from common', 'stick-table type string len 40 size 200k store http_req_cnt,gpc(1)')
+  section('ring events', 'format raw', `size ${eventRingBytes}`, 'maxlen 4000')
+  section('backend signals from common', 'stick-table type string len 48 size 200k store http_req_cnt')
   frontend(
     'plain',
     fds.plain.map((fd) => `bind fd@${fd}`),
@@ -129,6 +137,8 @@ export function configText(options: ConfigOptions): string {
   if (binds.length > 0) frontend('tls', binds, 'https')
   section(
     'backend answer from common',
+    'http-request track-sc1 "var(txn.row),concat(|,txn.code)" table signals',
+    'http-request set-log-level silent unless { var(proc.tell) -m bool }',
     ...[301, 302, 303, 307, 308].map(
       (code) =>
         `http-request return status ${code} hdr location %[var(txn.location)] if { var(txn.code) -m str ${code} }`,
@@ -168,19 +178,26 @@ export function configText(options: ConfigOptions): string {
     section(
       `frontend ${name} from common`,
       ...bindLines,
-      'http-request set-var-fmt(txn.key) "%[dst]:%[dst_port]|%[req.hdr(host),host_only,lower]%[path]/\\x01"',
-      `http-request set-var(txn.row) var(txn.key),map_beg(${join(dir, 'routes.map')})`,
+      'tcp-request session set-var-fmt(sess.place) "%[dst]:%[dst_port]|"',
+      'http-request set-var(txn.host) req.hdr(host),host_only,lower',
+      'http-request set-var(txn.path) path',
+      // One look-up: the longest row that the key begins with. No host has a \x02 and no path a \x01: HAProxy refuses both.
+      `http-request set-var(txn.row) "var(sess.place),concat(,txn.host,\\x02),concat(,txn.path,/\\x01),map_beg(${join(dir, 'routes.map')})"`,
       'http-request set-var-fmt(txn.split) "%[var(txn.row)]|%[rand(65536),hex]" if { var(txn.row) -m beg w }',
-      `http-request set-var(txn.row) var(txn.split),map_beg(${join(dir, 'splits.map')}) if { var(txn.split) -m found }`,
+      // Where there is no split nothing is set.
+      `http-request set-var(txn.row) var(txn.split),map_beg(${join(dir, 'splits.map')})`,
       'http-request lua.route if !{ var(txn.row) -m beg p }',
-      'http-request set-var(txn.signal) var(txn.row),field(2,|)',
-      'http-request track-sc0 var(txn.signal) table failures',
       'http-request set-var(txn.from) date(0,us)',
+      'http-request set-var(txn.method) method if { var(proc.tell) -m bool }',
       `http-request set-header x-forwarded-proto ${scheme}`,
       'http-response lua.respond if { var(txn.after) -m found }',
       `http-response set-var(txn.bucket) date(0,us),sub(txn.from),map_int(${join(dir, 'latency.map')},${latencyBuckets.length})`,
-      'http-response set-var-fmt(txn.count) "%[var(txn.signal)]|%[status]|%[var(txn.bucket)]"',
-      'http-response track-sc1 var(txn.count) table signals',
+      'http-response set-var(txn.status) status',
+      'http-response track-sc1 "var(txn.row),concat(|,txn.status),concat(|,txn.bucket)" table signals',
+      // What a backend answered is counted by now. What HAProxy had to answer itself never comes here, and is told.
+      'http-response set-log-level silent unless { var(proc.tell) -m bool }',
+      'log ring@events local0',
+      `log-format "${eventFormat}"`,
       'use_backend %[var(txn.row),field(1,|)]',
     )
   }

@@ -12,10 +12,11 @@ import type { Listening } from '../sockets/steer.ts'
 import { Certificates as CertificateSlots, type Certificates } from './certificates.ts'
 import type { Cli } from './cli.ts'
 import { type Capacity, configText, type ListenFds, latencyMap } from './config.ts'
+import { type EventLine, followEvents } from './events.ts'
 import { RowMap } from './maps.ts'
 import { placeholderAt } from './placeholder.ts'
 import { Pools } from './pools.ts'
-import { childFds, HaproxyProcess, lastGeneration } from './process.ts'
+import { childFds, cliPath, HaproxyProcess, lastGeneration } from './process.ts'
 import { Routing } from './routing.ts'
 import { SignalReader } from './signals.ts'
 
@@ -76,6 +77,8 @@ export class HaproxyEngine implements L7Engine {
   #turn: Promise<unknown> = Promise.resolve()
   #waiting: Promise<Outcome> | undefined
   #cancelSweep: (() => void) | undefined
+  #following: { close(): void } | undefined
+  readonly #listeners = new Set<(event: HttpEvent) => void>()
   #restartMs = restartFirstMs
 
   private constructor(options: HaproxyOptions, placeholder: string) {
@@ -144,13 +147,46 @@ export class HaproxyEngine implements L7Engine {
   }
 
   events(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
-    this.#options.side?.events(listener, signal)
+    if (signal.aborted) return
+    const first = this.#listeners.size === 0
+    this.#listeners.add(listener)
+    signal.addEventListener('abort', () => {
+      this.#listeners.delete(listener)
+      if (this.#listeners.size === 0) this.#tell('failures')
+    })
+    if (first) this.#tell('all')
+  }
+
+  /** Whether HAProxy tells of every request, or only of those that no backend answered. */
+  #tell(what: 'all' | 'failures'): void {
+    this.#queue(async () => {
+      const { cli } = this.#process ?? {}
+      if (cli === undefined) return
+      await cli.command('experimental-mode on')
+      await cli.command(`set var proc.tell int(${what === 'all' ? 1 : 0})`)
+      await cli.command('experimental-mode off')
+    }).catch((error: unknown) => this.#log.warn({ err: error }, 'HAProxy could not be asked to tell of its requests'))
+  }
+
+  #heard(line: EventLine): void {
+    // Its own answers of routes are counted in its table; those in a backend's place are only told of.
+    const failed = line.row.startsWith('p') && (line.endpoint === '<NOSRV>' || line.ended[0] !== '-')
+    if (failed && Number(line.code) >= 500) this.#signals.note(line.row, line.code)
+    if (this.#listeners.size === 0) return
+    const names = this.#signals.names(line.row.slice(line.row.indexOf('|') + 1)) ?? { rule: '', backend: '' }
+    const { client, clientPort, address, port, method, host, path, protocol, code, latencyMs } = line
+    const event: HttpEvent = {
+      ...{ atMs: this.#clock.now(), client, clientPort, address, port, method, host, path, protocol },
+      ...{ code: Number(code), ...names, endpoint: line.endpoint === '<NOSRV>' ? '' : line.endpoint, latencyMs },
+    }
+    for (const listener of this.#listeners) listener(event)
   }
 
   /** Ends HAProxy. An agent that only restarts does not call it: the process goes on and is found again. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true
     this.#cancelSweep?.()
+    this.#following?.close()
     await this.#queue(async () => {
       this.#process?.kill()
       this.#process = undefined
@@ -161,6 +197,7 @@ export class HaproxyEngine implements L7Engine {
   async detach(): Promise<void> {
     this.#closed = true
     this.#cancelSweep?.()
+    this.#following?.close()
     await this.#queue(async () => {
       this.#process?.cli[Symbol.dispose]()
       this.#process = undefined
@@ -195,6 +232,9 @@ export class HaproxyEngine implements L7Engine {
     this.#process = process
     this.#pools.capacity = this.#capacity.pools
     this.#certificates.capacity = this.#capacity.tlsSlots
+    this.#following?.close()
+    this.#following = followEvents(cliPath(this.#options.dir, process.generation.number), (line) => this.#heard(line))
+    if (this.#listeners.size > 0) this.#tell('all')
     process.cli.onEnd(() => {
       if (this.#process !== process || this.#closed) return
       this.#process = undefined
@@ -360,7 +400,7 @@ export class HaproxyEngine implements L7Engine {
     await this.#steer(state)
     if (before !== undefined) {
       this.#reloads++
-      before.retire()
+      await before.retire()
       this.#log.info({ capacity: this.#capacity, pid: process.generation.pid }, 'HAProxy was reloaded with more room')
     }
   }

@@ -105,8 +105,14 @@ export class HaproxyProcess {
     return new HaproxyProcess(generation, await Cli.connect(cliPath(dir, generation.number)))
   }
 
-  /** Accepts no more, finishes what it has. */
-  retire(): void {
+  /** Accepts no more from when this resolves, and finishes what it has. */
+  async retire(): Promise<void> {
+    // The signal is heard some time later; until then a connection could still come to what this process knows.
+    for (const name of ['plain', 'tls']) {
+      const reply = await this.cli.command(`shutdown frontend ${name}`)
+      if (reply !== '' && !reply.startsWith('No such frontend'))
+        throw new EngineError(`HAProxy did not close its frontend ${name}: ${reply}`)
+    }
     signalTo(this.generation.pid, 'SIGUSR1')
     this.cli[Symbol.dispose]()
   }

@@ -130,7 +130,7 @@ function rowsOf(bucket: Bucket, context: Context): BucketRows {
   const values: RowValue[] = []
   const faults = new Map<string, Fault>()
   const backends = new Set<string>()
-  const places = listener.addresses.map((address) => `${address}:${listener.port}|${hostname}`)
+  const places = listener.addresses.map((address) => `${address}:${listener.port}|${hostname}\x02`)
   for (const cell of cells) {
     for (const { rule } of cell.candidates)
       for (const { backend } of rule.targets) if (backend !== undefined) backends.add(backend)

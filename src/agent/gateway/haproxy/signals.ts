@@ -2,7 +2,8 @@ import { type EngineState, latencyBuckets, type Signals } from '#gateway/engine.
 import { type Cli, EngineError } from './cli.ts'
 import { noSignal, signalKey } from './program.ts'
 
-interface Row {
+/** The rule and the backend behind a signal key. */
+export interface SignalNames {
   readonly rule: string
   readonly backend: string
 }
@@ -14,17 +15,16 @@ interface Sums {
 }
 
 /**
- * Golden signals out of HAProxy's stick tables: one row for each rule, backend, status and latency bucket that occurred, with a count, and
- * one for each rule and backend with its requests, whose difference is what HAProxy had to answer itself. Counts of a
- * process that ends are kept, as far as they were read.
+ * Golden signals out of HAProxy: its stick table has a row for each rule, backend, status and latency bucket that occurred, with a
+ * count; what no backend answered comes as events. Counts of a process that ends are kept, as far as they were read.
  */
 export class SignalReader {
-  readonly #names = new Map<string, Row>([[noSignal, { rule: '', backend: '' }]])
+  readonly #names = new Map<string, SignalNames>([[noSignal, { rule: '', backend: '' }]])
   /** Of the process that runs now, by row. */
   #now = new Map<string, number>()
-  /** Of processes before it. */
+  /** Of processes before it, and of events: what only grows. */
   readonly #before = new Map<string, number>()
-  #known: EngineState | undefined
+  #routes: EngineState['routes'] | undefined
 
   /** A new process counts from nothing. */
   restart(): void {
@@ -32,30 +32,31 @@ export class SignalReader {
     this.#now = new Map()
   }
 
-  async read(cli: Cli, state: EngineState | undefined): Promise<void> {
-    if (state !== undefined) this.#learn(state)
-    const now = new Map<string, number>()
-    const requests = new Map<string, { readonly count: number; readonly open: number }>()
-    for (const { key, count, use } of await readTable(cli, 'failures')) requests.set(key, { count, open: use })
-    const answered = new Map<string, number>()
-    for (const { key, count } of await readTable(cli, 'signals')) {
-      now.set(key, count)
-      const [signal = ''] = key.split('|')
-      answered.set(signal, (answered.get(signal) ?? 0) + count)
-    }
-    // What came and has neither an answer of a backend nor is still open was answered by HAProxy itself.
-    for (const [signal, { count, open }] of requests) {
-      const own = count - open - (answered.get(signal) ?? 0)
-      const key = `${signal}|own|`
-      const sum = Math.max(own, this.#now.get(key) ?? 0)
-      if (sum > 0) now.set(key, sum)
-    }
-    this.#now = now
+  /** An answer that HAProxy gave in a backend's place. */
+  note(row: string, code: string): void {
+    const key = `${row}|${code}|`
+    this.#before.set(key, (this.#before.get(key) ?? 0) + 1)
   }
 
-  #learn(state: EngineState): void {
-    if (this.#known?.routes === state.routes) return
-    this.#known = state
+  async read(cli: Cli, state: EngineState | undefined): Promise<void> {
+    this.learn(state)
+    const [head = '', ...lines] = (await cli.command('show table signals')).split('\n')
+    if (!head.startsWith('# table: signals')) throw new EngineError(`HAProxy does not show its signals: ${head}`)
+    this.#now = new Map(
+      lines.flatMap((line) => {
+        const [, key, count] = /^0x[0-9a-f]+: key=(\S+) .*http_req_cnt=(\d+)/.exec(line) ?? []
+        return key === undefined ? [] : [[key, Number(count)] as const]
+      }),
+    )
+  }
+
+  names(key: string): SignalNames | undefined {
+    return this.#names.get(key)
+  }
+
+  learn(state: EngineState | undefined): void {
+    if (state === undefined || this.#routes === state.routes) return
+    this.#routes = state.routes
     for (const route of state.routes.values())
       for (const rule of route.rules) {
         this.#names.set(signalKey(rule.id, ''), { rule: rule.id, backend: '' })
@@ -68,34 +69,16 @@ export class SignalReader {
     const sums = new Map<string, Sums>()
     for (const counts of [this.#before, this.#now])
       for (const [key, count] of counts) {
-        const [signal = '', code = '', bucket = ''] = key.split('|')
-        const sum = sums.get(signal) ?? {
-          codes: new Map<string, number>(),
-          buckets: latencyBuckets.map(() => 0).concat(0),
-        }
+        const [, signal = '', code = '', bucket = ''] = key.split('|')
+        const sum = sums.get(signal) ?? { codes: new Map(), buckets: [...latencyBuckets.map(() => 0), 0] }
         sums.set(signal, sum)
-        const name = code === 'own' ? this.#ownCode(signal) : code
-        sum.codes.set(name, (sum.codes.get(name) ?? 0) + count)
+        sum.codes.set(code, (sum.codes.get(code) ?? 0) + count)
         if (bucket !== '') sum.buckets[Number(bucket)] = (sum.buckets[Number(bucket)] ?? 0) + count
       }
     return [...sums].flatMap(([signal, { codes, buckets }]): Signals[] => {
-      const row = this.#names.get(signal)
-      return row === undefined ? [] : [{ ...row, codes, histogram: histogramOf(buckets) }]
+      const names = this.#names.get(signal)
+      return names === undefined ? [] : [{ ...names, codes, histogram: histogramOf(buckets) }]
     })
-  }
-
-  /** No rule: not found. A backend that gave no answer: 503 and its neighbours, which the table does not tell apart. */
-  #ownCode(signal: string): string {
-    const row = this.#names.get(signal)
-    if (signal === noSignal) return '404'
-    return row?.backend === '' ? this.#answerOf(row.rule) : '5xx'
-  }
-
-  #answerOf(id: string): string {
-    const [route = ''] = [id.slice(0, id.lastIndexOf('/'))]
-    const rule = this.#known?.routes.get(route)?.rules.find((r) => r.id === id)
-    const redirect = rule?.filters.find((f) => f.type === 'redirect')
-    return redirect === undefined ? '500' : `${redirect.code}`
   }
 }
 
@@ -112,13 +95,4 @@ function histogramOf(counts: readonly number[]): Signals['histogram'] {
   const beyond = counts[latencyBuckets.length] ?? 0
   sumSeconds += beyond * (latencyBuckets.at(-1) ?? 0)
   return { buckets, count: cumulative + beyond, sumSeconds }
-}
-
-async function readTable(cli: Cli, name: string): Promise<{ key: string; count: number; use: number }[]> {
-  const [head = '', ...lines] = (await cli.command(`show table ${name}`)).split('\n')
-  if (!head.startsWith(`# table: ${name}`)) throw new EngineError(`HAProxy does not show its table ${name}: ${head}`)
-  return lines.flatMap((line) => {
-    const [, key, use, count] = /^0x[0-9a-f]+: key=(\S+) use=(\d+) .*http_req_cnt=(\d+)/.exec(line) ?? []
-    return key === undefined ? [] : [{ key, use: Number(use), count: Number(count) }]
-  })
 }

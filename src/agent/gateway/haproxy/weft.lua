@@ -328,14 +328,11 @@ local function settle(row, request)
 end
 
 local function search(txn)
-  local key = txn:get_var('txn.key')
   local row = txn:get_var('txn.row')
-  -- An address may have colons and a path bars: the first bar ends the listener's part.
-  local place, rest = key:match('^([^|]*|)(.*)\1$')
-  local host, path = rest:match('^([^/]*)(.*)$')
-  -- What a path leaves behind is its last slash, put there by the key.
-  path = path:sub(1, -2)
-  local request = { txn = txn, path = txn.f:path() or '/', host = host, port = place:match(':(%d+)|$') }
+  local place = txn:get_var('sess.place')
+  local host = txn:get_var('txn.host') or ''
+  local path = txn:get_var('txn.path') or ''
+  local request = { txn = txn, path = path, host = host, port = place:match(':(%d+)|$') }
   if row and settle(row, request) then return end
   -- Wider and wider hostnames, as far as the listener's own: its row for every path always decides.
   local behind = host:sub(1, 2) == '*.' and host:sub(3) or host
@@ -343,7 +340,7 @@ local function search(txn)
     local dot = behind:find('.', 1, true)
     behind = dot and behind:sub(dot + 1) or ''
     local wider = behind ~= '' and '*.' .. behind or ''
-    row = maps.routes:lookup(place .. wider .. path .. '/\1')
+    row = maps.routes:lookup(place .. wider .. '\2' .. path .. '/\1')
     if row and settle(row, request) then return end
   end
   answer(txn, '404', 'none')
