@@ -135,18 +135,20 @@ export class Endpoints {
     records.put(record)
     try {
       using sandbox = openSandbox(netns)
-      const { identity, ingress, egress } = this.#policiesOf(record, pod)
       const { ifindex } = await connectSandbox(plan, {
         netlink,
         nodeNamespace,
         sandbox,
-        beforeUp: (index) =>
-          datapath.upsertEndpoint({
+        beforeUp: (index) => {
+          // Asked for and written in one go: a policy that changes later finds the endpoint there and changes it.
+          const { identity, ingress, egress } = this.#policiesOf(record, pod)
+          return datapath.upsertEndpoint({
             ...endpointOf({ ...record, ifindex: index }),
             identity,
             ingressSet: ingress,
             egressSet: egress,
-          }),
+          })
+        },
       })
       records.put({ ...record, ifindex })
     } catch (error) {
@@ -157,9 +159,13 @@ export class Endpoints {
     return formatResult(resultOf(plan, netns), request.cniVersion)
   }
 
-  #policiesOf(record: EndpointRecord, pod: Pod): EndpointNumbers {
+  #policiesOf(record: EndpointRecord, asked: Pod): EndpointNumbers {
+    const { policies, pods } = this.#options
+    const known = pods.get(`${record.pod.namespace}/${record.pod.name}`)
+    // Its labels may be others by now.
+    const pod = known?.metadata.uid === asked.metadata.uid ? known : asked
     try {
-      return this.#options.policies.connect(localOf(record), pod)
+      return policies.connect(localOf(record), pod)
     } catch (cause) {
       throw new CniError('tryAgainLater', 'the policies for the pod cannot be written', { cause })
     }
