@@ -64,11 +64,11 @@ export interface AgentOptions {
   readonly clusterCidrs?: readonly string[]
   /** Networks of external IPs that pods too may be led by to a Service; others work from outside only (CVE-2020-8554). */
   readonly externalIpCidrs?: readonly string[]
+  /** The resolver over UDP is a process of its own, which stays when this one ends. */
+  readonly namesApart?: boolean
   /** Resolvers for what is not of the cluster, in this order. */
   readonly resolvers?: readonly string[]
   /** Sockets and records; a reboot empties it. */
-  /** The resolver over UDP is a process of its own, which stays when this one ends. */
-  readonly namesApart?: boolean
   readonly runDir: string
   /** Compiled programs. */
   readonly cacheDir?: string
@@ -224,12 +224,12 @@ export function createAgent(options: AgentOptions): Agent {
         namespaces: knownNamespaces,
         netlink,
         cidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
+        ...(options.namesApart === true ? { separateDir: runDir } : {}),
         upstreams: (options.resolvers ?? []).map((address) => ({ address })),
         clock,
         log: log.child({ loop: 'names' }),
       }),
     }
-        ...(options.namesApart === true ? { separateDir: runDir } : {}),
     const { endpoints, services: serviceLoop, nodes: nodeLoop, names } = parts
     const engineDir = join(runDir, 'gateway')
     const gatewayLoop = new Gateways({
