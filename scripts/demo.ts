@@ -123,7 +123,8 @@ if (client === undefined || near === undefined || far === undefined) {
   )
   await check('by name: absolutely', () => {
     const found = inPod(client, 'nslookup web.demo.svc.cluster.local').match(/Address: (10\.96\.\S+)/)?.[1]
-    if (found === undefined || found !== clusterIPs[0]) throw new Error(`web.demo.svc.cluster.local is ${found}, should be ${clusterIPs[0]}`)
+    if (found === undefined || found !== clusterIPs[0])
+      throw new Error(`web.demo.svc.cluster.local is ${found}, should be ${clusterIPs[0]}`)
     return found
   })
   await checkDenied(clusterIPs)
