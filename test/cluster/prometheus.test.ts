@@ -275,7 +275,7 @@ test.serial('drill: an agent is killed, and the alert for it fires with its name
   const doctor = say('doctor')
   t.is(doctor.code, 1)
   t.regex(doctor.text, /FAULT {4}agent +does not run\n +do /)
-  t.regex(doctor.text, /FAULT {4}names +169\.254\.20\.10 by udp: /)
+  t.regex(doctor.text, /FAULT {4}names +169\.254\.20\.10 by tcp: /)
   cluster.weftUp()
   await eventually(() => !firing().some((line) => line.startsWith('WeftNodeDown')), { withinMs: 20_000, pauseMs: 200 })
   t.pass()
