@@ -11,6 +11,7 @@ const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
   gateway: () => import('./gateway.ts'),
   dns: () => import('./dns.ts'),
   flows: () => import('./flows.ts'),
+  policy: () => import('./policy.ts'),
 }
 
 const { values, positionals } = parseArgs({ options: { json: { type: 'string' } }, allowPositionals: true })
