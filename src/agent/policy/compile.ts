@@ -130,10 +130,12 @@ export class Compiler {
   /** What is there to be written; undefined: nothing. */
   round(): Round | undefined {
     const endpoints = new Map<string, SetNumbers>()
+    const moved = [...this.#moved].flatMap((id) => this.#pods.get(id) ?? [])
+    for (const direction of directions) this.#place(moved, direction)
     for (const id of this.#moved) {
       const selected = this.#pods.get(id)
       if (selected === undefined) continue
-      const numbers = this.#place(selected)
+      const numbers = { ingress: selected.sets.ingress?.number ?? 0, egress: selected.sets.egress?.number ?? 0 }
       if (selected.numbers?.ingress !== numbers.ingress || selected.numbers.egress !== numbers.egress)
         endpoints.set(id, numbers)
     }
@@ -263,45 +265,81 @@ export class Compiler {
     }
   }
 
-  /** Gives the pod its sets, making them where nobody had the same before. */
-  #place(selected: Selected): SetNumbers {
-    const place = (direction: Direction): number => {
-      const { a, b, count, named } = selected.sums[direction]
-      const old = selected.sets[direction]
-      if (count === 0) {
-        this.#leave(old)
-        selected.sets[direction] = undefined
-        return 0
+  /**
+   * Gives the pods that moved their sets. Where all pods of a set move on together, as they do when one of its policies
+   * changes, the set moves with them: what it has no more and what is new to it is all that is to be written. Otherwise the
+   * pods get the set of their policies, which is made where nobody had the same before.
+   */
+  #place(moved: readonly Selected[], direction: Direction): void {
+    const groups = new Map<string, Selected[]>()
+    for (const selected of moved) {
+      const key = keyOf(selected, direction)
+      const group = `${selected.sets[direction]?.number ?? 0} ${key}`
+      const found = groups.get(group)
+      if (found === undefined) groups.set(group, [selected])
+      else found.push(selected)
+    }
+    for (const group of groups.values()) {
+      const [first] = group
+      if (first === undefined) continue
+      const key = keyOf(first, direction)
+      const old = first.sets[direction]
+      const known = key === undefined ? undefined : this.#sets.get(key)
+      if (key !== undefined && known === undefined && old !== undefined && old.users === group.length) {
+        if (this.#moveSet(old, key, first, direction)) continue
       }
-      // Policies of another namespace have other marks, so the namespace needs no place in the key.
-      const ports = named > 0 ? selected.pod.ports : []
-      const key = `${direction} ${count} ${a} ${b} ${formatNamedPorts(ports)}`
-      let set = this.#sets.get(key)
-      if (set === undefined) {
-        const policies = [...selected.policies]
-          .filter((policy) => policy.rules[direction] !== undefined)
-          .sort((x, y) => (x.key < y.key ? -1 : 1))
-        set = new PolicySet(this.#nextSet++, direction, policies, ports, this.shared, this.rules, (touched) =>
-          this.#touched.add(touched),
-        )
-        this.#sets.set(key, set)
-        this.#byNumber.set(set.number, { set, key })
-      }
-      if (set !== old) {
-        set.users++
-        this.#unused.delete(set)
+      const set = key === undefined ? undefined : (known ?? this.#makeSet(key, first, direction))
+      if (set === old) continue
+      for (const selected of group) {
+        if (set !== undefined) set.users++
         this.#leave(old)
         selected.sets[direction] = set
       }
-      return set.number
+      if (set !== undefined) this.#unused.delete(set)
     }
-    return { ingress: place('ingress'), egress: place('egress') }
+  }
+
+  /** Named ports are part of what a set was made of; where they differ, or nearly everything does, a new one is made. */
+  #moveSet(set: PolicySet, key: string, { policies }: Selected, direction: Direction): boolean {
+    const found = this.#byNumber.get(set.number)
+    if (found === undefined || portsOf(found.key) !== portsOf(key)) return false
+    const wanted = [...policies].filter((policy) => policy.rules[direction] !== undefined)
+    const has = new Set(set.policies)
+    const added = wanted.filter((policy) => !has.has(policy))
+    for (const policy of wanted) has.delete(policy)
+    if (added.length + has.size > Math.max(1, wanted.length / 2)) return false
+    for (const policy of has) set.remove(policy)
+    for (const policy of added) set.add(policy)
+    this.#sets.delete(found.key)
+    this.#sets.set(key, set)
+    this.#byNumber.set(set.number, { set, key })
+    return true
+  }
+
+  #makeSet(key: string, { pod, policies }: Selected, direction: Direction): PolicySet {
+    const own = [...policies].filter((policy) => policy.rules[direction] !== undefined)
+    const ports = portsOf(key) === '' ? [] : pod.ports
+    const set = new PolicySet(this.#nextSet++, direction, own, ports, this.shared, this.rules, (touched) =>
+      this.#touched.add(touched),
+    )
+    this.#sets.set(key, set)
+    this.#byNumber.set(set.number, { set, key })
+    return set
   }
 
   #leave(set: PolicySet | undefined): void {
     if (set !== undefined && --set.users === 0) this.#unused.add(set)
   }
 }
+
+/** Undefined: not isolated. Policies of another namespace have other marks, so the namespace needs no place in it. */
+function keyOf({ sums, pod }: Selected, direction: Direction): string | undefined {
+  const { a, b, count, named } = sums[direction]
+  return count === 0 ? undefined : `${direction} ${count} ${a} ${b} ${named > 0 ? formatNamedPorts(pod.ports) : ''}`
+}
+
+/** The named ports in a key. */
+const portsOf = (key: string): string => key.slice(key.lastIndexOf(' ') + 1)
 
 function compare(
   set: number,

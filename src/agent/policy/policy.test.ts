@@ -315,7 +315,7 @@ test('whatever policies, pods and namespaces come, change and go, the maps say w
       const left = [...trial.kernel.policy.keys(), ...trial.kernel.networks.keys()]
       if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`)
     }),
-    { numRuns: 300 },
+    { numRuns: 1000 },
   )
   t.pass()
 })

@@ -11,11 +11,18 @@ export const anyone = 0
 /** A rule for one of its peers. */
 interface Part {
   readonly rule: number
+  /** Of two that allow the same, the first by this is named: the same whenever and in whatever order they came. */
+  readonly order: string
+  /** Undefined: who it is for is anyone. */
+  readonly live: LiveSelector | undefined
   /** Undefined: any protocol and port. */
   readonly prefixes: readonly PortPrefix[] | undefined
   /** Egress only: ports that each peer's own names lead to. */
   readonly names: readonly { readonly name: string; readonly protocol: number }[]
 }
+
+/** Allowances remembered by a set: more than any set has different peers at a time. */
+const allowedMax = 16_384
 
 /** What is allowed to a peer: (protocol, port, prefix length) → rule. Shared by the peers of a set that are allowed the same. */
 export type Allowed = ReadonlyMap<number, number>
@@ -24,17 +31,19 @@ export type Allowed = ReadonlyMap<number, number>
 export class PolicySet {
   readonly number: number
   readonly direction: Direction
-  readonly policies: readonly Policy[]
   /** Endpoints that have it. */
   users = 0
   /** What the kernel has. */
   readonly written = new Map<number, Allowed>()
   /** Peers to look at again before the next write. */
   readonly touched = new Set<number>()
-  readonly #parts: Part[] = []
-  readonly #selectors = new Map<LiveSelector, number[]>()
-  readonly #anyone: number[] = []
+  readonly #ports: readonly NamedPort[]
+  readonly #policies = new Map<Policy, readonly number[]>()
+  readonly #parts = new Map<number, Part>()
+  readonly #selectors = new Map<LiveSelector, Set<number>>()
+  readonly #anyone = new Set<number>()
   readonly #allowed = new Map<string, Allowed>()
+  #nextPart = 0
   readonly #shared: Selectors
   readonly #rules: RuleBook
   readonly #tell: (number: number) => void
@@ -51,44 +60,82 @@ export class PolicySet {
   ) {
     this.number = number
     this.direction = direction
-    this.policies = policies
+    this.#ports = ports
     this.#shared = shared
     this.#rules = rules
     this.#tell = (peer) => {
       if (this.touched.size === 0) onTouch(this)
       this.touched.add(peer)
     }
-    for (const policy of policies) for (const rule of policy.rules[direction] ?? []) this.#addRule(policy, rule, ports)
-    if (this.#anyone.length > 0) this.#tell(anyone)
-    for (const { members } of this.#selectors.keys()) for (const peer of members) this.#tell(peer)
+    for (const policy of policies) this.add(policy)
   }
 
-  #addRule(policy: Policy, rule: Rule, ports: readonly NamedPort[]): void {
+  get policies(): readonly Policy[] {
+    return [...this.#policies.keys()]
+  }
+
+  /** One more policy. Peers that it allows something are touched. */
+  add(policy: Policy): void {
+    const before = this.#nextPart
+    for (const [i, rule] of (policy.rules[this.direction] ?? []).entries()) this.#addRule(policy, rule, i)
+    const parts = Array.from({ length: this.#nextPart - before }, (_, i) => before + i)
+    this.#policies.set(policy, parts)
+    for (const index of parts) this.#touchPeersOf(index)
+  }
+
+  /** One policy less. Peers that it allowed something are touched. */
+  remove(policy: Policy): void {
+    for (const index of this.#policies.get(policy) ?? []) {
+      this.#touchPeersOf(index)
+      const part = this.#parts.get(index)
+      if (part === undefined) continue
+      this.#parts.delete(index)
+      this.#anyone.delete(index)
+      this.#rules.release(part.rule)
+      if (part.live === undefined) continue
+      const parts = this.#selectors.get(part.live)
+      parts?.delete(index)
+      if (parts?.size !== 0) continue
+      this.#selectors.delete(part.live)
+      this.#shared.release(part.live, this.#tell)
+    }
+    this.#policies.delete(policy)
+    // Allowances are remembered by the numbers of their parts, which are never given again; old ones only take room.
+    if (this.#allowed.size > allowedMax) this.#allowed.clear()
+  }
+
+  #touchPeersOf(index: number): void {
+    const live = this.#parts.get(index)?.live
+    if (live === undefined) this.#tell(anyone)
+    else for (const peer of live.members) this.#tell(peer)
+  }
+
+  #addRule(policy: Policy, rule: Rule, index: number): void {
     const names = rule.ports?.names ?? []
     const prefixes = rule.ports?.prefixes
     const isIngress = this.direction === 'ingress'
-    const own = isIngress ? [...(prefixes ?? []), ...names.flatMap((name) => resolveName(name, ports))] : prefixes
+    const own = isIngress ? [...(prefixes ?? []), ...names.flatMap((name) => resolveName(name, this.#ports))] : prefixes
     const fixed = rule.ports === undefined ? undefined : (own ?? [])
-    const part = (path: string, withNames: boolean): number =>
-      this.#parts.push({
+    const add = (path: string, live: LiveSelector | undefined, withNames: boolean): void => {
+      const number = this.#nextPart++
+      this.#parts.set(number, {
         rule: this.#rules.acquire(policy, this.direction, path),
+        order: `${policy.key} ${String(index).padStart(6, '0')} ${path.length} ${path}`,
+        live,
         prefixes: fixed,
         names: withNames && !isIngress ? names : [],
-      }) - 1
+      })
+      if (live === undefined) this.#anyone.add(number)
+      else this.#selectors.set(live, (this.#selectors.get(live) ?? new Set()).add(number))
+    }
+    const liveOf = (peer: Peer): LiveSelector => this.#shared.acquire(peer, this.#tell)
     if (rule.peers === undefined) {
-      this.#anyone.push(part(rule.path, false))
+      add(rule.path, undefined, false)
       // A name leads somewhere only at a pod: whoever has such a port is a peer.
-      if (!isIngress && names.length > 0) this.#addPeer(everyPod, part(rule.path, true))
+      if (!isIngress && names.length > 0) add(rule.path, liveOf(everyPod), true)
       return
     }
-    for (const peer of rule.peers) this.#addPeer(peer, part(peer.path, peer.kind === 'pods'))
-  }
-
-  #addPeer(peer: Peer, part: number): void {
-    const live = this.#shared.acquire(peer, this.#tell)
-    const parts = this.#selectors.get(live)
-    if (parts === undefined) this.#selectors.set(live, [part])
-    else parts.push(part)
+    for (const peer of rule.peers) add(peer.path, liveOf(peer), peer.kind === 'pods')
   }
 
   /** What the peers that were touched are allowed now; undefined for one that is allowed nothing. */
@@ -105,15 +152,13 @@ export class PolicySet {
 
   #allowedBy(parts: readonly number[], identity: Identity | undefined): Allowed | undefined {
     if (parts.length === 0) return undefined
-    const ordered = parts.toSorted((a, b) => a - b)
-    const hasNames = ordered.some((i) => (this.#parts[i]?.names.length ?? 0) > 0)
-    const key = `${ordered.join()}${hasNames ? `|${JSON.stringify(identity?.ports)}` : ''}`
+    const hasNames = parts.some((i) => (this.#parts.get(i)?.names.length ?? 0) > 0)
+    const key = `${parts.toSorted((a, b) => a - b).join()}${hasNames ? `|${JSON.stringify(identity?.ports)}` : ''}`
     const known = this.#allowed.get(key)
     if (known !== undefined) return known
     const cells = new Map<number, number>()
-    for (const i of ordered) {
-      const part = this.#parts[i]
-      if (part === undefined) continue
+    const ordered = parts.flatMap((i) => this.#parts.get(i) ?? []).sort((a, b) => (a.order < b.order ? -1 : 1))
+    for (const part of ordered) {
       const put = (cell: number): void => {
         if (!cells.has(cell)) cells.set(cell, part.rule)
       }
@@ -130,7 +175,7 @@ export class PolicySet {
   release(): void {
     for (const live of this.#selectors.keys()) this.#shared.release(live, this.#tell)
     this.#selectors.clear()
-    for (const { rule } of this.#parts) this.#rules.release(rule)
+    for (const { rule } of this.#parts.values()) this.#rules.release(rule)
     this.touched.clear()
   }
 }
