@@ -9,6 +9,7 @@ import type { Clock } from '#base/clock.ts'
 import { openMemoryStore } from '#store/memory/memory.ts'
 import type { Store } from '#store/store.ts'
 import { type ApiServer, createApiServer } from './apiserver.ts'
+import type { BundledDefinitions } from './crd/install.ts'
 import { plainKinds } from './fake-kinds.ts'
 import { loadOrCreatePki, type Pki } from './pki/pki.ts'
 
@@ -43,6 +44,7 @@ export interface TrialOptions {
   readonly kinds?: readonly KindDefinition[]
   readonly clock?: Clock
   readonly bodyTimeoutMs?: number
+  readonly bundled?: BundledDefinitions
 }
 
 /** Who asks, unless the headers say otherwise: may do everything. */
@@ -74,6 +76,7 @@ export async function startTrial(options: TrialOptions = {}): Promise<Trial> {
     servers: [{ address: '172.30.0.1', port: 6443 }],
     staticTokens: new Map([[adminToken, { name: 'tester', groups: ['system:masters', 'system:authenticated'] }]]),
     ...(options.clock ? { clock: options.clock } : {}),
+    ...(options.bundled ? { bundled: options.bundled } : {}),
     ...(options.bodyTimeoutMs ? { bodyTimeoutMs: options.bodyTimeoutMs } : {}),
   })
   return {
