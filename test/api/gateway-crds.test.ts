@@ -618,7 +618,7 @@ test('a match of an unknown type is refused by the schema, and the rules say tha
   ])
 })
 
-test('judging an ordinary route takes well under a millisecond', async (t) => {
+test.serial('judging an ordinary route takes well under a millisecond', async (t) => {
   const spec = good.HTTPRoute?.() ?? {}
   let best = Number.POSITIVE_INFINITY
   // The best of many: other work on the machine is not what is looked at.
