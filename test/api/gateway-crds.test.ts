@@ -622,11 +622,11 @@ test.serial('judging an ordinary route takes well under a millisecond', async (t
   const spec = good.HTTPRoute?.() ?? {}
   let best = Number.POSITIVE_INFINITY
   // The best of many: other work on the machine is not what is looked at.
-  for (let batch = 0; batch < 20; batch++) {
+  for (let batch = 0; batch < 200 && best >= 0.8; batch++) {
     const before = performance.now()
     for (let i = 0; i < 20; i++) await create('HTTPRoute', spec, 'timed')
     best = Math.min(best, (performance.now() - before) / 20)
   }
   t.log(`${(best * 1000).toFixed(0)} us`)
-  t.true(best < 1)
+  t.true(best < 0.8)
 })
