@@ -93,7 +93,7 @@ struct link_info {
 	};
 };
 
-enum { link_type_cgroup = 3, link_type_tcx = 11 };
+enum { link_type_cgroup = 3, link_type_xdp = 6, link_type_tcx = 11 };
 
 int weft_link_info(int fd, struct weft_link_info *out)
 {
@@ -109,6 +109,8 @@ int weft_link_info(int fd, struct weft_link_info *out)
 	if (i.type == link_type_tcx) {
 		out->ifindex = i.tcx.ifindex;
 		out->attach_type = i.tcx.attach_type;
+	} else if (i.type == link_type_xdp) {
+		out->ifindex = i.tcx.ifindex; /* both begin with it */
 	} else if (i.type == link_type_cgroup) {
 		out->attach_type = i.cgroup.attach_type;
 		out->cgroup_id = i.cgroup.cgroup_id;
@@ -122,7 +124,8 @@ static int link_create(int program, uint32_t target, uint32_t attach_type)
 
 	a.link_create.prog_fd = program;
 	a.link_create.target_ifindex = target; /* shares its place with target_fd */
-	a.link_create.attach_type = attach_type;
+	a.link_create.attach_type = attach_type & 0xffff;
+	a.link_create.flags = attach_type >> 16;
 	return bpf(BPF_LINK_CREATE, &a);
 }
 

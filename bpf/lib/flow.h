@@ -502,11 +502,16 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	ask(j, client, 0);
 	verdict = judge(j, from, to);
 	/* What comes from outside is not this node's own, nor one of its pods'. */
-	if (place->hook == HOOK_NETDEV &&
+	if (place->hook >= HOOK_NETDEV &&
 	    (j->client_identity == IDENTITY_HOST || bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source)))
 		return drop(REASON_INVALID_IDENTITY);
 	if (!is_beginning(pkt)) {
 		flags |= FLOW_ADOPTED;
+		/* What lb has just sent on to a Service is a question. */
+		if (verdict && (pkt->flags & PACKET_TRANSLATED)) {
+			tell_judgement(pkt, j, 0);
+			return drop(REASON_INVALID_FLOW);
+		}
 		if (verdict) {
 			back = &with->back;
 			turn_round(&pkt->tuple, &back->tuple);
@@ -524,8 +529,12 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	if (verdict)
 		return drop(verdict);
 	/* The end of what is not known leaves nothing behind. */
-	if (pkt->tuple.protocol == IPPROTO_TCP && (pkt->tcp_flags & TCP_RST) && !(pkt->flags & PACKET_LATER_FRAGMENT))
+	if (pkt->tuple.protocol == IPPROTO_TCP && (pkt->tcp_flags & TCP_RST) && !(pkt->flags & PACKET_LATER_FRAGMENT)) {
+		pkt->flow_flags = FLOW_ADOPTED;
+		if (turned)
+			pkt->flags |= PACKET_ANSWER;
 		return CONTINUE;
+	}
 	if (place->hook == HOOK_HOST && !turned && j->client_identity == IDENTITY_HOST)
 		flags |= FLOW_HOST;
 	if (pkt->flags & PACKET_TRANSLATED)
@@ -672,8 +681,13 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 	verdict = CONTINUE;
 	if (state && flow->epoch != state->epoch) {
 		verdict = reassess(pkt, &place, flow);
-		if (verdict != CONTINUE && verdict != FORGOTTEN)
+		if (verdict != CONTINUE && verdict != FORGOTTEN) {
+			/* The reset that it becomes is renamed like any packet of its flow. */
+			pkt->flow_flags = flow->flags;
+			if (side_of(&place, flow->flags))
+				pkt->flags |= PACKET_ANSWER;
 			return cut(skb, pkt, &place, flow->number, verdict);
+		}
 	}
 	if (verdict == CONTINUE && (pkt->flags & PACKET_EVENT))
 		verdict = follow_event(pkt, &place, flow);

@@ -5,6 +5,7 @@
 #include "config.h"
 #include "lib/parse.h"
 #include "maps/endpoints.h"
+#include "maps/identities.h"
 
 /* One hop less. The packet has at least two left. */
 INLINE int use_hop(struct __sk_buff *skb, const struct packet *pkt)
@@ -63,17 +64,68 @@ INLINE int deliver(struct __sk_buff *skb, const struct packet *pkt, const struct
 	return verdict;
 }
 
+/* On a packet that has its tunnel key already; what the node's own stack sends into the tunnel has none. */
+#define MARK_WRAPPED 0x57656602
+
+/* The other end, and who it is from: 24 bits of identity are the network's number (VNI). */
+INLINE int wrap(struct __sk_buff *skb, __be32 remote, __u32 identity)
+{
+	struct bpf_tunnel_key key = {
+		.tunnel_id = identity,
+		.remote_ipv4 = bpf_ntohl(remote),
+		.tunnel_ttl = 64,
+	};
+
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX))
+		return drop(REASON_WRITE_FAILED);
+	return CONTINUE;
+}
+
+INLINE int in_pod_networks(const struct address *address)
+{
+	return network_contains(&cfg_pod_network4, address) || network_contains(&cfg_pod_network6, address);
+}
+
+/* To another node, wrapped; CONTINUE for what is no node's. pkt->source_identity is the sender's. */
+FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
+{
+	const struct identity *to;
+	__u32 mtu = 0;
+	int verdict;
+
+	if (!pkt)
+		return drop(REASON_NO_TUNNEL);
+	to = bpf_map_lookup_elem(&identities_v1, &pkt->tuple.destination);
+	if (!to || !to->tunnel)
+		return to || !in_pod_networks(&pkt->tuple.destination) ? CONTINUE : drop(REASON_NO_TUNNEL);
+	/* The stack says "time exceeded" and "too big", where it may: it has routes into the tunnel, too. */
+	if (pkt->hops < 2 || bpf_check_mtu(skb, cfg_tunnel_ifindex, &mtu, 0, 0))
+		return TC_ACT_OK;
+	verdict = use_hop(skb, pkt);
+	if (verdict == CONTINUE)
+		verdict = wrap(skb, to->tunnel, pkt->source_identity ? pkt->source_identity : IDENTITY_REMOTE_NODE);
+	if (verdict != CONTINUE)
+		return verdict;
+	skb->mark = MARK_WRAPPED;
+	return bpf_redirect(cfg_tunnel_ifindex, 0);
+}
+
 /*
  * By the node's own routes: out and to the next hop, whose address the kernel finds (or asks for) on the way.
  * What is the node's own, and what needs an ICMP error, goes to its stack.
  */
-INLINE int route(struct __sk_buff *skb, const struct packet *pkt)
+INLINE int route(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct bpf_fib_lookup fib = {};
 	struct bpf_redir_neigh next = {};
 	int verdict;
 	long found;
 
+	if (cfg_tunnel) {
+		verdict = tunnel(skb, pkt);
+		if (verdict != CONTINUE)
+			return verdict;
+	}
 	fib.ifindex = skb->ifindex;
 	fib.l4_protocol = pkt->tuple.protocol;
 	/* tot_len stays 0: the kernel then holds each segment of a large packet against the MTU, not their sum. */

@@ -22,9 +22,10 @@
 
 #define EEXIST 17
 
-/* What the program is called with: XDP's differs. */
+/* What the program is called with, and its clock: XDP's differ. */
 #ifndef CONTEXT
 #define CONTEXT struct __sk_buff
+#define time_of(ctx) now(ctx)
 #endif
 
 /* What is under way, off the stack: that is 512 bytes for all functions at once. */

@@ -46,6 +46,13 @@ FUNCTION __u32 identity_of(const struct address *address, __u32 *since)
 	return IDENTITY_WORLD;
 }
 
+INLINE __u32 identity_by_address(const struct address *address)
+{
+	__u32 since = 0;
+
+	return identity_of(address, &since);
+}
+
 INLINE __u32 rule_for(struct policy_key *key)
 {
 	const struct policy_value *found = bpf_map_lookup_elem(&policy_v1, key);

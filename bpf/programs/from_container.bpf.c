@@ -63,6 +63,9 @@ INLINE int send(struct __sk_buff *skb, struct packet *pkt)
 		return verdict;
 	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
 	verdict = track(skb, pkt, from, to, HOOK_CONTAINER);
+	/* The other node is told who it is from. */
+	if (cfg_tunnel && !to)
+		pkt->source_identity = from->identity ? from->identity : identity_by_address(&pkt->tuple.source);
 	if (verdict == CONTINUE)
 		verdict = nat_answer(skb, pkt);
 	if (verdict == CONTINUE && !to)

@@ -1,12 +1,7 @@
 /* A packet that comes to this node. Attached to the uplink, on the way in. */
 #include "config.h"
-#include "lib/flow.h"
-#include "lib/forward.h"
-#include "lib/fragment.h"
-#include "lib/lb.h"
-#include "lib/leave.h"
+#include "lib/arrive.h"
 #include "lib/neighbour.h"
-#include "lib/service.h"
 
 /* Pods of this node, and the virtual addresses that this node was elected for; of the others its stack must not speak. */
 INLINE int is_ours(struct __sk_buff *skb, const struct address *target)
@@ -32,20 +27,9 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 	return CONTINUE;
 }
 
-/* To a pod of this node, if it may. */
-INLINE int receive(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *to)
-{
-	int verdict = track(skb, pkt, 0, to, HOOK_NETDEV);
-
-	if (verdict == CONTINUE)
-		verdict = nat_answer(skb, pkt);
-	return verdict == CONTINUE ? deliver(skb, pkt, to) : verdict;
-}
-
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
-	const struct endpoint *to;
 	struct packet *pkt;
 	int verdict;
 
@@ -55,23 +39,6 @@ int from_netdev(struct __sk_buff *skb)
 	verdict = parse_packet(skb, pkt);
 	if (verdict == CONTINUE)
 		verdict = answer_neighbours(skb, pkt);
-	if (verdict == CONTINUE)
-		verdict = resolve_fragment(skb, pkt);
-	/* What is not a pod's (other protocols, the node's own broken packets) is the stack's, and not counted. */
-	if (verdict == TC_ACT_OK)
-		return TC_ACT_OK;
-	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
-	if (verdict < 0 && verdict != CONTINUE && !to)
-		return TC_ACT_OK;
-	if (verdict == CONTINUE && !to) {
-		verdict = lb_from_netdev(skb, pkt);
-		if (verdict == CONTINUE)
-			to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
-	}
-	if (verdict == CONTINUE)
-		verdict = to ? receive(skb, pkt, to) : TC_ACT_OK;
-	if (verdict == TC_ACT_OK)
-		return TC_ACT_OK;
 
-	return leave(skb, pkt, verdict, DIRECTION_INGRESS, ANSWER_DEVICE, to ? to->ifindex : 0);
+	return arrive(skb, pkt, verdict, HOOK_NETDEV);
 }

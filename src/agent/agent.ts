@@ -20,8 +20,9 @@ import { Informers } from '#client/informer.ts'
 import { compile } from '#datapath/compile.ts'
 import type { Datapath } from '#datapath/datapath.ts'
 import { EventRing } from '#datapath/events/ring.ts'
-import { KernelDatapath } from '#datapath/kernel.ts'
+import { KernelDatapath, type XdpMode } from '#datapath/kernel.ts'
 import type { Probe } from '#datapath/probe.ts'
+import { podMtu } from '#datapath/tunnel.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
 import { type Feature, probeFeatures, requireFeatures } from '#kernel/features.ts'
@@ -43,6 +44,7 @@ import { livePodsSelector } from './identity/reflect.ts'
 import { type Route, serveLocal } from './local/local.ts'
 import { mapsRoute } from './local/maps.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
+import { registerGatewayMetrics } from './gateway/metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
@@ -62,8 +64,14 @@ export interface AgentOptions {
   readonly pinDir: string
   readonly serviceCidrs: readonly string[]
   readonly clusterCidrs?: readonly string[]
+  /** How packets get to other nodes' pods; absent: as they are, by the nodes' routes. */
+  readonly tunnel?: 'vxlan'
   /** Networks of external IPs that pods too may be led by to a Service; others work from outside only (CVE-2020-8554). */
   readonly externalIpCidrs?: readonly string[]
+  /** Networks outside the cluster that pods talk to under their own addresses. */
+  readonly noMasquerade?: readonly string[]
+  /** Services from outside already in the uplink's driver. Default off. */
+  readonly xdp?: XdpMode
   /** The resolver over UDP is a process of its own, which stays when this one ends. */
   readonly namesApart?: boolean
   /** Resolvers for what is not of the cluster, in this order. */
@@ -145,6 +153,7 @@ export function createAgent(options: AgentOptions): Agent {
   })
   const observeSweep = registerSweepMetrics(metrics)
   registerFlowMetrics(metrics, () => flowParts)
+  registerGatewayMetrics(metrics, async () => (await gatewayParts?.signals()) ?? [])
   registerNameMetrics(metrics, () => parts?.names.status())
 
   async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
@@ -159,13 +168,16 @@ export function createAgent(options: AgentOptions): Agent {
       uplink,
       serviceCidrs: options.serviceCidrs,
       podCidrs: options.clusterCidrs ?? [],
+      noMasquerade: options.noMasquerade ?? [],
+      xdp: options.xdp ?? 'off',
+      ...(options.tunnel === undefined ? {} : { tunnel: options.tunnel }),
       ...(namespace === undefined ? {} : { namespace }),
       clock,
       log,
     })
     datapath = kernel
     using netlink = Netlink.open(namespace)
-    const mtu = (await netlink.link(uplink))?.mtu ?? 1500
+    const mtu = podMtu((await netlink.link(uplink))?.mtu ?? 1500, options.tunnel)
 
     // 2. The cluster, as this node needs to know it.
     await using informers = new Informers({ client, clock, log })
@@ -191,6 +203,7 @@ export function createAgent(options: AgentOptions): Agent {
       policies: informers.of(networkPolicies),
       events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
       resolverAddresses,
+      isTunnelled: options.tunnel !== undefined,
       log: log.child({ loop: 'policies' }),
     })
     parts = {

@@ -32,6 +32,10 @@ export function addAgent(program: Command): void {
     .option('--node-ip <address>', 'this node, the main address first; may be repeated', collect, [])
     .option('--cluster-cidr <cidr>', 'network of the pods, one of each family', collect, [])
     .option('--service-cidr <cidr>', 'network of the Services, one of each family', collect, [])
+    .option('--tunnel <mode>', 'how packets get to other nodes: native (by their routes), vxlan', 'native')
+    .option('--xdp <mode>', 'Services from outside in the device’s driver: off, native, generic', 'off')
+    .option('--masquerade-exclude-cidr <cidr>', 'outside, but pods keep their addresses; may be repeated', collect, [])
+    .option('--external-ip-cidr <cidr>', 'external IPs that pods too may use; may be repeated', collect, [])
     .option('--resolver <address>', 'asked for names that are not of the cluster; may be repeated', collect, [])
     .option(
       '--resolv-conf <file>',

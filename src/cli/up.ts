@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
-import { collect } from './flags.ts'
+import { collect, parseTunnel } from './flags.ts'
 
 interface UpFlags {
   readonly name: string
@@ -12,6 +12,7 @@ interface UpFlags {
   readonly wait: string
   readonly loadBalancerPool: readonly string[]
   readonly resolver: readonly string[]
+  readonly tunnel: string
 }
 
 export function addUp(program: Command): void {
@@ -39,10 +40,12 @@ export function addUp(program: Command): void {
       collect,
       [],
     )
+    .option('--tunnel <mode>', 'how packets get to other nodes: native (by their routes), vxlan', 'native')
     .action(async (flags: UpFlags) => {
       const { resolver: resolvers } = flags
+      const tunnel = parseTunnel(flags.tunnel)
       const agent = parseAgent(flags.agent)
-      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers }
+      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers, tunnel }
       const { loadBalancerPool } = flags
       const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)

@@ -4,7 +4,7 @@ import { Link, type Program } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { Fd } from '#kernel/fd.ts'
 import type { Namespace } from '#kernel/netns.ts'
-import { type ProgramSpec, programs } from './object.ts'
+import { type Place, type ProgramSpec, programs } from './object.ts'
 
 /**
  * Links, each pinned under a name that says where it is. The pin is what keeps a program attached when the agent is gone;
@@ -23,12 +23,25 @@ export class Attachments {
   }
 
   /** Programs of `place` on the device. Says whether anything had to be done. */
-  async attachDevice(place: 'endpoint' | 'uplink', id: string, ifindex: number): Promise<boolean> {
+  async attachDevice(place: DevicePlace, id: string, ifindex: number): Promise<boolean> {
     // At once: each waits some 10 ms for the kernel, in a thread of the pool.
     const changes = await Promise.all(
       programs.filter((p) => p.place === place).map((spec) => this.#attach(spec, id, ifindex)),
     )
     return changes.includes(true)
+  }
+
+  /** The first look at what the device receives: by its driver, by the kernel in its stead, or none. */
+  async attachXdp(mode: 'off' | 'native' | 'generic', ifindex: number): Promise<boolean> {
+    const other = mode === 'native' ? 'generic' : 'native'
+    for (const spec of programs.filter((p) => p.place === 'xdp')) {
+      // One device has one mode: the other is left before.
+      for (const left of mode === 'off' ? (['native', 'generic'] as const) : [other]) this.#remove(pinName(spec, left))
+      if (mode === 'off') continue
+      const hook = mode === 'native' ? 'xdpNative' : 'xdpGeneric'
+      await this.#attach({ ...spec, hook }, mode, ifindex)
+    }
+    return mode !== 'off'
   }
 
   async #attach(spec: ProgramSpec, id: string, ifindex: number): Promise<boolean> {
@@ -43,7 +56,7 @@ export class Attachments {
   }
 
   /** Every link that is there for `place` gets the present program; those of devices that are gone are left to `prune`. */
-  updateDevices(place: 'endpoint' | 'uplink'): boolean {
+  updateDevices(place: DevicePlace): boolean {
     let changed = false
     for (const spec of programs.filter((p) => p.place === place)) {
       const program = this.#program(spec)
@@ -89,7 +102,7 @@ export class Attachments {
   }
 
   /** The programs of a device that is gone, or that shall go on without them. */
-  detachDevice(place: 'endpoint' | 'uplink', id: string): void {
+  detachDevice(place: DevicePlace, id: string): void {
     for (const spec of programs.filter((p) => p.place === place)) this.#remove(pinName(spec, id))
   }
 
@@ -97,7 +110,9 @@ export class Attachments {
   prune(endpointIds: ReadonlySet<string>): string[] {
     const wanted = new Set(
       programs.flatMap((spec) =>
-        spec.place === 'endpoint' ? [...endpointIds].map((id) => pinName(spec, id)) : [pinName(spec, 'node')],
+        (spec.place === 'endpoint' ? [...endpointIds] : spec.place === 'xdp' ? ['native', 'generic'] : ['node']).map(
+          (id) => pinName(spec, id),
+        ),
       ),
     )
     const stale = existsSync(this.#dir) ? readdirSync(this.#dir).filter((name) => !wanted.has(name)) : []
@@ -138,6 +153,9 @@ export class Attachments {
     return 'missing'
   }
 }
+
+/** Places that are devices. */
+type DevicePlace = Exclude<Place, 'cgroup'>
 
 /** What a link is attached to: a device by its index, a cgroup by its directory's inode. */
 type Target = { readonly ifindex: number } | { readonly cgroupId: bigint }

@@ -19,8 +19,10 @@ const objectNames = [
   'from_netdev',
   'sock',
   'sk_lookup',
+  'overlay',
   'sweep',
   'sweep_translations',
+  'xdp_entry',
 ] as const
 export type ObjectName = (typeof objectNames)[number]
 

@@ -50,6 +50,7 @@ import {
 } from './maps/translations.ts'
 import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
 import { Probe, type ProbeOptions } from './probe.ts'
+import { setTunnel } from './tunnel.ts'
 
 export interface KernelDatapathOptions {
   readonly objects: readonly CompiledObject[]
@@ -64,6 +65,13 @@ export interface KernelDatapathOptions {
   readonly podCidrs?: readonly string[]
   /** Established flows that one pod may hold; absent: half of what there is room for. */
   readonly flowShare?: number
+  /** How packets get to other nodes' pods: as they are by the nodes' routes (absent), or wrapped. */
+  readonly tunnel?: 'vxlan'
+  /**
+   * Services from outside already where the uplink's driver receives them. `native` where the driver can (a veth pair copies
+   * every packet for it: there it is for trying); `generic` for trying anywhere. Default `off`.
+   */
+  readonly xdp?: XdpMode
   /** Networks outside the cluster that pods talk to under their own addresses. */
   readonly noMasquerade?: readonly string[]
   /** The node's network namespace; absent: the one that this process is in. */
@@ -71,6 +79,8 @@ export interface KernelDatapathOptions {
   readonly clock?: Clock
   readonly log?: Log
 }
+
+export type XdpMode = 'off' | 'native' | 'generic'
 
 /** The datapath in this kernel: programs on tcx and cgroup hooks, maps, routes. */
 export class KernelDatapath implements Datapath {
@@ -91,6 +101,7 @@ export class KernelDatapath implements Datapath {
   readonly #exclusions: BpfMap
   readonly #counters: BpfMap
   readonly #maps: readonly BpfMap[]
+  #tunnelIndex: number | undefined
 
   private constructor(
     netlink: Netlink,
@@ -149,16 +160,11 @@ export class KernelDatapath implements Datapath {
    * exchanges them in place. Throws with the verifier's words, or with the device or cgroup that is missing.
    */
   static async open(options: KernelDatapathOptions): Promise<KernelDatapath> {
-    const {
-      objects,
-      pinDir,
-      cgroupPath,
-      uplink,
-      podCidrs = [],
-      namespace,
-      clock = systemClock,
-      log = silentLog,
-    } = options
+    const { pinDir, cgroupPath, uplink, podCidrs = [], namespace, clock = systemClock, log = silentLog } = options
+    // The kernel need not look at what is not used.
+    const xdp = options.xdp ?? 'off'
+    const unused = [options.tunnel === undefined ? 'overlay' : '', xdp === 'off' ? 'xdp_entry' : '']
+    const objects = options.objects.filter((o) => !unused.includes(o.name))
     const netlink = Netlink.open(namespace)
     try {
       const link = await netlink.link(uplink)
@@ -167,8 +173,10 @@ export class KernelDatapath implements Datapath {
       for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
         namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
       reservePorts(namespace)
+      const tunnelIndex = await setTunnel(options.tunnel, netlink, link.mtu, namespace)
+      const tunnel = tunnelIndex === undefined ? {} : { tunnelIndex }
       const nodeAddresses = ownAddresses(await netlink.addresses(link.index))
-      const globals = encodeConfig({ ...options, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
+      const globals = encodeConfig({ ...options, ...tunnel, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const probing = {
@@ -179,10 +187,13 @@ export class KernelDatapath implements Datapath {
       }
       const { programs } = loaded
       const datapath = new KernelDatapath(netlink, link, namespace, programs, attachments, probing, pinDir, clock)
+      datapath.#tunnelIndex = tunnelIndex
       writeExclusions(datapath.#exclusions, options.noMasquerade ?? [])
       const changed = [
         attachments.attachCgroup(cgroupPath),
         await attachments.attachDevice('uplink', 'node', link.index),
+        await attachments.attachXdp(xdp, link.index),
+        tunnelIndex !== undefined && (await attachments.attachDevice('overlay', 'node', tunnelIndex)),
       ]
       // Pods that are there already get this agent's programs.
       changed.push(attachments.updateDevices('endpoint'))
@@ -353,7 +364,9 @@ export class KernelDatapath implements Datapath {
   }
 
   async setNodes(nodes: readonly NodeNetwork[]): Promise<void> {
-    const wanted = new Map(nodes.flatMap((node) => routesTo(node, this.#uplink.index)).map((r) => [r.destination, r]))
+    const wanted = new Map(
+      nodes.flatMap((node) => routesTo(node, this.#uplink.index, this.#tunnelIndex)).map((r) => [r.destination, r]),
+    )
     const present = await this.#netlink.routes(routeProtocol)
     const nets = present.filter((r) => isNetwork(r.destination))
     const stale = nets.filter((r) => !wanted.has(r.destination))
@@ -399,14 +412,20 @@ const defined = <T extends object>(change: T): Partial<T> =>
 const isNetwork = (destination: string): boolean => !/^(.*\..*\/32|.*:.*\/128)$/.test(destination)
 
 const sameRoute = (a: Route, b: Route | undefined): boolean =>
-  b !== undefined && a.gateway === b.gateway && (a.type ?? 'unicast') === (b.type ?? 'unicast')
+  b !== undefined &&
+  a.gateway === b.gateway &&
+  (b.deviceIndex === undefined || a.deviceIndex === b.deviceIndex) &&
+  (a.type ?? 'unicast') === (b.type ?? 'unicast')
 
 /** A node's pods by the node's address of the same family; our own, where no pod has the address, nowhere. */
-function routesTo({ podCidrs, via }: NodeNetwork, uplinkIndex: number): Route[] {
+function routesTo({ podCidrs, via }: NodeNetwork, uplinkIndex: number, tunnelIndex: number | undefined): Route[] {
   return podCidrs.flatMap((destination): Route[] => {
     const cidr = parseCidr(destination)
     if (cidr === undefined) return []
     if (via === undefined) return [{ destination, type: 'unreachable', protocol: routeProtocol }]
+    // Into the tunnel: which node it is for, the program there knows.
+    if (tunnelIndex !== undefined)
+      return [{ destination, deviceIndex: tunnelIndex, scope: 'link', protocol: routeProtocol }]
     const gateway = via.find((address) => parseAddress(address)?.family === cidr.family)
     return gateway === undefined ? [] : [{ destination, gateway, deviceIndex: uplinkIndex, protocol: routeProtocol }]
   })

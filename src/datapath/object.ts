@@ -4,7 +4,7 @@ import type { ObjectName } from './compile.ts'
 import { addressSize, encodeAddress } from './maps/address.ts'
 
 /** Where a program goes. */
-export type Place = 'endpoint' | 'uplink' | 'cgroup'
+export type Place = 'endpoint' | 'uplink' | 'overlay' | 'xdp' | 'cgroup'
 
 export interface ProgramSpec {
   readonly object: ObjectName
@@ -20,7 +20,11 @@ const sock = (name: AttachType): ProgramSpec => ({ object: 'sock', name, place: 
 export const programs: readonly ProgramSpec[] = [
   ...(['connect4', 'connect6', 'sendmsg4', 'sendmsg6'] as const).map(sock),
   ...(['recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'] as const).map(sock),
+  // Only where it is asked for; the mode is chosen then.
+  { object: 'xdp_entry', name: 'xdp_entry', place: 'xdp', hook: 'xdpNative' },
   { object: 'from_netdev', name: 'from_netdev', place: 'uplink', hook: 'tcxIngress' },
+  { object: 'overlay', name: 'to_overlay', place: 'overlay', hook: 'tcxEgress' },
+  { object: 'overlay', name: 'from_overlay', place: 'overlay', hook: 'tcxIngress' },
   { object: 'to_container', name: 'to_container', place: 'endpoint', hook: 'tcxEgress' },
   { object: 'from_container', name: 'from_container', place: 'endpoint', hook: 'tcxIngress' },
 ]
@@ -47,6 +51,8 @@ export interface DatapathConfig {
   readonly podCidrs?: readonly string[]
   /** Established flows that one pod may hold; absent: half of what there is room for. */
   readonly flowShare?: number
+  /** Device by which packets go to other nodes' pods, wrapped; absent: they go as they are. */
+  readonly tunnelIndex?: number
   readonly gatewayMac: string
   readonly uplinkMac: string
   /** This node's own on its uplink, one of each family at most: what pods are known by outside. */
@@ -73,6 +79,8 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_pod_network6', encodeNetwork(pods.find((c) => c.family === 6))],
     ['cfg_node_address4', encodeOwn(config.nodeAddresses?.find((a) => !a.includes(':')))],
     ['cfg_node_address6', encodeOwn(config.nodeAddresses?.find((a) => a.includes(':')))],
+    ['cfg_tunnel', u32(config.tunnelIndex === undefined ? 0 : 1)],
+    ['cfg_tunnel_ifindex', u32(config.tunnelIndex ?? 0)],
     ['cfg_flow_share', u32(config.flowShare ?? flowsMax / 2)],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],

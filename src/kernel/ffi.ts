@@ -155,6 +155,10 @@ export const runSyscall = (program: number, context: Buffer): Promise<number> =>
     syscallRun.async(program, context, context.length, done)
   })
 
+/** At once, for maps that are known to be small. */
+export const runSyscallNow = (program: number, context: Buffer): number =>
+  syscallRun(program, context, context.length) as number
+
 export const mapInfoOf = bind<(fd: number, out: MapInfoOut) => number>('int weft_map_info(int, _Out_ weft_map_info *)')
 export const mapLookup = bind<(fd: number, key: Uint8Array, value: Uint8Array) => number>(
   'int weft_map_lookup(int, const void *, void *)',

@@ -6,7 +6,8 @@ import { promisify } from 'node:util'
 import { connectSandbox, planDevice } from '#agent/endpoints/device.ts'
 import { type CompiledObject, compile } from '#datapath/compile.ts'
 import type { Endpoint } from '#datapath/datapath.ts'
-import { KernelDatapath } from '#datapath/kernel.ts'
+import { KernelDatapath, type KernelDatapathOptions } from '#datapath/kernel.ts'
+import { podMtu } from '#datapath/tunnel.ts'
 import { ensureCgroup, findCgroups, removeCgroup } from '#kernel/cgroup.ts'
 import { mountBpf, unmount } from '#kernel/mount.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
@@ -82,7 +83,10 @@ export class TestNode {
   }
 
   /** Starts the datapath; again after `closeDatapath`, as an agent that comes back would. */
-  async openDatapath(cidrs: readonly string[] = serviceCidrs): Promise<KernelDatapath> {
+  async openDatapath(
+    cidrs: readonly string[] = serviceCidrs,
+    more: Partial<KernelDatapathOptions> = {},
+  ): Promise<KernelDatapath> {
     this.#datapath = await KernelDatapath.open({
       objects: this.#topology.objects,
       pinDir: this.pinDir,
@@ -90,7 +94,9 @@ export class TestNode {
       uplink: 'eth0',
       serviceCidrs: cidrs,
       podCidrs,
+      ...(this.#topology.tunnel === undefined ? {} : { tunnel: this.#topology.tunnel }),
       namespace: this.namespace,
+      ...more,
     })
     return this.#datapath
   }
@@ -108,7 +114,7 @@ export class TestNode {
     const namespace = Namespace.open(name)
     using inside = Netlink.open(namespace)
     await inside.setLinkUp(namespace.ifindex('lo'))
-    const plan = planDevice(name, 'eth0', 1500, [v4, v6])
+    const plan = planDevice(name, 'eth0', podMtu(1500, this.#topology.tunnel), [v4, v6])
     const known = { id: name, addresses: plan.addresses, mac: plan.mac }
     const { ifindex } = await connectSandbox(plan, {
       netlink: this.netlink,
@@ -133,6 +139,7 @@ export interface TopologyOptions {
   readonly label?: string
   /** Nodes on one cable instead of a fabric; `plain`: nothing of ours in the kernel. */
   readonly direct?: 'programs' | 'plain'
+  readonly tunnel?: 'vxlan'
 }
 
 /** A fabric and two nodes, all in namespaces of their own, taken away whatever happens in between. */
@@ -142,8 +149,10 @@ export class Topology implements AsyncDisposable {
   readonly objects: readonly CompiledObject[]
   readonly nodes: TestNode[] = []
   readonly pods: TestPod[] = []
+  readonly tunnel: 'vxlan' | undefined
 
-  private constructor(objects: readonly CompiledObject[], label: string) {
+  private constructor(objects: readonly CompiledObject[], label: string, tunnel: 'vxlan' | undefined) {
+    this.tunnel = tunnel
     this.prefix = `weft-test-${label}${process.pid}`
     this.dir = `/run/${this.prefix}`
     this.objects = objects
@@ -155,7 +164,7 @@ export class Topology implements AsyncDisposable {
 
   static async create(options: TopologyOptions = {}): Promise<Topology> {
     const objects = await compile({ cacheDir: '/var/cache/weft/bpf' })
-    const topology = new Topology(objects, options.label ?? '')
+    const topology = new Topology(objects, options.label ?? '', options.tunnel)
     try {
       if (options.direct === undefined) await topology.#build()
       else await topology.#buildDirect(options.direct)

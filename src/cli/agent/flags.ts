@@ -22,6 +22,10 @@ export interface AgentFlags {
   readonly nodeIp: readonly string[]
   readonly clusterCidr: readonly string[]
   readonly serviceCidr: readonly string[]
+  readonly tunnel: string
+  readonly xdp: string
+  readonly masqueradeExcludeCidr: readonly string[]
+  readonly externalIpCidr: readonly string[]
   readonly resolver: readonly string[]
   readonly resolvConf: string
   readonly logLevel: LogLevel

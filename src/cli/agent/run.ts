@@ -4,10 +4,12 @@ import { resolverAddresses } from '#agent/dns/address.ts'
 import { Scope } from '#base/async/scope.ts'
 import { createLog, type Log } from '#base/log/log.ts'
 import type { HttpClient } from '#client/http.ts'
+import type { XdpMode } from '#datapath/kernel.ts'
 import { parseResolvConf } from '#kubelet/containers/names.ts'
 import { createKubelet, type Kubelet } from '#kubelet/kubelet.ts'
 import { KubeletMetrics } from '#kubelet/server/metrics.ts'
 import { nthAddress } from '../addresses.ts'
+import { parseTunnel } from '../flags.ts'
 import { untilTold } from '../signals.ts'
 import type { AgentFlags } from './flags.ts'
 import { serveHealth } from './health.ts'
@@ -64,6 +66,10 @@ async function networkOf(flags: AgentFlags, client: HttpClient, log: Log): Promi
     pinDir: flags.bpffs,
     serviceCidrs: flags.serviceCidr,
     clusterCidrs: flags.clusterCidr,
+    ...(parseTunnel(flags.tunnel) === 'vxlan' ? { tunnel: 'vxlan' as const } : {}),
+    xdp: parseXdp(flags.xdp),
+    noMasquerade: flags.masqueradeExcludeCidr,
+    externalIpCidrs: flags.externalIpCidr,
     resolvers: await resolversOf(flags),
     namesApart: true,
     runDir: flags.runDir,
@@ -120,4 +126,9 @@ async function resolversOf({ resolver, resolvConf }: AgentFlags): Promise<readon
   const { servers } = parseResolvConf(await readFile(resolvConf, 'utf8'))
   const own: readonly string[] = resolverAddresses
   return servers.filter((address) => !own.includes(address))
+}
+
+function parseXdp(text: string): XdpMode {
+  if (text === 'off' || text === 'native' || text === 'generic') return text
+  throw new RangeError(`--xdp ${text}: use off, native or generic`)
 }

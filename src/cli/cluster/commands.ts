@@ -95,6 +95,7 @@ export function agentSpec(layout: ClusterLayout, node: NodeLayout): ProcessSpec 
     ...node.addresses.map((a) => `--node-ip=${addressOf(a)}`),
     ...layout.podCidrs.map((c) => `--cluster-cidr=${c}`),
     ...layout.serviceCidrs.map((c) => `--service-cidr=${c}`),
+    ...(layout.tunnel === 'native' ? [] : [`--tunnel=${layout.tunnel}`]),
     // The machine's resolvers cannot be reached from here.
     '--resolv-conf=',
     ...layout.resolvers.map((r) => `--resolver=${r}`),

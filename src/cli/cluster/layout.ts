@@ -14,6 +14,8 @@ export interface ClusterLayout {
   readonly serviceCidrs: readonly string[]
   /** `none`: nodes are a kubelet alone, and get their network from elsewhere, as by the chart in helm/. */
   readonly agent: 'full' | 'none'
+  /** How packets get to other nodes' pods. */
+  readonly tunnel: 'native' | 'vxlan'
   /** Asked for names that are not of the cluster. */
   readonly resolvers: readonly string[]
   /** Addresses of Services of type LoadBalancer, on the fabric's own network. */
@@ -85,6 +87,7 @@ export function layoutCluster(name: string, nodeCount: number): ClusterLayout {
     podCidrs: ['10.244.0.0/16', 'fd00:10:244::/56'],
     serviceCidrs: ['10.96.0.0/16', 'fd00:10:96::/112'],
     agent: 'full',
+    tunnel: 'native',
     resolvers: [],
     loadBalancerPools: ['172.30.0.200-172.30.0.250', 'fd00:172:30::200-fd00:172:30::2ff'],
   }

@@ -14,6 +14,9 @@ const attachTypes = {
   getpeername4: 29,
   getpeername6: 30,
   skLookup: 36,
+  /** Generic: XDP_FLAGS_SKB_MODE. Native is what the driver does itself, XDP_FLAGS_DRV_MODE. */
+  xdpGeneric: 37 | (2 << 16),
+  xdpNative: 37 | (4 << 16),
   tcxIngress: 46,
   tcxEgress: 47,
 } as const
@@ -130,6 +133,11 @@ export async function runSyscall(program: Program, context: Uint8Array): Promise
   used.set(context)
   checkResult(await ffi.runSyscall(program.number, used), 'run a BPF program')
   return used
+}
+
+/** The same at once, `context` in place: for maps that are known to be small. */
+export function runSyscallNow(program: Program, context: Buffer): void {
+  checkResult(ffi.runSyscallNow(program.number, context), 'run a BPF program')
 }
 
 /** An attached program: it stays attached while the link is open or pinned. */

@@ -25,6 +25,10 @@ const IFLA_NET_NS_FD = 28
 const IFLA_INFO_KIND = 1
 const IFLA_INFO_DATA = 2
 const VETH_INFO_PEER = 1
+/** IFLA_VXLAN_*. */
+const IFLA_VXLAN_LEARNING = 7
+const IFLA_VXLAN_PORT = 15
+const IFLA_VXLAN_COLLECT_METADATA = 25
 
 /** RTNH_F_ONLINK. npm `netlink` drops a flag named `onlink` silently. */
 const onlinkFlag = 4
@@ -144,6 +148,31 @@ export class Netlink implements Disposable {
 
   async addBridge(end: LinkEnd): Promise<void> {
     await this.#newLink(`create bridge ${end.name}`, end, 'bridge', [])
+  }
+
+  /** A VXLAN device whose packets have their key each (collect metadata): programs say where they go. */
+  async addVxlan(end: LinkEnd, port: number): Promise<void> {
+    const number = Buffer.alloc(2)
+    number.writeUInt16BE(port)
+    await this.#newLink(`create tunnel ${end.name}`, end, 'vxlan', [
+      attribute(IFLA_VXLAN_COLLECT_METADATA, Buffer.from([1])),
+      attribute(IFLA_VXLAN_LEARNING, Buffer.from([0])),
+      attribute(IFLA_VXLAN_PORT, number),
+    ])
+  }
+
+  /** Up, and without neighbours to ask for: every packet goes to the device as it is. */
+  async setLinkUpQuiet(index: number): Promise<void> {
+    const flags = { up: true, noarp: true } as const
+    await this.#request(`bring device ${index} up`, () =>
+      this.#socket.setLink({ index, flags, change: flags }, {}, { timeout: answerWithinMs }),
+    )
+  }
+
+  async setLinkMtu(index: number, mtu: number): Promise<void> {
+    await this.#request(`set the MTU of device ${index} to ${mtu}`, () =>
+      this.#socket.setLink({ index }, { mtu }, { timeout: answerWithinMs }),
+    )
   }
 
   async #newLink(

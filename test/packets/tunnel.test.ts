@@ -1,0 +1,104 @@
+import { execFileSync } from 'node:child_process'
+import test from 'ava'
+import { inPod, load, onNode, serve, type TestNode, type TestPod, Topology } from './topology.ts'
+
+/** Pods of two nodes, their packets wrapped: real sockets, one VXLAN device a node. */
+let topology: Topology
+let a: TestPod
+let far: TestPod
+
+test.before(async () => {
+  topology = await Topology.create({ label: 'v', tunnel: 'vxlan' })
+  a = await topology.node(1).addPod()
+  far = await topology.node(2).addPod()
+  for (const [i, node] of topology.nodes.entries()) {
+    const other = topology.nodes[1 - i] as TestNode
+    const tunnel = other.addresses[0] ?? ''
+    const theirs = topology.pods.filter((pod) => pod.node === other)
+    node.datapath.upsertIdentities([
+      ...node.addresses.map((address) => ({ address, identity: 1, owner: 'self' })),
+      ...other.addresses.map((address) => ({ address, identity: 3, owner: 'other', node: 1, tunnel })),
+      // Where their pods are, and not who they are: that is in the packets.
+      ...theirs.flatMap((pod) =>
+        [pod.v4, pod.v6].map((address) => ({ address, identity: 999, owner: pod.name, node: 1, tunnel })),
+      ),
+    ])
+    const own = topology.pods.filter((pod) => pod.node === node)
+    for (const pod of own) await node.datapath.upsertEndpoint({ ...pod.endpoint, identity: 300 + i })
+  }
+})
+test.after.always(() => topology?.[Symbol.asyncDispose]())
+
+interface LinkStatistics {
+  readonly mtu: number
+  readonly stats64: { readonly rx: { readonly packets: number }; readonly tx: { readonly packets: number } }
+}
+const device = (node: TestNode, name = 'weft-vxlan'): LinkStatistics => {
+  const inside = ['netns', 'exec', topology.name(`node${node.index}`), 'ip', '-s', '-j', 'link', 'show', name]
+  const [found] = JSON.parse(execFileSync('ip', inside, { encoding: 'utf8' })) as LinkStatistics[]
+  if (found === undefined) throw new Error(`${name} is not there`)
+  return found
+}
+
+test.serial('pods of two nodes talk through the tunnel, both families, small and large', async (t) => {
+  for (const address of [far.v4, far.v6]) {
+    await using _server = await serve(inPod(far), address, 8080)
+    const before = device(topology.node(2)).stats64.rx.packets
+    for (const mode of ['rr', 'crr', 'urr'] as const) t.true((await load(inPod(a), mode, address, 8080, 50)) > 0)
+    t.true((await load(inPod(a), 'stream', address, 8080, 100)) > 1e6)
+    t.true(device(topology.node(2)).stats64.rx.packets - before > 100, 'they came out of the tunnel')
+  }
+})
+
+test.serial(
+  'M1: pods’ devices leave room for what is put around their packets, and a datagram larger than that passes in parts',
+  (t) => {
+    t.is(device(topology.node(1)).mtu, 1450)
+    for (const [family, address] of [
+      ['-4', far.v4],
+      ['-6', far.v6],
+    ] as const) {
+      const ping = ['netns', 'exec', a.name, 'busybox', 'ping', family, '-c', '1', '-W', '2', '-s', '5000', address]
+      t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / 0% packet loss/)
+    }
+  },
+)
+
+test.serial('M2: a packet that does not fit into the tunnel is answered, not lost', (t) => {
+  // The pod believes that there is room for 1,500.
+  execFileSync('ip', ['netns', 'exec', a.name, 'ip', 'link', 'set', 'eth0', 'mtu', '1500'])
+  try {
+    for (const address of [far.v4, far.v6]) {
+      const family = address.includes(':') ? '-6' : '-4'
+      // The first is told of, by which the second is cut to size.
+      const ping = ['netns', 'exec', a.name, 'busybox', 'ping', family, '-c', '3', '-W', '1', '-s', '1460', address]
+      t.notRegex(execFileSync('ip', ping, { encoding: 'utf8' }), / 100% packet loss/)
+    }
+  } finally {
+    execFileSync('ip', ['netns', 'exec', a.name, 'ip', 'link', 'set', 'eth0', 'mtu', '1450'])
+  }
+})
+
+test.serial(
+  'a node’s own processes reach pods of the other node, and pods reach the other node, through the tunnel',
+  async (t) => {
+    for (const [i, address] of [far.v4, far.v6].entries()) {
+      await using _pod = await serve(inPod(far), address, 8081)
+      t.true((await load(onNode(topology, topology.node(1)), 'crr', address, 8081)) > 0)
+      const node = topology.node(2).addresses[i] ?? ''
+      await using _node = await serve(onNode(topology, topology.node(2)), node, 8082)
+      t.true((await load(inPod(a), 'crr', node, 8082)) > 0)
+    }
+  },
+)
+
+test.serial('who a packet is from is in the packet: the receiver’s policy asks for that', async (t) => {
+  const entry = (set: number, peer: number) => ({ set, peer, protocol: 6, port: 8083, portBits: 16, rule: set })
+  await using _server = await serve(inPod(far), far.v4, 8083)
+  const { datapath } = topology.node(2)
+  datapath.changePolicy({ entries: [entry(1, 300)], endpoints: [{ addresses: [far.v4], ingressSet: 1 }] })
+  t.true((await load(inPod(a), 'crr', far.v4, 8083)) > 0)
+  datapath.changePolicy({ entries: [entry(2, 999)], endpoints: [{ addresses: [far.v4], ingressSet: 2 }] })
+  await t.throwsAsync(load(inPod(a), 'crr', far.v4, 8083), { message: /ECONNREFUSED/ })
+  datapath.changePolicy({ endpoints: [{ addresses: [far.v4], ingressSet: 0 }] })
+})
