@@ -13,9 +13,11 @@ import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
 import { frontendName, type Service } from '#datapath/datapath.ts'
 import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
+import type { Signals } from '#gateway/engine.ts'
 import { assignedAddresses, freeAddresses } from './endpoints/address.ts'
 import { planDevice } from './endpoints/device.ts'
 import { type EndpointRecord, Records } from './endpoints/record.ts'
+import { registerGatewayMetrics } from './gateway/metrics.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { planNodes, unreachableNetworks } from './nodes/plan.ts'
@@ -345,11 +347,28 @@ test('what the agent counts has no label that grows with what runs, and is read 
     features: () => [{ name: 'tcx', since: '6.6', required: true, cost: '', available: true, reason: '' }],
     ready: () => true,
   })
+  const signals = (rule: string, backend: string, count: number): Signals => ({
+    rule,
+    backend,
+    codes: new Map([
+      ['200', count],
+      ['503', 1],
+    ]),
+    histogram: { buckets: [{ le: 0.001, count }], count: count + 1, sumSeconds: 0.5 },
+  })
+  const many = Array.from({ length: 600 }, (_, i) => signals(`HTTPRoute/shop/r${i}/0`, 'shop/s:80', 1))
+  registerGatewayMetrics(metrics, async () => [...many, signals('HTTPRoute/shop/web/2', 'shop/web:80', 7)])
   const sweep = registerSweepMetrics(metrics)
   sweep({ kept: 5, removed: 2 }, 0.001)
   sweep(undefined, 0.002)
   const text = await registry.metrics()
   for (const line of [
+    'weft_gateway_requests_total{route="HTTPRoute/shop/web",rule="2",backend="shop/web:80",code="200"} 7',
+    'weft_gateway_request_duration_seconds_bucket{route="HTTPRoute/shop/web",rule="2",backend="shop/web:80",le="0.001"} 7',
+    'weft_gateway_request_duration_seconds_count{route="HTTPRoute/shop/web",rule="2",backend="shop/web:80"} 8',
+    // The 101 that had the fewest requests, together.
+    'weft_gateway_requests_total{route="(other)",rule="",backend="(other)",code="200"} 101',
+    'weft_gateway_request_duration_seconds_bucket{route="(other)",rule="",backend="(other)",le="+Inf"} 202',
     'cilium_endpoint 3',
     'weft_service_backends 5',
     'cilium_policy 4',
@@ -364,6 +383,10 @@ test('what the agent counts has no label that grows with what runs, and is read 
     t.true(text.includes(`${line}\n`), line)
   const labels = new Set([...text.matchAll(/[{,](\w+)="/g)].map((m) => m[1] ?? ''))
   const closed = [
+    'route',
+    'rule',
+    'backend',
+    'code',
     'direction',
     'reason',
     'endpoint_state',

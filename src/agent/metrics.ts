@@ -1,4 +1,4 @@
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import { Counter, Gauge, Histogram, type Metric, type Registry } from 'prom-client'
 import type { Datapath } from '#datapath/datapath.ts'
 import { type MapUse, mapOperations, mapUse } from '#kernel/bpf/map.ts'
 import type { Feature } from '#kernel/features.ts'
@@ -7,6 +7,13 @@ import type { SweepOptions } from './sweep.ts'
 export interface Sample {
   readonly labels?: Readonly<Record<string, string>>
   readonly value: number
+}
+/** Cumulative counts for each upper bound, as Prometheus has them. */
+export interface HistogramSample {
+  readonly labels: Readonly<Record<string, string>>
+  readonly buckets: readonly { readonly le: number; readonly count: number }[]
+  readonly count: number
+  readonly sumSeconds: number
 }
 type Read = () => Iterable<Sample> | Promise<Iterable<Sample>>
 
@@ -57,6 +64,32 @@ export class AgentMetrics {
       const value = read()
       return value === undefined ? [] : [{ value }]
     })
+  }
+
+  /** A histogram that somebody else keeps. */
+  histogramOf(name: string, help: string, read: () => Promise<Iterable<HistogramSample>>): void {
+    // What prom-client asks of a metric is its name and what it is now; its own Histogram can only be added to.
+    const metric = {
+      name,
+      get: async () => ({
+        name,
+        help,
+        type: 'histogram',
+        aggregator: 'sum',
+        values: [...(await read())].flatMap(({ labels, buckets, count, sumSeconds }) => [
+          ...buckets.map(({ le, count: value }) => ({
+            metricName: `${name}_bucket`,
+            labels: { ...labels, le },
+            value,
+          })),
+          { metricName: `${name}_bucket`, labels: { ...labels, le: '+Inf' }, value: count },
+          { metricName: `${name}_sum`, labels, value: sumSeconds },
+          { metricName: `${name}_count`, labels, value: count },
+        ]),
+      }),
+      reset() {},
+    }
+    this.#registry.registerMetric(metric as unknown as Metric)
   }
 
   histogram<L extends string>(name: string, help: string, labelNames: readonly L[], buckets: number[]): Histogram<L> {

@@ -2,7 +2,7 @@ import { Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
-import type { L7Engine } from '#gateway/engine.ts'
+import type { L7Engine, Signals } from '#gateway/engine.ts'
 import type { GatewayModel } from '#gateway/model.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
@@ -70,6 +70,11 @@ export class Gateways {
       reloads: this.#reloads,
       trouble: this.#trouble === undefined ? '' : String(this.#trouble),
     }
+  }
+
+  /** Read from the engine now; empty while there is none. */
+  async signals(): Promise<readonly Signals[]> {
+    return (await this.#engine?.signals()) ?? []
   }
 
   /** `started` at once: a cluster whose Gateway API is missing or late must not hold up the node's network. */
