@@ -4,6 +4,7 @@ import { deploymentScenarios } from '#controllers/deployment/scenarios.ts'
 import { endpointScenarios } from '#controllers/endpoint-slice/scenarios.ts'
 import { endpointSliceMirrorScenarios } from '#controllers/endpoint-slice-mirror/scenarios.ts'
 import { garbageCollectorScenarios } from '#controllers/garbage-collector/scenarios.ts'
+import { gatewayScenarios } from '#controllers/gateway/scenarios.ts'
 import { loadBalancerScenarios } from '#controllers/load-balancer/scenarios.ts'
 import { namespaceScenarios } from '#controllers/namespace/scenarios.ts'
 import { nodeIpamScenarios } from '#controllers/node-ipam/scenarios.ts'
@@ -29,6 +30,7 @@ const scenarios = [
   ...endpointScenarios,
   ...endpointSliceMirrorScenarios,
   ...loadBalancerScenarios,
+  ...gatewayScenarios,
 ]
 
 const apis = { direct: await startApi(), http: await startApi() }

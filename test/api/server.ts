@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MessageChannel } from 'node:worker_threads'
+import { gatewayDefinitions, supersedes } from '#api/gateway/crds.ts'
 import { kinds } from '#api/scheme.ts'
 import { createApiServer } from '#apiserver/apiserver.ts'
 import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
@@ -45,6 +46,7 @@ export async function startApi(): Promise<TestApi> {
     serviceCidrs: ['10.96.0.0/16', 'fd00:10:96::/112'],
     servers: [{ address: '192.0.2.1', port: 6443 }],
     staticTokens,
+    bundled: { definitions: gatewayDefinitions, supersedes },
     log: createLog('api', 'error'),
   })
   const listening = await api.listen({ host: '127.0.0.1', port: 0 })

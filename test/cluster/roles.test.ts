@@ -104,6 +104,17 @@ spec: { type: LoadBalancer, ports: [{ port: 80 }] }
 `),
   },
   {
+    binding: 'system:controller:gateway-controller',
+    part: /^gateway-controller$/,
+    provoke: (n) =>
+      apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: g${n} }
+spec: { gatewayClassName: weft, listeners: [{ name: http, port: 80, protocol: HTTP }] }
+`),
+  },
+  {
     binding: 'system:controller:service-account-controller',
     part: /^service-account-controller$/,
     provoke: (n) => void cluster.kubectl('create', 'namespace', `a${n}`),

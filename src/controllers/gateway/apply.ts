@@ -1,4 +1,5 @@
 import type { Service } from '#api/gen/core-v1.ts'
+import type { Subject } from '#api/gen/rbac-v1.ts'
 import { roleBindings, roles, services } from '#api/gen/resources.ts'
 import { isStatus } from '#api/meta/status.ts'
 import type { Client } from '#client/client.ts'
@@ -39,6 +40,7 @@ export async function applyRole(
   client: Client,
   namespace: string,
   action: RoleAction,
+  readers: readonly Subject[],
   signal: AbortSignal,
 ): Promise<void> {
   const key = { namespace, name: certificatesName }
@@ -46,7 +48,7 @@ export async function applyRole(
     switch (action.do) {
       case 'create':
         await client.create(roles, action.role, { signal })
-        await ignoring('AlreadyExists', client.create(roleBindings, bindingFor(namespace), { signal }))
+        await ignoring('AlreadyExists', client.create(roleBindings, bindingFor(namespace, readers), { signal }))
         return
       case 'update':
         await client.update(roles, action.role, { signal })

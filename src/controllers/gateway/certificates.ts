@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { PolicyRule, Role, RoleBinding } from '#api/gen/rbac-v1.ts'
+import type { PolicyRule, Role, RoleBinding, Subject } from '#api/gen/rbac-v1.ts'
 import type { Draft } from '#client/client.ts'
 
 /**
@@ -34,9 +34,14 @@ export function planRole(
   return isDeepStrictEqual(present.rules, rules) ? undefined : { do: 'update', role: { ...present, rules } }
 }
 
-/** Binds the Role of a namespace to every node. */
-export const bindingFor = (namespace: string): Draft<RoleBinding> => ({
+/** Whoever serves certificates: nodes with a certificate of their own, and the chart's agents as their service account. */
+export const certificateReaders: readonly Subject[] = [
+  { apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: 'system:nodes' },
+]
+
+/** Binds the Role of a namespace to those who serve certificates. */
+export const bindingFor = (namespace: string, readers: readonly Subject[]): Draft<RoleBinding> => ({
   metadata: { name: certificatesName, namespace, labels: { ...managedLabels } },
   roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: certificatesName },
-  subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'Group', name: 'system:nodes' }],
+  subjects: [...readers],
 })

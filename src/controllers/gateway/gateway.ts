@@ -1,6 +1,6 @@
 import type { Node, Secret } from '#api/gen/core-v1.ts'
 import type { Ingress } from '#api/gen/networking-v1.ts'
-import type { Role } from '#api/gen/rbac-v1.ts'
+import type { Role, Subject } from '#api/gen/rbac-v1.ts'
 import { ingressClasses, ingresses, namespaces, nodes, roles, secrets, services } from '#api/gen/resources.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { isStatus } from '#api/meta/status.ts'
@@ -20,7 +20,7 @@ import { createLoop, type LoopContext, type LoopStart } from '#reconcile/loop.ts
 import type { Part } from '#reconcile/manager.ts'
 import { OwnWrites } from '#reconcile/own-writes.ts'
 import { applyRole, applyService } from './apply.ts'
-import { managedLabels, planRole } from './certificates.ts'
+import { certificateReaders, managedLabels, planRole } from './certificates.ts'
 import {
   applyIngressService,
   createIngressClass,
@@ -48,7 +48,7 @@ const selectorOf = (labels: Readonly<Record<string, string>>): string =>
  * it is only told. Keys are `class/<name>`, `gateway/<namespace>/<name>`, `HTTPRoute/…`, `GRPCRoute/…`,
  * `ingress/<namespace>/<name>`, `certificates/<namespace>`.
  */
-export function gatewayController(context: LoopContext): Part {
+export function gatewayController(context: LoopContext, readers: readonly Subject[] = certificateReaders): Part {
   return createLoop(context, {
     reads: [
       gatewayClasses,
@@ -63,7 +63,7 @@ export function gatewayController(context: LoopContext): Part {
       ingressClasses,
     ],
     workers: 4,
-    begin: (start) => new GatewayLoop(context, start).reconcile,
+    begin: (start) => new GatewayLoop(context, start, readers).reconcile,
   })
 }
 
@@ -347,7 +347,7 @@ class GatewayLoop {
   async #certificates(namespace: string, signal: AbortSignal): Promise<void> {
     const present = this.#roles.list(namespace)[0]
     const action = planRole(namespace, this.#readable().get(namespace), present)
-    if (action !== undefined) await applyRole(this.#context.client, namespace, action, signal)
+    if (action !== undefined) await applyRole(this.#context.client, namespace, action, this.#readers, signal)
   }
 }
 
