@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -20,13 +20,9 @@ import { ociArchive } from '#cli/images/oci.ts'
  */
 const profiles = 'GATEWAY-HTTP,GATEWAY-GRPC'
 
-/** References in the suite's manifests (v1.6.1), and the program that each holds. */
-const images = [
-  { reference: 'registry.k8s.io/gateway-api/echo-basic:v1.5.1', program: 'echo-basic' },
-  { reference: 'registry.k8s.io/gateway-api/echo-basic:v1.6.0-dev.2', program: 'echo-basic' },
-  { reference: 'registry.k8s.io/gateway-api/echo-basic:v1.6.0-dev.3', program: 'echo-basic' },
-  { reference: 'registry.k8s.io/coredns/coredns:v1.12.2', program: 'coredns' },
-] as const
+/** Programs that the suite's manifests name images of, by the last part of the image's name. */
+const programs = ['echo-basic', 'coredns'] as const
+const imagesFile = 'images.json'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -67,10 +63,29 @@ function build(gatewayApi: string, coredns: string): void {
   go(conformance, ['test', '-c', '-o', join(out, 'conformance.test'), '.'], {})
   go(conformance, ['build', '-trimpath', '-o', join(out, 'echo-basic'), './echo-basic'], { CGO_ENABLED: '0' })
   go(coredns, ['build', '-trimpath', '-o', join(out, 'coredns'), '.'], { CGO_ENABLED: '0' })
+  writeFileSync(join(out, imagesFile), `${JSON.stringify(imagesNamed(conformance), null, 2)}\n`)
+}
+
+interface Image {
+  readonly reference: string
+  readonly program: string
+}
+
+/** Every image that the manifests name and that we have a program for, once. */
+function imagesNamed(conformance: string): Image[] {
+  const found = new Map<string, Image>()
+  for (const path of globSync('{base,tests}/**/*.yaml', { cwd: conformance })) {
+    for (const [, reference = ''] of readFileSync(join(conformance, path), 'utf8').matchAll(/^\s*image:\s*(\S+)$/gm)) {
+      const program = programs.find((name) => reference.includes(`/${name}:`))
+      if (program !== undefined) found.set(reference, { reference, program })
+    }
+  }
+  return [...found.values()]
 }
 
 /** One static program each, under every name that the manifests have for it. */
 function importImages(): void {
+  const images = JSON.parse(readFileSync(join(out, imagesFile), 'utf8')) as Image[]
   const archive = ociArchive(
     images.map(({ reference, program }) => ({
       reference,
@@ -89,7 +104,7 @@ function importImages(): void {
       execFileSync('ctr', ['--address', node.criSocket, '--namespace', 'k8s.io', 'images', 'import', path], {
         stdio: ['ignore', 'ignore', 'inherit'],
       })
-      console.log(`${node.name} has ${images.map(({ reference }) => reference).join(', ')}`)
+      process.stdout.write(`${node.name} has ${images.map(({ reference }) => reference).join(', ')}\n`)
     }
   } finally {
     rmSync(dir, { recursive: true })
