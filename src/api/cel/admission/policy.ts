@@ -132,11 +132,7 @@ export function compilePolicy(spec: ValidatingAdmissionPolicySpec): {
     try {
       const program = compile(source, declarations(allowed))
       if (kinds.length === 0 || kinds.includes(program.type.kind)) return [{ source, program }]
-      problems.push({
-        field,
-        source,
-        detail: `must evaluate to ${kinds.map((kind) => kindWords[kind] ?? kind).join(' or ')}`,
-      })
+      problems.push({ field, source, detail: `must evaluate to ${wordsFor(kinds)}` })
     } catch (error) {
       if (!(error instanceof CompileError || error instanceof ProgramError)) throw error
       const what = error instanceof CompileError ? 'compilation' : 'program instantiation'
@@ -146,7 +142,7 @@ export function compilePolicy(spec: ValidatingAdmissionPolicySpec): {
   }
   const plain = { params, authorizer: true, variables: undefined }
   const matchConditions = (spec.matchConditions ?? []).flatMap(({ expression }, i) =>
-    one(`matchConditions[${i}].expression`, expression ?? '', plain, ['bool', 'dyn']),
+    one(`matchConditions[${i}].expression`, expression ?? '', plain, ['bool']),
   )
   const fields = new Map<string, ObjectField>()
   const variables: Expression[] = []
@@ -160,16 +156,20 @@ export function compilePolicy(spec: ValidatingAdmissionPolicySpec): {
   const validations: Expression[] = []
   const messages: (Expression | undefined)[] = []
   for (const [i, { expression, messageExpression }] of (spec.validations ?? []).entries()) {
-    const [compiled] = one(`validations[${i}].expression`, expression ?? '', full, ['bool', 'dyn'])
+    const [compiled] = one(`validations[${i}].expression`, expression ?? '', full, ['bool'])
     if (compiled !== undefined) validations.push(compiled)
     const said = { params, authorizer: false, variables: fields }
-    const [message] = one(`validations[${i}].messageExpression`, messageExpression ?? '', said, ['string', 'dyn'])
+    const [message] = one(`validations[${i}].messageExpression`, messageExpression ?? '', said, ['string'])
     messages.push(message)
   }
   const auditAnnotations = (spec.auditAnnotations ?? []).flatMap(({ valueExpression }, i) =>
-    one(`auditAnnotations[${i}].valueExpression`, valueExpression ?? '', full, ['string', 'null', 'dyn']),
+    one(`auditAnnotations[${i}].valueExpression`, valueExpression ?? '', full, ['string', 'null']),
   )
   return { policy: { matchConditions, variables, validations, messages, auditAnnotations }, problems }
 }
 
 const kindWords: Readonly<Partial<Record<Type['kind'], string>>> = { null: 'null_type' }
+function wordsFor(kinds: readonly Type['kind'][]): string {
+  const words = kinds.map((kind) => kindWords[kind] ?? kind)
+  return words.length === 1 ? (words[0] ?? '') : `one of [${words.join(' ')}]`
+}
