@@ -7,6 +7,7 @@ import { addDown } from './down.ts'
 import { addFlows } from './flows.ts'
 import { addImage } from './image.ts'
 import { addKubeconfig } from './kubeconfig.ts'
+import { addOperator } from './operator.ts'
 import { addServer } from './server.ts'
 import { addStatus } from './status.ts'
 import { addUp } from './up.ts'
@@ -27,6 +28,7 @@ for (const add of [
   addImage,
   addServer,
   addAgent,
+  addOperator,
 ])
   add(program)
 

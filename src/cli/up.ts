@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
-import { collect, parseTunnel } from './flags.ts'
+import { collect, parsePort, parseTunnel } from './flags.ts'
 
 interface UpFlags {
   readonly name: string
@@ -48,7 +48,7 @@ export function addUp(program: Command): void {
       const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers, tunnel }
       const { loadBalancerPool } = flags
       const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
-      const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort)
+      const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort, '--api-port')
       const readyWithinMs = parseSeconds(flags.wait) * 1000
       // Loaded only now: they need native/, and say so in one line where it is not built.
       const { readMachine, requireMachine } = await import('./cluster/prerequisites.ts')
@@ -62,13 +62,6 @@ export function addUp(program: Command): void {
 function parseAgent(text: string): 'full' | 'none' {
   if (text !== 'full' && text !== 'none') throw new RangeError(`--agent ${text}: use full or none`)
   return text
-}
-
-function parsePort(text: string): number {
-  const port = Number(text)
-  if (!Number.isInteger(port) || port < 1 || port > 65_535)
-    throw new RangeError(`--api-port ${text}: use a whole number from 1 to 65535`)
-  return port
 }
 
 function parseSeconds(text: string): number {

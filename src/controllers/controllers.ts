@@ -1,3 +1,4 @@
+import type { Subject } from '#api/gen/rbac-v1.ts'
 import type { LoopContext } from '#reconcile/loop.ts'
 import type { Part } from '#reconcile/manager.ts'
 import type { ControllerAccount } from './accounts.ts'
@@ -30,6 +31,10 @@ export interface ControllersOptions {
   readonly clusterCidrs: readonly string[]
   /** What Services of type LoadBalancer are given addresses from: `172.30.0.200-172.30.0.250`. */
   readonly loadBalancerPools: readonly string[]
+  /** Who may read the certificates of Gateways; absent: the nodes. */
+  readonly certificateReaders?: readonly Subject[]
+  /** Which run: `*` all, `NAME` this one, `-NAME` not this one (kube-controller-manager's flag of that name). Default `*`. */
+  readonly wanted?: readonly string[]
 }
 
 /** Length of a node's prefix in the cluster's network (upstream's defaults for IPv4 and IPv6). */
@@ -81,7 +86,11 @@ const entries: readonly Entry[] = [
     account: 'service-controller',
     create: (context, { loadBalancerPools }) => loadBalancerController(loadBalancerPools)(context),
   },
-  { name: 'gateway-controller', account: 'gateway-controller', create: gatewayController },
+  {
+    name: 'gateway-controller',
+    account: 'gateway-controller',
+    create: (context, { certificateReaders }) => gatewayController(context, certificateReaders),
+  },
   {
     name: 'node-lifecycle-controller',
     account: 'node-controller',
@@ -96,7 +105,20 @@ const entries: readonly Entry[] = [
   { name: 'generic-garbage-collector', account: 'generic-garbage-collector', create: garbageCollector },
 ]
 
-/** The controllers as parts for a Manager, in start order. Throws for networks that are none. */
+/** The controllers as parts for a Manager, in start order. Throws for networks that are none, and names of nobody. */
 export function createControllers(options: ControllersOptions): Part[] {
-  return entries.map(({ name, account, create }) => create({ ...options.contextOf(account), name }, options))
+  return wantedOf(options.wanted ?? ['*']).map(({ name, account, create }) =>
+    create({ ...options.contextOf(account), name }, options),
+  )
+}
+
+/** A name that is taken out is out, wherever it stands. */
+function wantedOf(list: readonly string[]): readonly Entry[] {
+  const known = new Set(entries.map(({ name }) => name))
+  for (const word of list) {
+    const name = word.replace(/^-/, '')
+    if (word !== '*' && !known.has(name))
+      throw new RangeError(`"${name}" is not in the list of known controllers: ${[...known].join(', ')}`)
+  }
+  return entries.filter(({ name }) => !list.includes(`-${name}`) && (list.includes('*') || list.includes(name)))
 }

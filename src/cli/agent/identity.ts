@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { systemClock } from '#base/clock.ts'
@@ -46,25 +45,4 @@ export async function admitNode(
     observe,
   })
   return { client, certificates, authority: bootstrap.ca ?? '' }
-}
-
-const serviceAccountDir = '/var/run/secrets/kubernetes.io/serviceaccount'
-
-/** As the service account of the pod that this process is in. The token is read anew: the kubelet renews the file. */
-export function serviceAccountClient(flags: AgentFlags): HttpClient {
-  const read = (name: string): string => {
-    try {
-      return readFileSync(join(serviceAccountDir, name), 'utf8').trim()
-    } catch (cause) {
-      throw new Error(`Cannot read ${serviceAccountDir}/${name}: --part network runs in a pod with a service account`, {
-        cause,
-      })
-    }
-  }
-  return createHttpClient({
-    server: flags.server,
-    ca: read('ca.crt'),
-    token: () => read('token'),
-    userAgent: `weft/agent/${flags.node}`,
-  })
 }

@@ -9,11 +9,12 @@ import { parseResolvConf } from '#kubelet/containers/names.ts'
 import { createKubelet, type Kubelet } from '#kubelet/kubelet.ts'
 import { KubeletMetrics } from '#kubelet/server/metrics.ts'
 import { nthAddress } from '../addresses.ts'
-import { parseTunnel } from '../flags.ts'
+import { parsePort, parseTunnel } from '../flags.ts'
+import { serveHealth } from '../health.ts'
+import { serviceAccountClient } from '../service-account.ts'
 import { untilTold } from '../signals.ts'
 import type { AgentFlags } from './flags.ts'
-import { serveHealth } from './health.ts'
-import { type AdmittedNode, admitNode, serviceAccountClient } from './identity.ts'
+import { type AdmittedNode, admitNode } from './identity.ts'
 
 /** Upstream's convention: the cluster's resolver has the Service network's tenth address. */
 const dnsIndex = 10n
@@ -44,10 +45,16 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
       return await scope.done()
     }
     case 'network': {
-      using client = serviceAccountClient(flags)
+      using client = serviceAccountClient(flags.server, `weft/agent/${flags.node}`)
       const network = await networkOf(flags, client, log)
       scope.start((signal) => network.run(signal))
-      scope.start((signal) => serveHealth(network, parsePort(flags.metricsPort), signal))
+      const health = () => {
+        const { state } = network.status()
+        return { isWell: state === 'ready', words: state }
+      }
+      const metrics = () => network.registry.metrics()
+      const port = parsePort(flags.metricsPort, '--metrics-port')
+      scope.start((signal) => serveHealth({ port, health, metrics }, signal))
       log.info({ part: flags.part }, 'the network is starting')
       return await scope.done()
     }
@@ -111,13 +118,6 @@ function kubeletOf(
 function required(value: string | undefined, flag: string, part: string): string {
   if (value === undefined) throw new RangeError(`${flag} is missing: --part ${part} needs it`)
   return value
-}
-
-function parsePort(text: string): number {
-  const port = Number(text)
-  if (!Number.isInteger(port) || port < 1 || port > 65_535)
-    throw new RangeError(`--metrics-port ${text}: use a whole number from 1 to 65535`)
-  return port
 }
 
 /** Those that were named, else those of the node's own resolv.conf, without ourselves. */

@@ -13,7 +13,7 @@ import { controllerIdentity, controllerManagerIdentity, schedulerIdentity } from
 import type { PartsData, ToParts } from './parts.ts'
 
 /** The thread of controllers and scheduler: one connection to the API, one set of copies, an identity for each part. */
-const { port, tokenOf, authority, clusterCidrs, loadBalancerPools, logLevel } = workerData as PartsData
+const { port, tokenOf, authority, clusterCidrs, loadBalancerPools, controllers, logLevel } = workerData as PartsData
 const handler = createPortHandler(port)
 const log = createLog('controllers', logLevel)
 const metrics = new ReconcileMetrics()
@@ -41,6 +41,7 @@ const manager = new Manager({
       authority,
       clusterCidrs,
       loadBalancerPools,
+      wanted: controllers,
     }),
     scheduler(contextOf('default-scheduler', schedulerIdentity)),
   ],

@@ -16,6 +16,8 @@ export interface PartsOptions {
   readonly authority: CertificateAndKey
   readonly clusterCidrs: readonly string[]
   readonly loadBalancerPools: readonly string[]
+  /** Which controllers run, as `--controllers` says. */
+  readonly controllers: readonly string[]
   readonly logLevel: LogLevel
 }
 

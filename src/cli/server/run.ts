@@ -59,6 +59,7 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     authority: pki.authority,
     clusterCidrs: flags.clusterCidr,
     loadBalancerPools: flags.loadBalancerPool,
+    controllers: flags.controllers.split(',').filter(Boolean),
     logLevel: flags.logLevel,
   })
   log.info({}, 'controllers and scheduler are starting')

@@ -70,6 +70,7 @@ export function gatewayController(context: LoopContext, readers: readonly Subjec
 class GatewayLoop {
   readonly #context: LoopContext
   readonly #start: LoopStart
+  readonly #readers: readonly Subject[]
   readonly #model: GatewayModel
   readonly #writes: OwnWrites
   /** Under our own account: the controllers' shared copies hold no Secret. */
@@ -80,10 +81,11 @@ class GatewayLoop {
   #refreshWanted = true
   readonly reconcile: Reconcile
 
-  constructor(context: LoopContext, start: LoopStart) {
+  constructor(context: LoopContext, start: LoopStart, readers: readonly Subject[]) {
     const { client, informers, clock, log } = context
     this.#context = context
     this.#start = start
+    this.#readers = readers
     this.#writes = new OwnWrites(clock)
     this.#secrets = new Informer(client, secrets, { fieldSelector: 'type=kubernetes.io/tls', clock, log })
     this.#roles = new Informer(client, roles, { labelSelector: selectorOf(managedLabels), clock, log })
