@@ -23,11 +23,16 @@ export interface Cell {
   readonly otherwise: 'next' | 'not-found'
 }
 
-/** The cells of one listener and one hostname (`''`: every host). */
-export interface Bucket {
-  readonly listener: Listener
+/** What an update did to the cells of one listener and one hostname (`''`: every host). */
+export interface BucketChange {
+  readonly key: string
+  /** Undefined: the bucket has gone. */
+  readonly listener: Listener | undefined
   readonly hostname: string
-  readonly cells: readonly Cell[]
+  /** All cells are named: it is new, or its listener's addresses or port are. */
+  readonly whole: boolean
+  /** By a name for the pattern; undefined: gone. */
+  readonly cells: ReadonlyMap<string, Cell | undefined>
 }
 
 export const bucketKey = (listener: string, hostname: string): string => `${listener}\n${hostname}`
@@ -40,77 +45,196 @@ const everyRequest: Match = { headers: [], query: [] }
  * pattern decides alone. A listener's requests never reach another's routes (listener isolation): a hostname belongs to
  * the most specific listener of its address and port.
  *
- * Keeps what it made: an update costs the buckets that the change touches.
+ * Keeps what it made: an update costs the cells that the change touches.
  */
 export class Table {
   #state: EngineState = { revision: -1, listeners: new Map(), routes: new Map(), backends: new Map() }
   readonly #buckets = new Map<string, Bucket>()
-  /** Routes of each bucket. */
+  /** Ids of the routes of each bucket. */
   readonly #members = new Map<string, Set<string>>()
+  #peers: ReadonlyMap<string, readonly Listener[]> = new Map()
 
-  get buckets(): ReadonlyMap<string, Bucket> {
-    return this.#buckets
-  }
-
-  /** Buckets that are other than before; undefined where one has gone. */
-  update(state: EngineState): Map<string, Bucket | undefined> {
-    const touched = new Set<string>()
+  update(state: EngineState): BucketChange[] {
     const before = this.#state
-    for (const id of changedKeys(before.routes, state.routes)) {
-      for (const key of bucketsOf(before.routes.get(id))) {
-        this.#members.get(key)?.delete(id)
-        touched.add(key)
-      }
-      for (const key of bucketsOf(state.routes.get(id))) {
-        setOf(this.#members, key).add(id)
-        touched.add(key)
-      }
+    const touched = new Map<string, Touch>()
+    const touch = (key: string): Touch => {
+      const found = touched.get(key) ?? { whole: false, removed: [], added: [] }
+      touched.set(key, found)
+      return found
     }
-    const listeners = changedKeys(before.listeners, state.listeners)
-    if (listeners.length > 0) {
-      // Who owns a hostname may have changed for every listener of the same port.
-      const ports = new Set(listeners.flatMap((id) => [before, state].flatMap((s) => s.listeners.get(id)?.port ?? [])))
-      const near = [...state.listeners.values()].filter(({ port }) => ports.has(port)).map(({ id }) => id)
-      const ids = new Set([...listeners, ...near])
-      for (const key of [...this.#members.keys(), ...this.#buckets.keys()])
-        if (ids.has(key.slice(0, key.indexOf('\n')))) touched.add(key)
-      for (const id of ids) touched.add(bucketKey(id, state.listeners.get(id)?.hostname ?? ''))
+    for (const id of changedKeys(before.routes, state.routes)) {
+      const [old, next] = [before.routes.get(id), state.routes.get(id)]
+      for (const key of bucketsOf(old)) {
+        this.#members.get(key)?.delete(id)
+        if (old !== undefined) touch(key).removed.push(old)
+      }
+      for (const key of bucketsOf(next)) {
+        setOf(this.#members, key).add(id)
+        if (next !== undefined) touch(key).added.push(next)
+      }
     }
     this.#state = state
-    const peers = peersOf(state.listeners)
-    const changes = new Map<string, Bucket | undefined>()
-    for (const key of touched) {
-      const bucket = this.#compile(key, peers)
-      if (bucket === undefined && !this.#buckets.has(key)) continue
-      if (bucket === undefined) this.#buckets.delete(key)
-      else this.#buckets.set(key, bucket)
-      changes.set(key, bucket)
+    const listeners = changedKeys(before.listeners, state.listeners)
+    if (listeners.length > 0) {
+      this.#peers = peersOf(state.listeners)
+      for (const key of this.#near(listeners, before)) touch(key).whole = true
     }
-    return changes
+    return [...touched].flatMap(([key, change]) => this.#change(key, change) ?? [])
   }
 
-  #compile(key: string, peers: ReadonlyMap<string, readonly Listener[]>): Bucket | undefined {
-    const split = key.indexOf('\n')
-    const listener = this.#state.listeners.get(key.slice(0, split))
-    const hostname = key.slice(split + 1)
+  /** Who owns a hostname may have changed for every listener of the same port. */
+  #near(changed: readonly string[], before: EngineState): Set<string> {
+    const both = [before, this.#state]
+    const ports = new Set(changed.flatMap((id) => both.flatMap((s) => s.listeners.get(id)?.port ?? [])))
+    const near = [...this.#state.listeners.values()].filter(({ port }) => ports.has(port)).map(({ id }) => id)
+    const ids = new Set([...changed, ...near])
+    const keys = [...this.#members.keys(), ...this.#buckets.keys()].filter((key) => ids.has(listenerOf(key)))
+    return new Set([...keys, ...[...ids].map((id) => bucketKey(id, this.#state.listeners.get(id)?.hostname ?? ''))])
+  }
+
+  #change(key: string, { whole, removed, added }: Touch): BucketChange | undefined {
+    const hostname = key.slice(key.indexOf('\n') + 1)
+    const known = this.#buckets.get(key)
     const members = this.#members.get(key)
     if (members?.size === 0) this.#members.delete(key)
-    if (listener === undefined) return undefined
-    const own = hostname === (listener.hostname ?? '')
-    if (listener.protocol === 'TLS' && listener.tls?.mode !== 'terminate') return undefined
-    if (!own && ownerOf(hostname, peers.get(listener.id) ?? []) !== listener.id) return undefined
+    const listener = this.#listenerFor(key, hostname, members?.size ?? 0)
+    if (listener === undefined) {
+      if (!this.#buckets.delete(key)) return undefined
+      return { key, listener, hostname, whole: true, cells: new Map() }
+    }
+    if (known !== undefined && !whole) return { key, listener, hostname, whole, cells: known.change(removed, added) }
+    const otherwise = hostname === (listener.hostname ?? '') ? 'not-found' : 'next'
+    const bucket = new Bucket(otherwise)
+    this.#buckets.set(key, bucket)
     const routes = [...(members ?? [])].flatMap((id) => this.#state.routes.get(id) ?? [])
-    if (!own && routes.length === 0) return undefined
-    return { listener, hostname, cells: cellsOf(routes.flatMap(candidatesOf), own ? 'not-found' : 'next') }
+    return { key, listener, hostname, whole: true, cells: bucket.change([], routes) }
+  }
+
+  /** The bucket's listener, where it is to have one at all. */
+  #listenerFor(key: string, hostname: string, members: number): Listener | undefined {
+    const listener = this.#state.listeners.get(listenerOf(key))
+    if (listener === undefined) return undefined
+    if (listener.protocol === 'TLS' && listener.tls?.mode !== 'terminate') return undefined
+    if (hostname === (listener.hostname ?? '')) return listener
+    const owner = ownerOf(hostname, this.#peers.get(listener.id) ?? [])
+    return members > 0 && owner === listener.id ? listener : undefined
   }
 }
 
-function candidatesOf(route: Route): Candidate[] {
-  return route.rules.flatMap((rule) =>
+/** What happened to a bucket. */
+interface Touch {
+  whole: boolean
+  readonly removed: Route[]
+  readonly added: Route[]
+}
+
+const listenerOf = (key: string): string => key.slice(0, key.indexOf('\n'))
+
+/** Candidates by pattern, and the cells that they come to. */
+class Bucket {
+  readonly #otherwise: Cell['otherwise']
+  readonly #exact = new Map<string, Candidate[]>()
+  readonly #prefix = new Map<string, Candidate[]>()
+  #regex: Candidate[] = []
+  readonly cells = new Map<string, Cell>()
+
+  constructor(otherwise: Cell['otherwise']) {
+    this.#otherwise = otherwise
+  }
+
+  /** Cells that are other than before. */
+  change(removed: readonly Route[], added: readonly Route[]): Map<string, Cell | undefined> {
+    const exact = new Set<string>()
+    const prefix = new Set<string>()
+    const gone = new Set(removed)
+    let all = this.cells.size === 0
+    const look = ({ match: { path } }: Candidate): void => {
+      if (path?.type === 'regex') all = true
+      else if (path?.type === 'exact') exact.add(path.value)
+      else prefix.add(trimmed(path?.value ?? '/'))
+    }
+    for (const candidate of removed.flatMap(candidatesOf)) look(candidate)
+    const came = added.flatMap(candidatesOf)
+    for (const candidate of came) look(candidate)
+    if (all) this.#regex = this.#regex.filter((c) => !gone.has(c.route))
+    for (const value of exact) without(this.#exact, value, gone)
+    for (const value of prefix) without(this.#prefix, value, gone)
+    for (const candidate of came) {
+      const { path } = candidate.match
+      if (path?.type === 'regex') this.#regex.push(candidate)
+      else if (path?.type === 'exact') listOf(this.#exact, path.value).push(candidate)
+      else listOf(this.#prefix, trimmed(path?.value ?? '/')).push(candidate)
+    }
+    if (all) this.#regex.sort(precedence)
+    for (const value of exact) this.#exact.get(value)?.sort(precedence)
+    for (const value of prefix) this.#prefix.get(value)?.sort(precedence)
+    return this.#cells(all ? undefined : { exact, prefix })
+  }
+
+  #cells(of: { readonly exact: ReadonlySet<string>; readonly prefix: ReadonlySet<string> } | undefined) {
+    const root = this.#regex.length > 0 || this.#otherwise === 'not-found'
+    const changed = new Map<string, Cell | undefined>()
+    const write = (type: Pattern['type'], value: string, present: boolean): void => {
+      const name = `${type} ${value}`
+      const cell = present ? this.#cell(type, value) : undefined
+      if (cell === undefined) {
+        if (this.cells.delete(name)) changed.set(name, undefined)
+      } else {
+        this.cells.set(name, cell)
+        changed.set(name, cell)
+      }
+    }
+    const has = (value: string): boolean => this.#prefix.has(value) || (value === '' && root)
+    if (of === undefined) {
+      for (const { pattern } of [...this.cells.values()])
+        write(
+          pattern.type,
+          pattern.value,
+          pattern.type === 'exact' ? this.#exact.has(pattern.value) : has(pattern.value),
+        )
+      for (const value of this.#exact.keys()) write('exact', value, true)
+      for (const value of this.#prefix.keys()) write('prefix', value, true)
+      if (root) write('prefix', '', true)
+      return changed
+    }
+    for (const value of of.exact) write('exact', value, this.#exact.has(value))
+    for (const value of of.prefix) write('prefix', value, has(value))
+    // What is below a prefix falls back to it.
+    const below = (path: string): boolean => ancestors(path).some((above) => of.prefix.has(above))
+    if (of.prefix.size > 0)
+      for (const [name, { pattern }] of this.cells) {
+        if (changed.has(name) || !below(pattern.value)) continue
+        write(pattern.type, pattern.value, true)
+      }
+    return changed
+  }
+
+  #cell(type: Pattern['type'], value: string): Cell {
+    const own = type === 'exact' ? (this.#exact.get(value) ?? []) : []
+    const covering = ancestors(value).flatMap((above) => this.#prefix.get(above) ?? [])
+    return {
+      pattern: { type, value },
+      candidates: untilSure([...own, ...this.#regex, ...covering]),
+      otherwise: this.#otherwise,
+    }
+  }
+}
+
+function without(lists: Map<string, Candidate[]>, value: string, gone: ReadonlySet<Route>): void {
+  const left = lists.get(value)?.filter((c) => !gone.has(c.route))
+  if (left === undefined) return
+  if (left.length === 0) lists.delete(value)
+  else lists.set(value, left)
+}
+
+const madeBefore = new WeakMap<Route, readonly Candidate[]>()
+
+function candidatesOf(route: Route): readonly Candidate[] {
+  const known = madeBefore.get(route)
+  if (known !== undefined) return known
+  const made = route.rules.flatMap((rule) =>
     (rule.matches.length === 0 ? [everyRequest] : rule.matches).map((match) => ({
-      route,
-      rule,
-      match,
+      ...{ route, rule, match },
       conditional:
         match.method !== undefined ||
         match.headers.length > 0 ||
@@ -118,30 +242,8 @@ function candidatesOf(route: Route): Candidate[] {
         match.path?.type === 'regex',
     })),
   )
-}
-
-/** A cell for every pattern that a path can have as its longest, and one for every path. Pure. */
-export function cellsOf(candidates: readonly Candidate[], otherwise: Cell['otherwise']): Cell[] {
-  const exact = new Map<string, Candidate[]>()
-  const prefix = new Map<string, Candidate[]>()
-  const regex: Candidate[] = []
-  for (const candidate of candidates.toSorted(precedence)) {
-    const { path } = candidate.match
-    if (path?.type === 'regex') regex.push(candidate)
-    else if (path?.type === 'exact') listOf(exact, path.value).push(candidate)
-    else listOf(prefix, trimmed(path?.value ?? '/')).push(candidate)
-  }
-  if (regex.length > 0 || otherwise === 'not-found') listOf(prefix, '')
-  const covering = (path: string): Candidate[] => ancestors(path).flatMap((above) => prefix.get(above) ?? [])
-  const cell = (type: Pattern['type'], value: string, own: readonly Candidate[], covered: string): Cell => ({
-    pattern: { type, value },
-    candidates: untilSure([...own, ...regex, ...covering(covered)]),
-    otherwise,
-  })
-  return [
-    ...[...exact].map(([value, own]) => cell('exact', value, own, value)),
-    ...[...prefix.keys()].map((value) => cell('prefix', value, [], value)),
-  ]
+  madeBefore.set(route, made)
+  return made
 }
 
 /** Those behind the first that always matches are never asked. */

@@ -52,9 +52,10 @@ const sum = createHash('sha256').update(large).digest('hex')
 
 /** What a backend has seen on a path, asked until it is so or time is up. */
 async function eventually<T>(read: () => Promise<T>, good: (value: T) => boolean): Promise<T> {
-  for (let i = 0; ; i++) {
+  const until = performance.now() + 15_000
+  for (;;) {
     const value = await read()
-    if (good(value) || i > 100) return value
+    if (good(value) || performance.now() > until) return value
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }

@@ -70,6 +70,8 @@ export class HaproxyEngine implements L7Engine {
   /** Undefined until the first state is in force; what HAProxy has is then known to be this. */
   #applied: EngineState | undefined
   #desired: EngineState | undefined
+  /** Of listeners' certificates, as of the last time that they were looked at. */
+  readonly #tlsFaults = new Map<string, Fault>()
   #reloads = 0
   #closed = false
   /** Something failed half-way: everything is read and compared before the next change. */
@@ -277,9 +279,15 @@ export class HaproxyEngine implements L7Engine {
     if (adopting && this.#process !== undefined) await this.#adopt(this.#process.cli, state)
     const gone = [...(this.#applied?.backends.keys() ?? [])].filter((id) => !state.backends.has(id))
     const pools = this.#pools.allocate(state.backends)
-    const tls = this.#certificates.plan(state.listeners.values(), faults)
+    // Certificates are parsed only where a listener has changed.
+    const sameListeners = !adopting && this.#applied !== undefined && this.#applied.listeners === state.listeners
+    if (!sameListeners) this.#tlsFaults.clear()
+    const tls = sameListeners
+      ? { enough: true, capacity: this.#capacity.tlsSlots }
+      : this.#certificates.plan(state.listeners.values(), this.#tlsFaults)
     const larger = !pools.enough || !tls.enough
-    if (larger) this.#grow({ pools: pools.capacity, tlsSlots: tls.capacity }, state, faults)
+    if (larger) this.#grow({ pools: pools.capacity, tlsSlots: tls.capacity }, state, gone)
+    for (const [id, fault] of this.#tlsFaults) faults.set(id, fault)
     // A backend that went keeps its pool until no row names it.
     const change = this.#routing.update(
       state,
@@ -297,17 +305,18 @@ export class HaproxyEngine implements L7Engine {
       ? [...state.backends.keys()]
       : changedKeys(this.#applied?.backends ?? new Map<string, never>(), state.backends)
     // What rows will point to is there before they do.
-    await this.#maps.names.set(cli, this.#pools.names())
+    const sameBackends = !adopting && this.#applied?.backends === state.backends
+    if (!sameBackends) await this.#maps.names.set(cli, this.#pools.names())
     for (const id of changed) {
       const backend = state.backends.get(id)
       if (backend !== undefined) await this.#pools.setEndpoints(cli, backend)
     }
-    if (adopting || this.#applied?.listeners !== state.listeners) await this.#certificates.apply(cli)
+    if (!sameListeners) await this.#certificates.apply(cli)
     const all = this.#routing
     await this.#maps.programs.set(cli, adopting ? all.programs : change.programs.set)
     await this.#maps.splits.set(cli, adopting ? all.splits : change.splits.set)
     await this.#maps.routes.set(cli, adopting ? all.routes : change.routes.set)
-    if (adopting || this.#applied?.listeners !== state.listeners) await this.#steer(state)
+    if (!sameListeners) await this.#steer(state)
     for (const name of ['routes', 'programs', 'splits'] as const) {
       const extra = adopting
         ? [...this.#maps[name].rows.keys()].filter((key) => !all[name].has(key))
@@ -318,9 +327,11 @@ export class HaproxyEngine implements L7Engine {
       const pool = this.#pools.release(id)
       if (pool !== undefined) await this.#pools.empty(cli, pool)
     }
-    for (const pool of this.#pools.stray()) await this.#pools.empty(cli, pool)
-    const names = this.#pools.names()
-    for (const key of [...this.#maps.names.rows.keys()]) if (!names.has(key)) await this.#maps.names.remove(cli, key)
+    if (!sameBackends) {
+      for (const pool of this.#pools.stray()) await this.#pools.empty(cli, pool)
+      const names = this.#pools.names()
+      for (const key of [...this.#maps.names.rows.keys()]) if (!names.has(key)) await this.#maps.names.remove(cli, key)
+    }
     this.#suspect = false
   }
 
@@ -342,12 +353,14 @@ export class HaproxyEngine implements L7Engine {
     await this.#pools.adopt(cli, this.#maps.names.rows, state.backends)
   }
 
-  #grow(capacity: Capacity, state: EngineState, faults: Map<string, Fault>): void {
+  #grow(capacity: Capacity, state: EngineState, gone: readonly string[]): void {
+    // The new process never hears of them.
+    for (const id of gone) this.#pools.release(id)
     this.#capacity = capacity
     this.#pools.capacity = capacity.pools
     this.#certificates.capacity = capacity.tlsSlots
     this.#pools.allocate(state.backends)
-    this.#certificates.plan(state.listeners.values(), faults)
+    this.#certificates.plan(state.listeners.values(), this.#tlsFaults)
   }
 
   /** A process with all of it from its first moment, on the same sockets; then the one before it finishes. */

@@ -1,15 +1,20 @@
 import type { EngineState, Fault, Rule } from '#gateway/engine.ts'
-import { type Bucket, type Cell, changedKeys, Table } from '#gateway/table.ts'
+import { type Cell, changedKeys, Table } from '#gateway/table.ts'
 import { payloadBytesMax } from './cli.ts'
 import { type Context, noSignal, type RowValue, rowOf } from './program.ts'
 
-/** The rows of one bucket by key, and what they name. */
-interface BucketRows {
-  readonly rows: ReadonlyMap<string, string>
-  readonly values: readonly RowValue[]
+/** What one cell came to. */
+interface CellRows {
+  readonly cell: Cell
+  /** A row for each address. */
+  readonly keys: readonly string[]
+  readonly value: RowValue
   readonly faults: ReadonlyMap<string, Fault>
-  /** Backends that its rules name. */
-  readonly backends: ReadonlySet<string>
+}
+
+interface BucketRows {
+  places: readonly string[]
+  readonly cells: Map<string, CellRows>
 }
 
 /** What HAProxy's maps shall have. */
@@ -35,12 +40,13 @@ const possiblePath = /^[!"$->@-~]*$/
 export class Routing {
   readonly #table = new Table()
   readonly #buckets = new Map<string, BucketRows>()
+  readonly #faulty = new Set<CellRows>()
   /** Everything that is wanted now. */
   readonly routes = new Map<string, string>()
   readonly programs = new Map<string, string>()
   readonly splits = new Map<string, string>()
-  /** How many rows name a text, by `*hash` or `whash`. */
-  readonly #uses = new Map<string, number>()
+  /** How many cells name a text, by `*hash` or `whash`, with the names of its rows. */
+  readonly #uses = new Map<string, { count: number; readonly names: readonly string[] }>()
   #backends: EngineState['backends'] = new Map()
   readonly #aside: (rule: Rule) => boolean
 
@@ -50,105 +56,156 @@ export class Routing {
 
   /** Faults of all rules, of now. */
   faults(): Map<string, Fault> {
-    return new Map([...this.#buckets.values()].flatMap(({ faults }) => [...faults]))
+    return new Map([...this.#faulty].flatMap(({ faults }) => [...faults]))
   }
 
   /** `pool` must know every backend of the state by now; `moved` are those whose pool is another than before. */
   update(state: EngineState, pool: Context['pool'], moved: ReadonlySet<string>): RoutingChange {
-    const changes = this.#table.update(state)
-    const came = changedKeys(this.#backends, state.backends).filter(
-      (id) => moved.has(id) || this.#backends.has(id) !== state.backends.has(id),
-    )
-    this.#backends = state.backends
-    if (came.length > 0)
-      for (const [key, { backends }] of this.#buckets)
-        if (!changes.has(key) && came.some((id) => backends.has(id))) changes.set(key, this.#table.buckets.get(key))
+    const work = new Work(this.routes, this.programs, this.splits)
     const context = { pool, aside: this.#aside }
-    const before = { routes: new Map<string, string>(), texts: new Set<string>() }
-    const set = new Map<string, string>()
-    const programs = new Map<string, string>()
-    const splits = new Map<string, string>()
-    for (const [key, bucket] of changes) {
-      const old = this.#buckets.get(key)
-      for (const [row, value] of old?.rows ?? []) {
-        before.routes.set(row, value)
-        this.routes.delete(row)
-      }
-      for (const { value } of old?.values ?? []) {
-        this.#uses.set(value, (this.#uses.get(value) ?? 1) - 1)
-        before.texts.add(value)
-      }
-      this.#buckets.delete(key)
-      if (bucket === undefined) continue
-      const made = rowsOf(bucket, context)
-      this.#buckets.set(key, made)
-      for (const [row, value] of made.rows) {
-        this.routes.set(row, value)
-        set.set(row, value)
-      }
-      for (const value of made.values) {
-        this.#uses.set(value.value, (this.#uses.get(value.value) ?? 0) + 1)
-        for (const [name, text] of value.programs) this.#add(this.programs, programs, name, text)
-        for (const [name, text] of value.splits) this.#add(this.splits, splits, name, text)
-      }
+    const changes = this.#table.update(state)
+    // First what goes: a hostname may move from one listener's bucket to another's, and its rows with it.
+    for (const { key, listener, hostname, whole, cells } of changes) {
+      const bucket = this.#buckets.get(key) ?? { places: [], cells: new Map<string, CellRows>() }
+      for (const name of whole ? [...bucket.cells.keys()] : cells.keys()) this.#remove(work, bucket, name)
+      if (whole) bucket.places = (listener?.addresses ?? []).map((a) => `${a}:${listener?.port}|${hostname}\x02`)
+      if (listener === undefined) this.#buckets.delete(key)
+      else this.#buckets.set(key, bucket)
     }
-    for (const [row, value] of set) if (before.routes.get(row) === value) set.delete(row)
-    const gone = [...before.texts].filter((value) => (this.#uses.get(value) ?? 0) === 0)
-    return {
-      routes: { set, remove: [...before.routes.keys()].filter((row) => !this.routes.has(row)) },
-      programs: { set: programs, remove: this.#drop(this.programs, gone, '*') },
-      splits: { set: splits, remove: this.#drop(this.splits, gone, 'w') },
+    for (const { key, cells } of changes) {
+      const bucket = this.#buckets.get(key)
+      for (const [name, cell] of cells)
+        if (bucket !== undefined && cell !== undefined) this.#add(work, bucket, name, cell, context)
     }
+    this.#repoint(work, state, context, moved)
+    const result = work.result((value) => this.#uses.get(value))
+    for (const value of work.dropped) if (this.#uses.get(value)?.count === 0) this.#uses.delete(value)
+    return result
   }
 
-  #add(all: Map<string, string>, added: Map<string, string>, name: string, text: string): void {
-    if (all.has(name)) return
-    all.set(name, text)
-    added.set(name, text)
-  }
-
-  #drop(all: Map<string, string>, values: readonly string[], kind: '*' | 'w'): string[] {
-    const dropped: string[] = []
-    for (const value of values) {
-      if (!value.startsWith(kind)) continue
-      this.#uses.delete(value)
-      if (kind === '*') {
-        if (all.delete(value.slice(1))) dropped.push(value.slice(1))
-        continue
+  /** Rules of backends that came, went or have another pool are written again, though they themselves are the same. */
+  #repoint(work: Work, state: EngineState, context: Context, moved: ReadonlySet<string>): void {
+    const before = this.#backends
+    this.#backends = state.backends
+    const other = new Set(
+      changedKeys(before, state.backends).filter((id) => moved.has(id) || before.has(id) !== state.backends.has(id)),
+    )
+    if (other.size === 0) return
+    const names = ({ candidates }: Cell): boolean =>
+      candidates.some(({ rule }) => rule.targets.some((t) => t.backend !== undefined && other.has(t.backend)))
+    for (const bucket of this.#buckets.values())
+      for (const [name, { cell }] of [...bucket.cells]) {
+        if (!names(cell)) continue
+        this.#remove(work, bucket, name)
+        this.#add(work, bucket, name, cell, context)
       }
-      for (const name of all.keys()) if (name.startsWith(`${value}|`)) dropped.push(name)
-    }
-    if (kind === 'w') for (const name of dropped) all.delete(name)
-    return dropped
   }
-}
 
-/** Cells as rows, one for each address. A rule that cannot be written is a fault; its requests are answered 500. */
-function rowsOf(bucket: Bucket, context: Context): BucketRows {
-  const { listener, hostname, cells } = bucket
-  const rows = new Map<string, string>()
-  const values: RowValue[] = []
-  const faults = new Map<string, Fault>()
-  const backends = new Set<string>()
-  const places = listener.addresses.map((address) => `${address}:${listener.port}|${hostname}\x02`)
-  for (const cell of cells) {
-    for (const { rule } of cell.candidates)
-      for (const { backend } of rule.targets) if (backend !== undefined) backends.add(backend)
+  #remove(work: Work, bucket: BucketRows, name: string): void {
+    const known = bucket.cells.get(name)
+    if (known === undefined) return
+    bucket.cells.delete(name)
+    this.#faulty.delete(known)
+    for (const key of known.keys) work.remove(key)
+    const use = this.#uses.get(known.value.value)
+    if (use === undefined) return
+    use.count--
+    work.dropped.add(known.value.value)
+  }
+
+  #add(work: Work, bucket: BucketRows, name: string, cell: Cell, context: Context): void {
+    const faults = new Map<string, Fault>()
     const path = keyOf(cell)
-    if (path === undefined) {
+    if (path === undefined)
       for (const { rule, match } of cell.candidates)
         if (match.path?.value === cell.pattern.value)
           faults.set(rule.id, {
             of: 'rule',
             message: `no request can have the path ${JSON.stringify(cell.pattern.value)}`,
           })
-      continue
+    const value = path === undefined ? nothing : fitting(cell, rowOf(cell, context), faults)
+    const made = {
+      cell,
+      keys: path === undefined ? [] : bucket.places.map((place) => `${place}${path}`),
+      value,
+      faults,
     }
-    const value = fitting(cell, rowOf(cell, context), faults)
-    values.push(value)
-    for (const place of places) rows.set(`${place}${path}`, value.value)
+    bucket.cells.set(name, made)
+    if (faults.size > 0) this.#faulty.add(made)
+    for (const key of made.keys) work.set(key, value.value)
+    if (value.programs.size === 0 && value.splits.size === 0) return
+    const use = this.#uses.get(value.value)
+    if (use === undefined)
+      this.#uses.set(value.value, { count: 1, names: [...value.programs.keys(), ...value.splits.keys()] })
+    else use.count++
+    for (const [text, content] of value.programs) work.add('programs', text, content)
+    for (const [text, content] of value.splits) work.add('splits', text, content)
   }
-  return { rows, values, faults, backends }
+}
+
+const nothing: RowValue = { value: '', programs: new Map(), splits: new Map() }
+
+/** The changes of one update, collected while the tables of what is wanted are kept. */
+class Work {
+  readonly #all: {
+    readonly routes: Map<string, string>
+    readonly programs: Map<string, string>
+    readonly splits: Map<string, string>
+  }
+  /** Rows of before, as far as they were touched. */
+  readonly #before = new Map<string, string | undefined>()
+  readonly #added = { programs: new Map<string, string>(), splits: new Map<string, string>() }
+  /** Values that a cell stopped using. */
+  readonly dropped = new Set<string>()
+
+  constructor(routes: Map<string, string>, programs: Map<string, string>, splits: Map<string, string>) {
+    this.#all = { routes, programs, splits }
+  }
+
+  set(key: string, value: string): void {
+    this.#remember(key)
+    this.#all.routes.set(key, value)
+  }
+
+  remove(key: string): void {
+    this.#remember(key)
+    this.#all.routes.delete(key)
+  }
+
+  #remember(key: string): void {
+    if (!this.#before.has(key)) this.#before.set(key, this.#all.routes.get(key))
+  }
+
+  add(kind: 'programs' | 'splits', name: string, text: string): void {
+    if (this.#all[kind].has(name)) return
+    this.#all[kind].set(name, text)
+    this.#added[kind].set(name, text)
+  }
+
+  result(
+    use: (value: string) => { readonly count: number; readonly names: readonly string[] } | undefined,
+  ): RoutingChange {
+    const gone = { programs: [] as string[], splits: [] as string[] }
+    for (const value of this.dropped) {
+      const known = use(value)
+      if (known === undefined || known.count > 0) continue
+      const kind = value.startsWith('*') ? 'programs' : 'splits'
+      for (const name of known.names) if (this.#all[kind].delete(name)) gone[kind].push(name)
+    }
+    const set = new Map<string, string>()
+    const remove: string[] = []
+    for (const [key, before] of this.#before) {
+      const now = this.#all.routes.get(key)
+      if (now === undefined) {
+        if (before !== undefined) remove.push(key)
+      } else if (now !== before) set.set(key, now)
+    }
+    return {
+      routes: { set, remove },
+      programs: { set: this.#added.programs, remove: gone.programs },
+      splits: { set: this.#added.splits, remove: gone.splits },
+    }
+  }
 }
 
 /** The last part of a row's key: a prefix ends in `/`, an exact path in what no path can have. */

@@ -1,4 +1,4 @@
-import { type EngineState, latencyBuckets, type Signals } from '#gateway/engine.ts'
+import { type EngineState, latencyBuckets, type Route, type Signals } from '#gateway/engine.ts'
 import { type Cli, EngineError } from './cli.ts'
 import { noSignal, signalKey } from './program.ts'
 
@@ -25,6 +25,7 @@ export class SignalReader {
   /** Of processes before it, and of events: what only grows. */
   readonly #before = new Map<string, number>()
   #routes: EngineState['routes'] | undefined
+  readonly #learned = new WeakSet<Route>()
 
   /** A new process counts from nothing. */
   restart(): void {
@@ -57,12 +58,15 @@ export class SignalReader {
   learn(state: EngineState | undefined): void {
     if (state === undefined || this.#routes === state.routes) return
     this.#routes = state.routes
-    for (const route of state.routes.values())
+    for (const route of state.routes.values()) {
+      if (this.#learned.has(route)) continue
+      this.#learned.add(route)
       for (const rule of route.rules) {
         this.#names.set(signalKey(rule.id, ''), { rule: rule.id, backend: '' })
         for (const { backend } of rule.targets)
           if (backend !== undefined) this.#names.set(signalKey(rule.id, backend), { rule: rule.id, backend })
       }
+    }
   }
 
   signals(): Signals[] {

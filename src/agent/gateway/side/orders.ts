@@ -1,4 +1,4 @@
-import type { Backend, EngineState, Fraction, Retry, Rule, Timeouts } from '#gateway/engine.ts'
+import type { Backend, EngineState, Fraction, Retry, Route, Rule, Timeouts } from '#gateway/engine.ts'
 
 /** What the side engine does for one rule and one of its backends; all other filters are HAProxy's. */
 export interface Order {
@@ -20,6 +20,17 @@ export function isAside({ timeouts, retry, filters, targets }: Rule): boolean {
   return [filters, ...targets.map((t) => t.filters)].some((list) => list.some((f) => f.type === 'mirror'))
 }
 
+const asideOf = new WeakMap<Route, readonly Rule[]>()
+
+/** Asked of thousands of routes with every change: looked at once. */
+function asideRules(route: Route): readonly Rule[] {
+  const known = asideOf.get(route)
+  if (known !== undefined) return known
+  const rules = route.rules.filter(isAside)
+  asideOf.set(route, rules)
+  return rules
+}
+
 /** Orders by the key that HAProxy sends, and the backends that they name. Pure. */
 export function ordersOf(
   state: EngineState,
@@ -32,8 +43,7 @@ export function ordersOf(
     if (backend !== undefined) backends.set(id, backend)
   }
   for (const route of state.routes.values())
-    for (const rule of route.rules) {
-      if (!isAside(rule)) continue
+    for (const rule of asideRules(route)) {
       for (const { backend, filters } of rule.targets) {
         if (backend === undefined) continue
         const mirrors = [...rule.filters, ...filters].flatMap((f) =>

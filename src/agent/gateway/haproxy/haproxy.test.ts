@@ -1,0 +1,163 @@
+import test from 'ava'
+import fc from 'fast-check'
+import type { Backend, EngineState, Listener, Route } from '#gateway/engine.ts'
+import { configText } from './config.ts'
+import { parseEvent } from './events.ts'
+import { encodeToken, splitRows } from './program.ts'
+import { Routing } from './routing.ts'
+
+const listener = (id: string, hostname: string | undefined, port: number): Listener => ({
+  ...{ id, addresses: ['10.9.0.1', 'fd00::1'], port, protocol: 'HTTP' },
+  ...(hostname === undefined ? {} : { hostname }),
+})
+const listeners = [
+  listener('any', undefined, 80),
+  listener('wide', '*.test', 80),
+  listener('exact', 'a.test', 80),
+  listener('else', undefined, 81),
+]
+const hostnames = ['', '*.test', 'a.test', 'b.test', '*.b.test'] as const
+const values = ['/', '/a', '/a/', '/a/b', '/a/b/c', '/ab'] as const
+
+const match = fc.record({
+  path: fc.option(fc.record({ type: fc.constantFrom('exact', 'prefix', 'regex'), value: fc.constantFrom(...values) }), {
+    nil: undefined,
+  }),
+  method: fc.option(fc.constantFrom('GET', 'POST'), { nil: undefined }),
+  headers: fc.array(
+    fc.record({ name: fc.constantFrom('x', 'y'), type: fc.constant('exact'), value: fc.constantFrom('1', '2') }),
+    { maxLength: 1 },
+  ),
+  query: fc.constant([]),
+})
+const someRoute = fc.record({
+  name: fc.constantFrom('r1', 'r2', 'r3'),
+  age: fc.constantFrom('1', '2', '3'),
+  listener: fc.constantFrom('any', 'wide', 'exact', 'else'),
+  hostnames: fc.uniqueArray(fc.constantFrom(...hostnames), { minLength: 1, maxLength: 2 }),
+  matches: fc.array(match, { maxLength: 3 }),
+  backends: fc.array(fc.constantFrom('one', 'two', 'broken'), { maxLength: 2 }),
+})
+/** One of: a route as drawn, a route gone, a listener come or gone, a backend come or gone. */
+const change = fc.oneof(
+  fc.record({ do: fc.constant('route' as const), route: someRoute }),
+  fc.record({ do: fc.constant('remove' as const), name: fc.constantFrom('r1', 'r2', 'r3') }),
+  fc.record({ do: fc.constant('listener' as const), index: fc.nat({ max: 3 }) }),
+  fc.record({ do: fc.constant('backend' as const), id: fc.constantFrom('one', 'two') }),
+)
+
+const backendOf = (id: string): Backend => ({ id, protocol: 'h1', endpoints: [] })
+const pools = new Map([
+  ['one', 'pa0'],
+  ['two', 'pa1'],
+])
+
+test('Routing kept through changes has what a fresh one makes of the last state', (t) => {
+  fc.assert(
+    fc.property(fc.array(change, { minLength: 1, maxLength: 12 }), (changes) => {
+      const state = {
+        listeners: new Map(listeners.map((l) => [l.id, l])),
+        routes: new Map<string, Route>(),
+        backends: new Map<string, Backend>(),
+      }
+      const kept = new Routing(() => false)
+      const seen = new Map<string, string>()
+      let revision = 0
+      for (const c of changes) {
+        if (c.do === 'route') state.routes.set(c.route.name, routeOf(c.route))
+        else if (c.do === 'remove') state.routes.delete(c.name)
+        else if (c.do === 'backend') toggle(state.backends, c.id, backendOf(c.id))
+        else toggle(state.listeners, listeners[c.index]?.id ?? '', listeners[c.index] as Listener)
+        const now: EngineState = {
+          revision: ++revision,
+          listeners: new Map(state.listeners),
+          routes: new Map(state.routes),
+          backends: new Map(state.backends),
+        }
+        const pool = (id: string): string | undefined => (now.backends.has(id) ? pools.get(id) : undefined)
+        const made = kept.update(now, pool, new Set())
+        // What the engine writes, one change after the other, comes to the same.
+        for (const [key, value] of made.routes.set) seen.set(key, value)
+        for (const key of made.routes.remove) seen.delete(key)
+        const fresh = new Routing(() => false)
+        fresh.update(now, pool, new Set())
+        t.deepEqual(sorted(kept.routes), sorted(fresh.routes))
+        t.deepEqual(sorted(seen), sorted(fresh.routes))
+        t.deepEqual(sorted(kept.programs), sorted(fresh.programs))
+        t.deepEqual(sorted(kept.splits), sorted(fresh.splits))
+      }
+    }),
+    { numRuns: 200 },
+  )
+})
+
+const sorted = (map: ReadonlyMap<string, string>): [string, string][] =>
+  [...map].toSorted(([a], [b]) => (a < b ? -1 : 1))
+
+function toggle<V>(map: Map<string, V>, key: string, value: V): void {
+  if (!map.delete(key)) map.set(key, value)
+}
+
+type Drawn = typeof someRoute extends fc.Arbitrary<infer T> ? T : never
+const routeOf = ({ name, age, listener: on, hostnames: hosts, matches, backends }: Drawn): Route => ({
+  id: name,
+  kind: 'HTTP',
+  age: `${age} ${name}`,
+  attachments: [{ listener: on, hostnames: hosts }],
+  rules: [
+    {
+      id: `${name}/0`,
+      matches: matches.map(({ path, method, ...rest }) => ({
+        ...rest,
+        ...(path === undefined ? {} : { path }),
+        ...(method === undefined ? {} : { method }),
+      })),
+      filters: [],
+      targets: backends.map((id) => ({ weight: 1, filters: [], ...(id === 'broken' ? {} : { backend: id }) })),
+    },
+  ],
+})
+
+test('splitRows() divides 65,536 exactly as the weights say, and each number has one row', (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 0, max: 1000 }), { minLength: 1, maxLength: 5 }), (weights) => {
+      fc.pre(weights.some((w) => w > 0))
+      const rows = splitRows(
+        'w',
+        weights.map((weight, i) => ({ row: `${i}`, weight })),
+      )
+      const total = weights.reduce((a, b) => a + b, 0)
+      const sizes = weights.map(() => 0)
+      for (const [key, row] of rows) sizes[Number(row)] = (sizes[Number(row)] ?? 0) + 16 ** (18 - key.length)
+      t.is(
+        sizes.reduce((a, b) => a + b, 0),
+        65_536,
+      )
+      for (const [i, weight] of weights.entries()) t.true(Math.abs((sizes[i] ?? 0) - (weight / total) * 65_536) <= 1)
+    }),
+  )
+})
+
+test('encodeToken() leaves nothing that ends a token, a candidate, a row or a command', (t) => {
+  fc.assert(fc.property(fc.string(), (text) => t.regex(encodeToken(text), /^[\w.~:/@*+%-]*$/)))
+  t.is(encodeToken('a,b;c d\n%'), 'a%2cb%3bc%20d%0a%25')
+})
+
+test('parseEvent() reads what the configuration writes, and nothing that was cut', (t) => {
+  const line = '200|--|pa0|key|10.0.0.9|52738|10.9.0.1|80|7|HTTP/1.1|GET|10.1.0.1:8080|612E74|2F78'
+  t.like(parseEvent(line), { code: '200', row: 'pa0|key', client: '10.0.0.9', latencyMs: 7, host: 'a.t', path: '/x' })
+  t.is(parseEvent(line.slice(0, 60)), undefined)
+  t.like(parseEvent('400|PR|-|10.0.0.9|1|10.9.0.1|80|0|HTTP/1.1|-|<NOSRV>|-|-'), { code: '400', row: '', host: '' })
+})
+
+test('configText() depends on capacity and servers alone', (t) => {
+  const options = {
+    capacity: { pools: { h1: 2, h2c: 1 }, tlsSlots: { strict: 1, lax: 1 } },
+    fds: { plain: [3, 4], tls: { strict: [[5, 6]], lax: [[7, 8]] } },
+    ...{ dir: '/run/x', luaFile: '/x/weft.lua', threads: 1, connectionsMax: 1000, generation: 1 },
+  }
+  const text = configText({ ...options, servers: new Map() })
+  t.is(text.match(/^backend pa\d+ from h1$/gm)?.length, 2)
+  t.is(text.match(/^ {2}bind /gm)?.length, 6)
+  t.regex(text, /bind fd@5 ssl crt-list \/run\/x\/tls\/strict-0\.list .* strict-sni/)
+})
