@@ -141,7 +141,8 @@ export class Compiler {
     }
     const add: PolicyEntry[] = []
     const remove: PolicyEntry[] = []
-    const wanted = [...this.#touched].map((set) => [set, set.wanted()] as const)
+    // One that nobody has is brought up to date when somebody has it again.
+    const wanted = [...this.#touched].flatMap((set) => (set.users > 0 ? [[set, set.wanted()] as const] : []))
     for (const [set, peers] of wanted)
       for (const [peer, allowed] of peers) compare(set.number, peer, set.written.get(peer), allowed, add, remove)
     const networks = this.shared.changedNetworks()
@@ -299,7 +300,7 @@ export class Compiler {
     }
   }
 
-  /** Named ports are part of what a set was made of; where they differ, or nearly everything does, a new one is made. */
+  /** Named ports are part of what a set was made of; where they differ a new one is made. */
   #moveSet(set: PolicySet, key: string, { policies }: Selected, direction: Direction): boolean {
     const found = this.#byNumber.get(set.number)
     if (found === undefined || portsOf(found.key) !== portsOf(key)) return false
@@ -307,7 +308,6 @@ export class Compiler {
     const has = new Set(set.policies)
     const added = wanted.filter((policy) => !has.has(policy))
     for (const policy of wanted) has.delete(policy)
-    if (added.length + has.size > Math.max(1, wanted.length / 2)) return false
     for (const policy of has) set.remove(policy)
     for (const policy of added) set.add(policy)
     this.#sets.delete(found.key)

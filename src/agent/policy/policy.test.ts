@@ -1,12 +1,25 @@
 import test from 'ava'
 import fc from 'fast-check'
-import type { Node } from '#api/gen/core-v1.ts'
+import type { Node, Pod } from '#api/gen/core-v1.ts'
 import type { NetworkPolicy } from '#api/gen/networking-v1.ts'
+import { events, namespaces, networkPolicies, nodes as nodeResource, pods } from '#api/gen/resources.ts'
+import type { KubeObject, Resource } from '#api/meta/resource.ts'
+import { Scope } from '#base/async/scope.ts'
+import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
 import { cidrContains, parseAddress, parseCidr } from '#base/net/address.ts'
+import { EventRecorder } from '#client/events.ts'
+import { eventually } from '#client/eventually.ts'
+import { FakeClient } from '#client/fake.ts'
+import { Informers } from '#client/informer.ts'
 import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
 import type { PolicyEntry } from '#datapath/maps/policy.ts'
+import { livePodsSelector } from '../identity/reflect.ts'
 import { evaluate, type Packet, type World, type WorldPod } from './naive.ts'
+import { parsePolicy } from './parse.ts'
+import { Policies } from './policy.ts'
 import { rangePrefixes } from './ports.ts'
+import { elementAt } from './rules.ts'
 import { PolicyState } from './state.ts'
 
 const nodes: Node[] = [
@@ -318,4 +331,322 @@ test('whatever policies, pods and namespaces come, change and go, the maps say w
     { numRuns: 1000 },
   )
   t.pass()
+})
+
+/** A world of one namespace: a guarded pod here, a friend elsewhere. */
+async function guarded(): Promise<Trial> {
+  const trial = new Trial()
+  trial.namespace('x', {})
+  await trial.pod(worldPod('guarded', 'x', { app: 'guarded' }, '10.0.0.2', true))
+  await trial.pod(worldPod('friend', 'x', { app: 'friend' }, '10.0.1.2', false, 300))
+  trial.state.write()
+  return trial
+}
+const worldPod = (
+  name: string,
+  namespace: string,
+  labels: Record<string, string>,
+  address: string,
+  isLocal: boolean,
+  identity?: number,
+): WorldPod => ({ name, namespace, labels, ports: [], addresses: [address], identity, isLocal })
+const fromFriend = {
+  podSelector: { matchLabels: { app: 'guarded' } },
+  ingress: [{ from: [{ podSelector: { matchLabels: { app: 'friend' } } }] }],
+}
+const ask = (from: string, to = '10.0.0.2'): Packet => ({ from, to, protocol: 6, port: 80 })
+
+const keyText = ({ rule: _, ...key }: PolicyEntry): string => JSON.stringify(Object.values(key))
+
+/** What is asked of the datapath, in order. */
+function recorded(datapath: FakeDatapath): string[] {
+  const calls: string[] = []
+  const change = datapath.changePolicy.bind(datapath)
+  datapath.changePolicy = (asked) => {
+    const { entries = [], endpoints = [], networks = new Map(), removedNetworks = [] } = asked
+    const has = [
+      entries.length > 0 && 'entries',
+      networks.size > 0 && 'networks',
+      endpoints.some((e) => e.ingressSet !== undefined) && 'sets',
+      endpoints.some((e) => e.identity !== undefined) && 'identity',
+      removedNetworks.length > 0 && 'networks away',
+      'epoch',
+    ].filter((word) => word !== false)
+    calls.push(has.join('+'))
+    change(asked)
+  }
+  const upsert = datapath.upsertIdentities.bind(datapath)
+  datapath.upsertIdentities = (rows) => {
+    calls.push(`address of ${rows.map((row) => row.identity).join()}`)
+    upsert(rows)
+  }
+  const remove = datapath.removePolicyEntries.bind(datapath)
+  datapath.removePolicyEntries = (keys) => {
+    calls.push('entries away')
+    remove(keys)
+  }
+  return calls
+}
+
+test('P11: a new identity is in the sets before an address has it, and leaves them after', async (t) => {
+  const trial = await guarded()
+  trial.policy('x', 'p', fromFriend)
+  trial.state.write()
+  const calls = recorded(trial.datapath)
+  await trial.pod(worldPod('second', 'x', { app: 'friend' }, '10.0.1.3', false, 301))
+  trial.state.write()
+  t.deepEqual(calls.splice(0), ['entries+epoch', 'address of 301'])
+  // The labels change: the address has the other number before the old one means nothing any more.
+  await trial.pod(worldPod('second', 'x', { app: 'stranger' }, '10.0.1.3', false, 302))
+  trial.state.write()
+  t.deepEqual(calls.splice(0), ['address of 302'])
+  t.true(
+    [...trial.kernel.policy.values()].some((entry) => entry.peer === 301),
+    'packets on their way are still known',
+  )
+  t.false(kernelSays(trial.kernel, ask('10.0.1.3')))
+  trial.now += 10_000
+  trial.state.sweep()
+  trial.state.write()
+  t.deepEqual(calls.splice(0), ['entries away', 'epoch'])
+})
+
+test('a policy that comes is written whole before the pod has it, and the epoch comes last', async (t) => {
+  const trial = await guarded()
+  const calls = recorded(trial.datapath)
+  trial.policy('x', 'p', {
+    podSelector: {},
+    ingress: [{ from: [{ ipBlock: { cidr: '10.0.1.0/24', except: ['10.0.1.9/32'] } }] }],
+  })
+  trial.state.write()
+  t.deepEqual(calls, ['entries+networks+sets+epoch'])
+  t.true(kernelSays(trial.kernel, ask('10.0.1.2')))
+  t.false(kernelSays(trial.kernel, ask('10.0.1.9')))
+})
+
+test('P12: the next pod with an address has nothing of the one before, and is not taken away with it (P14)', async (t) => {
+  const trial = await guarded()
+  trial.policy('x', 'p', fromFriend)
+  await trial.pod(worldPod('heir', 'x', { app: 'stranger' }, '10.0.1.2', false, 303))
+  trial.state.write()
+  t.false(kernelSays(trial.kernel, ask('10.0.1.2')))
+  t.is(trial.kernel.identities.get('10.0.1.2')?.owner, 'heir')
+  // The first is heard to have ended only now.
+  trial.noPod('friend')
+  trial.state.write()
+  t.is(trial.kernel.identities.get('10.0.1.2')?.owner, 'heir')
+})
+
+test('P15, P16: what an empty section means is told apart from a missing one', (t) => {
+  const rulesOf = (spec: object) => {
+    const parsed = parsePolicy({ metadata: { namespace: 'x', name: 'p' }, spec } as unknown as NetworkPolicy)
+    if ('problems' in parsed) throw new Error(JSON.stringify(parsed.problems))
+    const { ingress, egress } = parsed.policy.rules
+    return [ingress?.length, egress?.length]
+  }
+  t.deepEqual(rulesOf({ podSelector: {} }), [0, undefined])
+  t.deepEqual(rulesOf({ podSelector: {}, egress: [{}] }), [0, 1])
+  t.deepEqual(rulesOf({ podSelector: {}, policyTypes: ['Egress'] }), [undefined, 0])
+  t.deepEqual(rulesOf({ podSelector: {}, policyTypes: ['Ingress'], egress: [{}] }), [0, undefined])
+})
+
+test('what the API server would have refused names its field, and closes the pods that it selects', async (t) => {
+  const wrong: [object, string][] = [
+    [{ podSelector: { matchExpressions: [{ key: 'a', operator: 'Is' }] } }, 'spec.podSelector'],
+    [{ podSelector: {}, policyTypes: ['Sideways'] }, 'spec.policyTypes[0]'],
+    [{ podSelector: {}, ingress: [{ from: [{}] }] }, 'spec.ingress[0].from[0]'],
+    [
+      { podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr: '10.0.0.0' } }] }] },
+      'spec.ingress[0].from[0].ipBlock.cidr',
+    ],
+    [
+      { podSelector: {}, egress: [{}, { to: [{ ipBlock: { cidr: '10.0.0.0/24', except: ['10.0.1.0/25'] } }] }] },
+      'spec.egress[1].to[0].ipBlock.except[0]',
+    ],
+    [{ podSelector: {}, ingress: [{ ports: [{ port: 70_000 }] }] }, 'spec.ingress[0].ports[0].port'],
+    [{ podSelector: {}, ingress: [{ ports: [{ port: 80, endPort: 79 }] }] }, 'spec.ingress[0].ports[0].endPort'],
+    [{ podSelector: {}, ingress: [{ ports: [{ protocol: 'ICMP' }] }] }, 'spec.ingress[0].ports[0].protocol'],
+  ]
+  for (const [spec, field] of wrong) {
+    const parsed = parsePolicy({ metadata: { namespace: 'x', name: 'p' }, spec } as unknown as NetworkPolicy)
+    t.deepEqual('problems' in parsed ? parsed.problems.map((p) => p.field) : 'read', [field])
+  }
+  const trial = await guarded()
+  const bad = { podSelector: {}, ingress: [{ ports: [{ port: 70_000 }] }] }
+  const object = (uid: string, generation: number, spec: object) =>
+    ({ metadata: { namespace: 'x', name: 'p', uid, generation }, spec }) as unknown as NetworkPolicy
+  t.is(trial.state.setPolicy('x/p', object('1', 1, bad)).length, 1)
+  trial.state.write()
+  t.false(kernelSays(trial.kernel, ask('10.0.1.2')), 'nothing is known of what it would have allowed')
+  t.deepEqual(trial.state.setPolicy('x/p', object('1', 2, fromFriend)), [])
+  trial.state.write()
+  t.true(kernelSays(trial.kernel, ask('10.0.1.2')))
+  t.is(trial.state.setPolicy('x/p', object('1', 3, bad)).length, 1)
+  trial.state.write()
+  t.true(kernelSays(trial.kernel, ask('10.0.1.2')), 'the last good state stays')
+  // Deleted and made again, wrong: what was good was another object's.
+  t.is(trial.state.setPolicy('x/p', object('2', 1, bad)).length, 1)
+  trial.state.write()
+  t.false(kernelSays(trial.kernel, ask('10.0.1.2')))
+})
+
+test('P21: where the map is full nothing opens: isolated pods stay so, newly isolated ones are closed until there is room', async (t) => {
+  const trial = await guarded()
+  trial.policy('x', 'p', fromFriend)
+  await trial.pod(worldPod('free', 'x', { app: 'free' }, '10.0.0.3', true))
+  trial.state.write()
+  t.true(kernelSays(trial.kernel, ask('10.0.1.2')))
+  t.true(kernelSays(trial.kernel, ask('192.0.2.1', '10.0.0.3')))
+  const change = trial.datapath.changePolicy.bind(trial.datapath)
+  trial.datapath.changePolicy = (asked) => {
+    const present = new Set(trial.datapath.policyEntries().map(keyText))
+    if ((asked.entries ?? []).some((entry) => !present.has(keyText(entry)))) throw new Error('ENOSPC')
+    change(asked)
+  }
+  trial.policy('x', 'q', { podSelector: { matchLabels: { app: 'free' } }, ingress: [{ from: [{ podSelector: {} }] }] })
+  trial.policy('x', 'p', { ...fromFriend, ingress: [...fromFriend.ingress, { from: [{ podSelector: {} }] }] })
+  t.throws(() => trial.state.write(), { message: 'ENOSPC' })
+  t.true(kernelSays(trial.kernel, ask('10.0.1.2')), 'by the set that it has')
+  t.false(kernelSays(trial.kernel, ask('192.0.2.1')), 'by the set that it has')
+  t.false(kernelSays(trial.kernel, ask('192.0.2.1', '10.0.0.3')), 'closed, not open')
+  t.deepEqual(trial.state.closed(), ['free'])
+  // Without the policy it is as it was, although nothing else could be written.
+  trial.policy('x', 'q', undefined)
+  trial.policy('x', 'p', fromFriend)
+  trial.state.write()
+  t.true(kernelSays(trial.kernel, ask('192.0.2.1', '10.0.0.3')))
+  trial.datapath.changePolicy = change
+  trial.policy('x', 'q', { podSelector: { matchLabels: { app: 'free' } }, ingress: [{ from: [{ podSelector: {} }] }] })
+  t.deepEqual(trial.differences(), [])
+  t.deepEqual(trial.state.closed(), [])
+})
+
+test('a rule’s number leads to the object, its generation and the element', async (t) => {
+  const trial = await guarded()
+  trial.policy('x', 'p', fromFriend)
+  trial.state.write()
+  const [entry] = [...trial.kernel.policy.values()]
+  const source = trial.state.compiler.rules.source(entry?.rule ?? 0)
+  t.like(source, { direction: 'ingress', path: 'spec.ingress[0].from[0]', policy: { key: 'x/p', generation: 1 } })
+  t.deepEqual(elementAt(source?.policy.object, source?.path ?? ''), fromFriend.ingress[0]?.from[0])
+  t.is(elementAt(source?.policy.object, 'spec.egress[3].to'), undefined)
+  t.deepEqual(
+    trial.state.compiler.policiesOf(entry?.set ?? 0).map((p) => p.key),
+    ['x/p'],
+  )
+})
+
+test('P9: the resolver’s addresses are a pod of kube-dns to policies, by selector and by named port', async (t) => {
+  const kernel = new FakeKernel()
+  const datapath = new FakeDatapath(kernel)
+  const state = new PolicyState({ datapath, nodeName: 'self', now: () => 0, resolverAddresses: ['169.254.20.10'] })
+  state.setNamespace('kube-system', { 'kubernetes.io/metadata.name': 'kube-system' })
+  state.setEndpoint('a', { id: 'a', podKey: 'x/a', addresses: ['10.0.0.2'] })
+  state.setLocalPod('a', { namespace: 'x', labels: {}, ports: [] })
+  const dns = {
+    namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'kube-system' } },
+    podSelector: { matchLabels: { 'k8s-app': 'kube-dns' } },
+  }
+  state.setPolicy('x/p', {
+    metadata: { namespace: 'x', name: 'p', uid: 'p', generation: 1 },
+    spec: {
+      podSelector: {},
+      policyTypes: ['Egress'],
+      egress: [{ to: [dns], ports: [{ protocol: 'UDP', port: 'dns' }] }],
+    },
+  } as unknown as NetworkPolicy)
+  state.write()
+  const numbers = state.numbersOf('a')
+  await datapath.upsertEndpoint({
+    id: 'a',
+    addresses: ['10.0.0.2'],
+    ifindex: 1,
+    mac: '02:00:00:00:00:01',
+    egressSet: numbers?.egress ?? 0,
+  })
+  const to = (protocol: number, port: number) =>
+    kernelSays(kernel, { from: '10.0.0.2', to: '169.254.20.10', protocol, port })
+  t.true(to(17, 53))
+  t.false(to(6, 53))
+  t.false(kernelSays(kernel, { from: '10.0.0.2', to: '10.96.0.10', protocol: 17, port: 53 }))
+})
+
+test('the loop: what is in the API is in the kernel, a sandbox’s policies before it is there, and a refusal is an event', async (t) => {
+  const client = new FakeClient()
+  const create = <K extends KubeObject>(resource: Resource<K>, object: unknown) =>
+    client.create(resource, object as never)
+  await create(namespaces, { metadata: { name: 'x' } })
+  for (const node of nodes) {
+    const made = await create(nodeResource, node)
+    await client.update(nodeResource, { ...made, status: node.status }, { subresource: 'status' })
+  }
+  await create(networkPolicies, { metadata: { namespace: 'x', name: 'p' }, spec: fromFriend })
+  const pod = async (name: string, labels: object, nodeName: string, address: string): Promise<Pod> =>
+    (await create(pods, {
+      metadata: {
+        namespace: 'x',
+        name,
+        labels,
+        annotations: { 'weft.dev/pod-ips': address, 'weft.dev/identity': '300' },
+      },
+      spec: { nodeName, containers: [{ name: 'c', image: 'i' }] },
+    })) as Pod
+  await pod('friend', { app: 'friend' }, 'other', '10.0.1.2')
+  // P14: it has ended, and its address is the friend's now.
+  const before = await pod('before', { app: 'stranger' }, 'other', '10.0.1.2')
+  await client.update(pods, { ...before, status: { phase: 'Succeeded' } }, { subresource: 'status' })
+  const clock = new FakeClock()
+  await using informers = new Informers({ client, clock })
+  const kernel = new FakeKernel()
+  const datapath = new FakeDatapath(kernel)
+  const policies = new Policies({
+    nodeName: 'self',
+    pods: informers.of(pods, { fieldSelector: 'spec.nodeName=self' }),
+    peers: informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly: true }),
+    nodes: informers.of(nodeResource),
+    namespaces: informers.of(namespaces),
+    policies: informers.of(networkPolicies),
+    datapath,
+    events: new EventRecorder({ client, component: 'weft-agent', clock }),
+    clock,
+    log: silentLog,
+  })
+  await using scope = new Scope()
+  await new Promise<void>((started) => scope.start((signal) => policies.run(signal, started)))
+  t.is(kernel.identities.get('10.0.1.2')?.identity, 300)
+  t.is(kernel.identities.get('172.30.0.11')?.identity, 1)
+
+  const guardedPod = await pod('guarded', { app: 'guarded' }, 'self', '10.0.0.2')
+  const endpoint = { id: 's', podKey: 'x/guarded', addresses: ['10.0.0.2'] }
+  const { ingress, egress, identity } = policies.connect(endpoint, guardedPod)
+  t.true(ingress > 0)
+  t.is(egress, 0)
+  t.true([...kernel.policy.values()].some((entry) => entry.set === ingress && entry.peer === 300))
+  await datapath.upsertEndpoint({
+    id: 's',
+    addresses: ['10.0.0.2'],
+    ifindex: 1,
+    mac: '02:00:00:00:00:01',
+    identity,
+    ingressSet: ingress,
+    egressSet: egress,
+  })
+  t.true(kernelSays(kernel, ask('10.0.1.2')))
+  const rule = [...kernel.policy.values()][0]?.rule ?? 0
+  t.like(policies.rule(rule), {
+    namespace: 'x',
+    name: 'p',
+    path: 'spec.ingress[0].from[0]',
+    element: fromFriend.ingress[0]?.from[0],
+  })
+  t.like(policies.set(ingress), [{ namespace: 'x', name: 'p' }])
+
+  await client.patch(networkPolicies, { namespace: 'x', name: 'p' }, 'merge', { spec: { ingress: [] } })
+  await eventually(() => !kernelSays(kernel, ask('10.0.1.2')))
+  const ports = Array.from({ length: 20_000 }, (_, i) => ({ port: i + 1 }))
+  await client.patch(networkPolicies, { namespace: 'x', name: 'p' }, 'merge', { spec: { ingress: [{ ports }] } })
+  const event = await eventually(async () => (await client.list(events)).items[0] ?? false)
+  t.is(event.reason, 'PolicyRefused')
+  t.regex(event.message ?? '', /^spec\.ingress\[0\]: .*entries.* last good state stays in force$/)
+  t.is(policies.status().refused, 1)
 })

@@ -236,14 +236,19 @@ export class PolicyState {
 
   #writeRound(round: Round): void {
     const { datapath } = this.#options
+    const { add, networksAdded, networksRemoved } = round
+    if (add.length + networksAdded.length + networksRemoved.length + round.endpoints.size === 0) {
+      round.settle()
+      return
+    }
     const endpoints = [...round.endpoints].flatMap(([id, { ingress, egress }]) =>
       this.#policyOf(id, { ingressSet: ingress, egressSet: egress }),
     )
     try {
       datapath.changePolicy({
-        entries: round.add,
-        networks: new Map(round.networksAdded.map((n) => [formatCidr(n.cidr), n.class])),
-        removedNetworks: round.networksRemoved.map((n) => formatCidr(n.cidr)),
+        entries: add,
+        networks: new Map(networksAdded.map((n) => [formatCidr(n.cidr), n.class])),
+        removedNetworks: networksRemoved.map((n) => formatCidr(n.cidr)),
         endpoints,
       })
     } catch (error) {
