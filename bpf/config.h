@@ -22,6 +22,9 @@ const volatile struct network cfg_pod_network6 = {};
 const volatile struct address cfg_node_address4 = {};
 const volatile struct address cfg_node_address6 = {};
 
+/* The network namespace of the node itself: what its sockets have and its pods' have not. */
+const volatile __u64 cfg_node_cookie = 0;
+
 /* How many established flows one pod may hold; 0: as many as there is room for. */
 const volatile __u32 cfg_flow_share = 0;
 

@@ -247,3 +247,31 @@ int getpeername6(struct bpf_sock_addr *ctx)
 		set_peer6(ctx, &name.address, name.port);
 	return PROCEED;
 }
+
+/* A process of the node that listened on a node port would never hear of a packet, and nobody would know why. */
+INLINE int check_bind(struct bpf_sock *ctx, int v4)
+{
+	struct frontend_key key = { .port = bpf_htons(ctx->src_port) };
+
+	key.protocol = ctx->protocol;
+	if (!cfg_node_cookie || bpf_get_netns_cookie(ctx) != cfg_node_cookie)
+		return PROCEED;
+	if (v4)
+		key.address.word[2] = V4_MAPPED;
+	if (!bpf_map_lookup_elem(&frontends_v2, &key))
+		return PROCEED;
+	bpf_set_retval(-EADDRINUSE);
+	return REJECT;
+}
+
+SEC("cgroup/post_bind4")
+int post_bind4(struct bpf_sock *ctx)
+{
+	return check_bind(ctx, 1);
+}
+
+SEC("cgroup/post_bind6")
+int post_bind6(struct bpf_sock *ctx)
+{
+	return check_bind(ctx, 0);
+}

@@ -227,6 +227,8 @@ export function createAgent(options: AgentOptions): Agent {
         externalIpCidrs: options.externalIpCidrs ?? [],
         localBackends: new Map([[resolverService, resolverAddresses]]),
         sandboxes: () => records.list().map((record) => record.netns),
+        healthChecks: true,
+        events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
         ...(namespace === undefined ? {} : { namespace }),
         log: log.child({ loop: 'services' }),
       }),

@@ -176,7 +176,10 @@ export class KernelDatapath implements Datapath {
       const tunnelIndex = await setTunnel(options.tunnel, netlink, link.mtu, namespace)
       const tunnel = tunnelIndex === undefined ? {} : { tunnelIndex }
       const nodeAddresses = ownAddresses(await netlink.addresses(link.index))
-      const globals = encodeConfig({ ...options, ...tunnel, podCidrs, gatewayMac, uplinkMac: link.mac, nodeAddresses })
+      using own = Namespace.own()
+      const nodeCookie = (namespace ?? own).cookie
+      const node = { uplinkMac: link.mac, nodeAddresses, nodeCookie }
+      const globals = encodeConfig({ ...options, ...tunnel, podCidrs, gatewayMac, ...node })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const probing = {

@@ -20,6 +20,7 @@ const sock = (name: AttachType): ProgramSpec => ({ object: 'sock', name, place: 
 export const programs: readonly ProgramSpec[] = [
   ...(['connect4', 'connect6', 'sendmsg4', 'sendmsg6'] as const).map(sock),
   ...(['recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'] as const).map(sock),
+  ...(['post_bind4', 'post_bind6'] as const).map(sock),
   // Only where it is asked for; the mode is chosen then.
   { object: 'xdp_entry', name: 'xdp_entry', place: 'xdp', hook: 'xdpNative' },
   { object: 'from_netdev', name: 'from_netdev', place: 'uplink', hook: 'tcxIngress' },
@@ -38,6 +39,12 @@ export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [
 /** Of flows_v1. */
 export const flowsMax = 131_072
 
+const u64 = (value: bigint): Buffer => {
+  const out = Buffer.alloc(8)
+  out.writeBigUInt64LE(value)
+  return out
+}
+
 const u32 = (value: number): Buffer => {
   const out = Buffer.alloc(4)
   out.writeUInt32LE(value)
@@ -55,6 +62,8 @@ export interface DatapathConfig {
   readonly tunnelIndex?: number
   readonly gatewayMac: string
   readonly uplinkMac: string
+  /** Cookie of the node's network namespace: its sockets do not listen on node ports. */
+  readonly nodeCookie?: bigint
   /** This node's own on its uplink, one of each family at most: what pods are known by outside. */
   readonly nodeAddresses?: readonly string[]
 }
@@ -77,6 +86,7 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_service_network6', encodeNetwork(cidrs.find((c) => c.family === 6))],
     ['cfg_pod_network4', encodeNetwork(pods.find((c) => c.family === 4))],
     ['cfg_pod_network6', encodeNetwork(pods.find((c) => c.family === 6))],
+    ['cfg_node_cookie', u64(config.nodeCookie ?? 0n)],
     ['cfg_node_address4', encodeOwn(config.nodeAddresses?.find((a) => !a.includes(':')))],
     ['cfg_node_address6', encodeOwn(config.nodeAddresses?.find((a) => a.includes(':')))],
     ['cfg_tunnel', u32(config.tunnelIndex === undefined ? 0 : 1)],

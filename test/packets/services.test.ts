@@ -64,14 +64,28 @@ test('a Service without endpoints, and a port that a Service does not have, refu
   }
 })
 
+test('S18: a process of the node cannot listen on a node port; a pod can, and on any other port everybody', async (t) => {
+  const node = topology.node(2)
+  for (const address of ['0.0.0.0', '::'])
+    node.datapath.changeServices(both(address, 30555, [address === '::' ? far.v6 : far.v4]), [])
+  for (const address of node.addresses)
+    await t.throwsAsync(serve(onNode(topology, node), address, 30555), { message: /ended with/ })
+  {
+    await using _ = await serve(inPod(far), far.v4, 30555)
+    t.pass()
+  }
+  await using _ = await serve(onNode(topology, node), node.addresses[0] ?? '', 30556)
+})
+
 test('S6: sockets of a pod and of the node that talk to a backend that is gone are ended at once', async (t) => {
   const node = topology.node(1)
-  const backend = { address: far.v4, port: targetPort }
+  const backend = { address: far.v4, port: 18_080 }
+  await using _ = await serve(inPod(far), backend.address, backend.port)
   for (const [place, where] of [
     [inPod(client), client.namespace],
     [onNode(topology, node), node.namespace],
   ] as const) {
-    const talk = load(place, 'rr', far.v4, targetPort, 10_000)
+    const talk = load(place, 'rr', backend.address, backend.port, 10_000)
     const failed = t.throwsAsync(talk, { message: /ECONNABORTED|ECONNRESET/ })
     const end = performance.now() + 5_000
     // The connection is there a moment after the process has begun.

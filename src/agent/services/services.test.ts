@@ -2,11 +2,15 @@ import test from 'ava'
 import fc from 'fast-check'
 import type { Service as KubeService, Node, Pod } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
 import { frontendName, type Service } from '#datapath/datapath.ts'
 import { elect, planKnownAddresses, publishedBy } from './addresses.ts'
 import { externalUses } from './external.ts'
+import { HealthServers, healthOf, healthzPort, isEligible } from './health.ts'
 import { reflectHostPorts } from './host-ports.ts'
 import { type ReflectFacts, reflectService } from './reflect.ts'
+import { troublesOf } from './troubles.ts'
 
 const facts = (more: Partial<ReflectFacts> = {}): ReflectFacts => ({
   nodeName: 'one',
@@ -167,6 +171,44 @@ test('a gateway’s addresses are handed to the stack, its cluster address leads
     rows.map((r) => r.toStack ?? false),
     [false, true],
   )
+})
+
+test('what a Service asks for in vain is said with its field', (t) => {
+  const bad = service({
+    externalIPs: ['198.51.100.1', '10.244.0.1'],
+    ports: [{ port: 80, protocol: 'SCTP', nodePort: 30080 }],
+    type: 'NodePort',
+  })
+  const slices = [{ ...two, ports: [{ port: 8080, protocol: 'SCTP' as const }] }]
+  const externalUse = (address: string) => (address.startsWith('10.') ? 'none' : 'outside')
+  t.deepEqual(
+    troublesOf(bad, slices, { externalUse }).map((n) => `${n.reason} ${n.message.split(':')[0]}`),
+    [
+      'ExternalIPRefused spec.externalIPs[1]',
+      'SCTPPortNotTranslated spec.ports[0].targetPort',
+      'SCTPPortNotTranslated spec.ports[0].nodePort',
+    ],
+  )
+  t.deepEqual(troublesOf(service({}), [two], { externalUse }), [])
+})
+
+test('S12: a health check says 503 before the last local backend has gone, and the node’s own when the node goes', (t) => {
+  const balancer = service({ type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 31_000 })
+  const count = (...endpoints: Endpoint[]): number | undefined =>
+    healthOf(balancer, [slice(...endpoints)], 'one')?.localEndpoints
+  t.is(count(at('one', '10.0.0.1'), at('one', '10.0.0.3'), at('two', '10.0.0.2')), 2)
+  t.is(count(at('one', '10.0.0.1', going), at('two', '10.0.0.2')), 0)
+  t.is(healthOf(service({ type: 'LoadBalancer' }), [two], 'one'), undefined)
+  const clock = new FakeClock()
+  let eligible = true
+  const servers = new HealthServers({ isEligible: () => eligible, clock, log: silentLog })
+  t.is(servers.answer(healthzPort, '/healthz').status, 200)
+  eligible = false
+  t.is(servers.answer(healthzPort, '/healthz').status, 503)
+  t.is(servers.answer(healthzPort, '/livez').status, 200)
+  const tainted = { spec: { taints: [{ key: 'ToBeDeletedByClusterAutoscaler' }] }, metadata: {} } as unknown as Node
+  t.false(isEligible(tainted))
+  t.true(isEligible(undefined))
 })
 
 const pod = (ports: readonly object[], more: Record<string, unknown> = {}): Pod =>

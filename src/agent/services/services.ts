@@ -2,19 +2,22 @@ import type { Service as KubeService, Node, Pod } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
+import type { EventRecorder } from '#client/events.ts'
 import type { Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
 import { type Backend, type Datapath, frontendName, type Service } from '#datapath/datapath.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
-import { type Published, planKnownAddresses, publishedBy } from './addresses.ts'
+import { elect, mayAnnounce, type Published, planKnownAddresses, publishedBy } from './addresses.ts'
 import { externalUses } from './external.ts'
 import { backendsIn, GoneBackends, leftByDatagrams, takenOut } from './gone.ts'
+import { HealthServers, healthOf, isEligible, type ServiceHealth } from './health.ts'
 import { reflectHostPorts } from './host-ports.ts'
 import { type LocalBackends, withLocalBackends } from './local.ts'
 import { planServices } from './plan.ts'
 import { type ReflectFacts, reflectService, serviceOfSlice } from './reflect.ts'
+import { troublesOf } from './troubles.ts'
 
 /** Services that name this class, or none, have addresses that we announce. */
 const ownClass = 'weft.dev/load-balancer'
@@ -32,6 +35,10 @@ export interface ServicesOptions {
   readonly sandboxes?: () => readonly string[]
   /** The node's network namespace; absent: our own. */
   readonly namespace?: Namespace
+  /** Told of what a Service asks for in vain, by one node for all. */
+  readonly events?: EventRecorder
+  /** Answers load balancers' questions on the node's ports. */
+  readonly healthChecks?: boolean
   readonly datapath: Datapath
   /** Networks of pods and Services: no external IP may be one of theirs. */
   readonly clusterCidrs?: readonly string[]
@@ -60,6 +67,7 @@ export class Services {
   readonly #wake = new Signal()
   #facts: ReflectFacts & { readonly own: readonly string[]; readonly text: string }
   readonly #gone: GoneBackends
+  readonly #health = new Map<string, ServiceHealth>()
   #addressesChanged = true
   #trouble: unknown
 
@@ -125,12 +133,14 @@ export class Services {
       this.#addressesChanged = true
       this.#wake.raise()
     }, signal)
+    await using health = this.#healthServers()
     let first = true
     const write = (): void => {
       this.#learnFacts()
       if (first) this.#writeAll()
       else this.#writeChanged()
       first = false
+      health?.set([...this.#health.values()])
     }
     const tell = (trouble: unknown): void => {
       this.#trouble = trouble
@@ -139,7 +149,15 @@ export class Services {
     await Promise.all([
       writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, signal, started),
       this.#gone.run(signal),
+      this.#options.events?.run(signal),
     ])
+  }
+
+  #healthServers(): HealthServers | undefined {
+    const { nodes, nodeName = '', namespace, clock, log, healthChecks = false } = this.#options
+    if (!healthChecks) return undefined
+    const own = namespace === undefined ? {} : { namespace }
+    return new HealthServers({ ...own, clock, log, isEligible: () => isEligible(nodes?.get(nodeName)) })
   }
 
   #readFacts(): ReflectFacts & { readonly own: readonly string[]; readonly text: string } {
@@ -176,11 +194,24 @@ export class Services {
     const service = services.get(key)
     const ofService = service === undefined ? [] : slices.index('service', serviceOfSlice).get(key)
     const published = service === undefined ? undefined : publishedBy(service, ofService, ownClass)
+    const health = service === undefined ? undefined : healthOf(service, ofService, this.#facts.nodeName)
+    if (health === undefined) this.#health.delete(key)
+    else this.#health.set(key, health)
     if (published !== undefined || this.#published.has(key)) this.#addressesChanged = true
     if (published === undefined) this.#published.delete(key)
     else this.#published.set(key, published)
     if (service === undefined) return []
+    this.#tellTroubles(key, service, ofService)
     return withLocalBackends(service, reflectService(service, ofService, this.#facts), localBackends?.get(key))
+  }
+
+  #tellTroubles(key: string, service: KubeService, slices: readonly EndpointSlice[]): void {
+    const { events, nodes, nodeName } = this.#options
+    if (events === undefined) return
+    const notes = troublesOf(service, slices, this.#facts)
+    if (notes.length === 0) return
+    const ready = (nodes?.list() ?? []).filter(mayAnnounce).map(({ metadata }) => metadata.name)
+    if (elect(key, ready) === nodeName) for (const note of notes) events.record(service, note)
   }
 
   #writeAddresses(): void {

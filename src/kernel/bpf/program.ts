@@ -7,6 +7,8 @@ import type { Namespace } from '../netns.ts'
 const attachTypes = {
   connect4: 10,
   connect6: 11,
+  post_bind4: 12,
+  post_bind6: 13,
   sendmsg4: 14,
   sendmsg6: 15,
   recvmsg4: 19,
