@@ -8,9 +8,10 @@ import { kinds as builtIn } from '#api/scheme.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
 import { FakeRegistry } from '../fake-registry.ts'
-import { startTrial } from '../trial.ts'
+import { type Answer, startTrial } from '../trial.ts'
 import { CustomResources, cleanupFinalizer } from './crd.ts'
 import { fromCustomResourceDefinition } from './custom-kind.ts'
+import { installDefinitions } from './install.ts'
 import type { CustomKind } from './kind.ts'
 import { decideNames } from './names.ts'
 
@@ -469,6 +470,96 @@ test('through the whole server: defined, created, judged, shown and removed', as
   t.is((await trial.call('DELETE', `${path}/${metadata.name}`)).status, 200)
   await untilAsync(async () => (await trial.call('GET', `${path}/${metadata.name}`)).status === 404)
   await untilAsync(async () => (await trial.call('GET', widgets)).status === 404)
+})
+
+test('rules are checked when they are defined, and at every write', async (t) => {
+  await using trial = await startTrial({ kinds: builtIn })
+  const path = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
+  const text = { type: 'string', maxLength: 20 }
+  const withRule = (rule: string): Json => {
+    const spec = {
+      type: 'object',
+      properties: { a: text, b: text },
+      'x-kubernetes-validations': [{ rule, message: 'a before b' }],
+    }
+    const openAPIV3Schema = {
+      type: 'object',
+      properties: { spec, status: { type: 'object', properties: { a: text } } },
+    }
+    const { metadata, spec: definitionSpec } = definition('widgets', {
+      version: { schema: { openAPIV3Schema } as never, subresources: { status: {} } },
+    })
+    const kind = 'CustomResourceDefinition'
+    return { apiVersion: 'apiextensions.k8s.io/v1', kind, metadata: { name: metadata.name }, spec: definitionSpec }
+  }
+  const refused = await trial.call('POST', path, withRule('self.c == 1'))
+  t.is(refused.status, 422)
+  t.deepEqual(
+    refused.object.details?.causes?.map(({ field, reason }) => `${field} ${reason}`),
+    ['spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule FieldValueInvalid'],
+  )
+  t.regex(refused.object.message ?? '', /compilation failed: ERROR: <input>:1:5: undefined field 'c'/)
+  const defined = await trial.call('POST', path, withRule('self.a < self.b'))
+  t.is(defined.status, 201)
+  t.is(defined.headers.warning, undefined)
+  const widgets = '/apis/example.com/v1/namespaces/default/widgets'
+  const one = (a: string, b: string): Json => ({
+    apiVersion: 'example.com/v1',
+    kind: 'Widget',
+    metadata: { name: 'w' },
+    spec: { a, b },
+  })
+  await untilAsync(async () => (await trial.call('GET', widgets)).status === 200)
+  const wrong = await trial.call('POST', widgets, one('y', 'x'))
+  t.is(wrong.status, 422)
+  t.is(wrong.object.message, 'Widget.example.com "w" is invalid: spec: Invalid value: a before b')
+  t.is((await trial.call('POST', widgets, one('x', 'y'))).status, 201)
+  const patch = (more: Json): Promise<Answer> =>
+    trial.call('PATCH', `${widgets}/w`, more, { 'content-type': 'application/merge-patch+json' })
+  t.is((await patch({ spec: { a: 'z' } })).status, 422)
+  // A stricter rule does not lock up what is there: it warns.
+  const stricter = withRule("self.a == 'nothing'")
+  const rules = { 'content-type': 'application/merge-patch+json' }
+  t.is((await trial.call('PATCH', `${path}/widgets.example.com`, stricter, rules)).status, 200)
+  await untilAsync(async () => (await patch({ spec: { a: 'q' } })).status === 422)
+  const tolerated = await patch({ metadata: { labels: { l: 'm' } } })
+  t.is(tolerated.status, 200)
+  t.regex(tolerated.headers.warning ?? '', /spec: Invalid value: a before b/)
+})
+
+test('definitions that come with the server are put in, and what somebody chose is left', async (t) => {
+  const of = (bundle: string): CustomResourceDefinition => {
+    const { metadata, spec, ...rest } = definition('widgets')
+    return { ...rest, metadata: { ...metadata, annotations: { bundle } }, spec }
+  }
+  const registry = new FakeRegistry()
+  const bundleOf = (d: CustomResourceDefinition | undefined): string | undefined => d?.metadata.annotations?.bundle
+  const install = async (bundle: string): Promise<string | undefined> => {
+    const supersedes = (ours: CustomResourceDefinition, present: CustomResourceDefinition): boolean =>
+      (bundleOf(ours) ?? '') > (bundleOf(present) ?? '')
+    await installDefinitions(registry, { definitions: () => [of(bundle)], supersedes }, { name: 'x', groups: [] })
+    return bundleOf(registry.get(customResourceDefinitions, '', 'widgets.example.com'))
+  }
+  t.is(await install('1'), '1')
+  t.is(await install('2'), '2')
+  t.is(await install('1'), '2')
+})
+
+test('a version that objects may be stored in outlives the definition that had it', async (t) => {
+  const ours = definition('widgets')
+  const old: CustomResourceDefinition = structuredClone(ours)
+  const [version] = old.spec.versions
+  if (version === undefined) return t.fail('there is no version')
+  old.spec.versions = [{ ...version, name: 'v0', storage: true }]
+  old.status = { ...old.status, storedVersions: ['v0'] }
+  const registry = new FakeRegistry().put(customResourceDefinitions, old)
+  await installDefinitions(registry, { definitions: () => [ours], supersedes: () => true }, { name: 'x', groups: [] })
+  const now = registry.get(customResourceDefinitions, '', 'widgets.example.com')
+  t.deepEqual(
+    now?.spec.versions.map(({ name, storage }) => `${name} ${storage}`),
+    ['v1 true', 'v0 false'],
+  )
+  return undefined
 })
 
 async function untilAsync(condition: () => Promise<boolean>): Promise<void> {
