@@ -8,7 +8,8 @@
  * Both ways: size u32 (of what follows), kind u8, then the content. One agent at a time; a newer one takes over.
  *   to us:   1 change   2 replace (see names.c for rows)   3 an answer: socket u32, address size u32, address, message
  *            4 end
- *   from us: 1 a question, as weft_names_take gives it   2 hello: version u32, an error of bind(2) for each address u32
+ *   from us: 1 a question, as weft_names_take gives it   2 hello: version u32, our pid u32, an error of bind(2) for each
+ *            address u32
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,7 +29,7 @@
 
 enum {
 	/* Of this protocol and of the rows: an agent of another version ends us and starts its own. */
-	version = 1,
+	version = 2,
 	port = 53,
 	frame_max = 512 << 20,
 	addresses_max = 4,
@@ -76,7 +77,7 @@ static void tell(uint8_t kind, const void *data, uint32_t size)
 static void accept_client(int listener)
 {
 	struct timeval patience = { .tv_sec = send_seconds };
-	uint32_t hello[1 + addresses_max] = { version };
+	uint32_t hello[2 + addresses_max] = { version, getpid() };
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0)
@@ -85,8 +86,8 @@ static void accept_client(int listener)
 		drop_client();
 	client = fd;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	memcpy(hello + 1, bind_errors, sizeof(bind_errors));
-	tell(2, hello, 4 + 4 * address_count);
+	memcpy(hello + 2, bind_errors, sizeof(bind_errors));
+	tell(2, hello, 8 + 4 * address_count);
 	weft_names_own(names, 1);
 }
 

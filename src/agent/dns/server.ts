@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join, resolve } from 'node:path'
 import { Backoff } from '#base/async/backoff.ts'
@@ -20,7 +20,7 @@ import {
 import type { TableChange } from './zone.ts'
 
 /** Of the protocol in native/names-server.c. */
-const protocolVersion = 1
+const protocolVersion = 2
 const kinds = { change: 1, replace: 2, answer: 3, end: 4 } as const
 const heard = { question: 1, hello: 2 } as const
 const headBytes = 5
@@ -103,7 +103,8 @@ export class NameServer {
     while (!signal.aborted) {
       const since = clock.monotonic()
       try {
-        await this.#follow(signal, started)
+        // An earlier agent's goes, then ours is there.
+        if ((await this.#follow(signal, started)) === 'exchanged') await this.#follow(signal, started)
         signal.throwIfAborted()
         throw new Error('weft-names has ended')
       } catch (error) {
@@ -120,26 +121,32 @@ export class NameServer {
     }
   }
 
-  async #follow(signal: AbortSignal, started: () => void): Promise<void> {
+  async #follow(signal: AbortSignal, started: () => void): Promise<'exchanged' | 'ended'> {
     const { addresses, rows, onAsk, log } = this.#options
     const socket = await this.#connect(signal)
     const stop = (): void => {
       socket.destroy()
     }
     signal.addEventListener('abort', stop, { once: true })
+    let end: 'exchanged' | 'ended' = 'ended'
     try {
       for await (const { kind, data } of framesOf(socket)) {
         if (kind === heard.question) onAsk(decodeAsk(data))
         if (kind !== heard.hello) continue
-        const version = data.readUInt32LE(0)
-        this.#errors = addresses.map((_, i) => (data.length < 8 + 4 * i ? 0 : data.readUInt32LE(4 + 4 * i)))
+        const [version, pid] = [data.readUInt32LE(0), data.readUInt32LE(4)]
+        this.#errors = addresses.map((_, i) => (data.length < 12 + 4 * i ? 0 : data.readUInt32LE(8 + 4 * i)))
         const wrong = this.#errors.flatMap((error, i) => (error === 0 ? [] : [`${addresses[i]}: ${errnoName(error)}`]))
         const refused = wrong.length === 0 ? undefined : new Error(`Cannot listen on port 53 of ${wrong.join(', ')}`)
-        const isOurs = version === protocolVersion && data.length === 4 + 4 * addresses.length
+        const isOurs = version === protocolVersion && data.length === 8 + 4 * addresses.length && isOurProgram(pid)
         if (!isOurs || wrong.length === addresses.length) {
-          // Of another version, or without any address: another is started in its place.
+          // An older agent's, or without any address: another is started in its place.
           socket.end(frame(kinds.end, Buffer.alloc(0)))
-          throw refused ?? new Error(`weft-names speaks version ${version}, this agent ${protocolVersion}`)
+          this.#errors = []
+          if (isOurs && refused !== undefined) throw refused
+          log.info({ pid, version }, 'the resolver of an earlier agent is exchanged')
+          // It goes at once, and this stream ends with it.
+          end = 'exchanged'
+          continue
         }
         // From here on it hears of every change; what it has is replaced by what is true now.
         socket.write(frame(kinds.replace, encodeChanges(rows(), [])))
@@ -148,6 +155,7 @@ export class NameServer {
         log.info({ listening: this.listening }, 'names are served')
         started()
       }
+      return end
     } finally {
       signal.removeEventListener('abort', stop)
       socket.destroy()
@@ -175,6 +183,16 @@ export class NameServer {
 }
 
 const program = resolve(import.meta.dirname, '../../../native/build/weft-names')
+
+/** The file that we would start now: one that was replaced meanwhile is "(deleted)". */
+function isOurProgram(pid: number): boolean {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`) === program
+  } catch {
+    // Of another pid namespace, or gone.
+    return false
+  }
+}
 
 /** In this process' namespace and cgroup, and on its own from then on. */
 function startProgram(args: readonly string[]): void {
