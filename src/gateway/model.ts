@@ -65,6 +65,8 @@ export class GatewayModel {
   readonly #uses = new Map<string, { readonly port: BackendPort; count: number }>()
   #grants: Grants | undefined
   #revision = 0
+  /** As last given; a table that has changed since is left out. */
+  #given: { readonly [P in keyof EngineState]?: EngineState[P] | undefined } = {}
   #state: EngineState | undefined
   /** What Ingresses say, in the words of the Gateway API. */
   #ingressGateway: Gateway | undefined
@@ -178,20 +180,23 @@ export class GatewayModel {
     return this.#gateways
   }
 
-  /** What an engine is given. What is unchanged is the same object as before. */
+  /** What an engine is given. What is unchanged is the same object as before, the tables too. */
   engineState(): EngineState {
-    this.#state ??= {
+    const { revision, listeners, routes, backends } = this.#given
+    if (this.#state !== undefined && revision === this.#revision) return this.#state
+    this.#state = {
       revision: this.#revision,
-      listeners: new Map(this.#listeners),
-      routes: new Map(this.#engineRoutes),
-      backends: new Map(this.#backends),
+      listeners: listeners ?? new Map(this.#listeners),
+      routes: routes ?? new Map(this.#engineRoutes),
+      backends: backends ?? new Map(this.#backends),
     }
+    this.#given = this.#state
     return this.#state
   }
 
-  #changedState(): void {
-    this.#state = undefined
+  #changedState(table: 'listeners' | 'routes' | 'backends'): void {
     this.#revision++
+    this.#given = { ...this.#given, [table]: undefined }
   }
 
   #refreshGateway(key: string, grants: Grants): boolean {
@@ -219,12 +224,12 @@ export class GatewayModel {
     const wanted = next === undefined ? new Map<string, Listener>() : engineListeners(next)
     for (const { listener } of before?.listeners ?? []) {
       const id = listenerId(keyOf(before?.gateway), listener.name)
-      if (!wanted.has(id) && this.#listeners.delete(id)) this.#changedState()
+      if (!wanted.has(id) && this.#listeners.delete(id)) this.#changedState('listeners')
     }
     for (const [id, listener] of wanted) {
       if (isDeepStrictEqual(this.#listeners.get(id), listener)) continue
       this.#listeners.set(id, listener)
-      this.#changedState()
+      this.#changedState('listeners')
     }
   }
 
@@ -289,7 +294,7 @@ export class GatewayModel {
     if (!isDeepStrictEqual(before?.engine, next?.engine)) {
       if (next?.engine === undefined) this.#engineRoutes.delete(id)
       else this.#engineRoutes.set(id, next.engine)
-      this.#changedState()
+      this.#changedState('routes')
     }
     return true
   }
@@ -322,14 +327,14 @@ export class GatewayModel {
     const before = this.#backends.get(id)
     if (port === undefined) {
       if (!this.#backends.delete(id)) return false
-      this.#changedState()
+      this.#changedState('backends')
       return true
     }
     const endpoints = endpointsOf(port.portName, this.#facts.slices(port.service))
     const next: Backend = { id, protocol: port.protocol, endpoints }
     if (isDeepStrictEqual(before, next)) return false
     this.#backends.set(id, next)
-    this.#changedState()
+    this.#changedState('backends')
     return true
   }
 }
