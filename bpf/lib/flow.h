@@ -589,6 +589,8 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
 	if (make_segment(skb, &onward))
 		return drop(REASON_WRITE_FAILED);
 	skb->mark = 0;
+	/* The refusal went back under the name that was asked; this goes on as it was going. */
+	pkt->tuple = onward.tuple;
 	pkt->cut = -verdict;
 	pkt->flags &= ~PACKET_OPTIONS;
 	pkt->hops = 64;
