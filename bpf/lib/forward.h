@@ -86,6 +86,12 @@ INLINE int in_pod_networks(const struct address *address)
 	return network_contains(&cfg_pod_network4, address) || network_contains(&cfg_pod_network6, address);
 }
 
+/* Numbers of this node alone, and none, go as the node's: the receiver looks the sender up by its address. */
+INLINE __u32 wire_identity(__u32 identity)
+{
+	return identity >= IDENTITY_FIRST && identity < IDENTITY_FIRST_CLASS ? identity : IDENTITY_REMOTE_NODE;
+}
+
 /* To another node, wrapped; CONTINUE for what is no node's. pkt->source_identity is the sender's. */
 FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
 {
@@ -103,7 +109,7 @@ FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
 		return TC_ACT_OK;
 	verdict = use_hop(skb, pkt);
 	if (verdict == CONTINUE)
-		verdict = wrap(skb, to->tunnel, pkt->source_identity ? pkt->source_identity : IDENTITY_REMOTE_NODE);
+		verdict = wrap(skb, to->tunnel, wire_identity(pkt->source_identity));
 	if (verdict != CONTINUE)
 		return verdict;
 	skb->mark = MARK_WRAPPED;

@@ -5,7 +5,10 @@
 #include "config.h"
 #include "lib/arrive.h"
 
-/* Who it is from, or a drop. Only nodes speak here, and none for this one. */
+/*
+ * Who it is from, 0 where its address says so, or a drop. Only nodes speak here, and none for this one. A sender that has no
+ * number of the cluster's comes as its node: that node itself, or a pod that it has numbered on its own for the moment.
+ */
 FUNCTION int unwrap(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key key = {};
@@ -17,7 +20,7 @@ FUNCTION int unwrap(struct __sk_buff *skb)
 	if (identity_by_address(&node) != IDENTITY_REMOTE_NODE ||
 	    (key.tunnel_id != IDENTITY_REMOTE_NODE && key.tunnel_id < IDENTITY_FIRST))
 		return drop(REASON_INVALID_IDENTITY);
-	return key.tunnel_id;
+	return key.tunnel_id == IDENTITY_REMOTE_NODE ? IDENTITY_UNKNOWN : key.tunnel_id;
 }
 
 /* Out of the tunnel. */

@@ -49,8 +49,9 @@ export class PolicyWorld {
     )
   }
 
-  static async up(name: string): Promise<PolicyWorld> {
-    const cluster = TestCluster.up(name)
+  /** `flags`: more of `weft up`. */
+  static async up(name: string, flags: readonly string[] = []): Promise<PolicyWorld> {
+    const cluster = TestCluster.up(name, 2, { flags })
     const config = await parseKubeconfig(readFileSync(cluster.layout.server.adminKubeconfig, 'utf8'))
     const world = new PolicyWorld(cluster, createHttpClient(httpOptionsOf(config)))
     await world.#populate()

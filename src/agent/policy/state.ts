@@ -41,6 +41,8 @@ export interface PolicyStateOptions {
  * the same change is behind by milliseconds, and a set that somebody takes up again meanwhile costs nothing.
  */
 const graceMs = 5_000
+/** A number goes on the wire only when every node has surely heard what it means; until then the old one is as good. */
+const wireGraceMs = 500
 
 /**
  * All that policies on this node depend on, and what the kernel has of it. Changes are taken in at any time; `write()` pours
@@ -64,8 +66,8 @@ export class PolicyState {
   #nodeRows = new Map<string, AddressIdentity>()
   readonly #idleSince = new Map<number, number>()
   readonly #unusedSince = new Map<number, number>()
-  /** Identities of sandboxes here that are to follow their addresses'. */
-  readonly #identityMoves = new Map<string, number>()
+  /** Identities of sandboxes here that are to follow their addresses', and when. */
+  readonly #identityMoves = new Map<string, { readonly identity: number; readonly at: number }>()
   #epochDue = false
   #isFirst = true
   /** Isolation that could not be written: these pods are closed until it is. */
@@ -190,12 +192,11 @@ export class PolicyState {
       datapath.removePolicyEntries(round.remove)
       this.#epochDue = true
     }
-    if (this.#epochDue || this.#identityMoves.size > 0) {
-      datapath.changePolicy({
-        endpoints: [...this.#identityMoves].flatMap(([id, identity]) => this.#policyOf(id, { identity })),
-      })
+    const moves = [...this.#identityMoves].filter(([, { at }]) => at <= this.#options.now())
+    if (this.#epochDue || moves.length > 0) {
+      datapath.changePolicy({ endpoints: moves.flatMap(([id, { identity }]) => this.#policyOf(id, { identity })) })
       this.#epochDue = false
-      this.#identityMoves.clear()
+      for (const [id] of moves) this.#identityMoves.delete(id)
     }
     this.#note(this.#unusedSince, this.compiler.unused())
     this.#note(this.#idleSince, this.numbering.idle())
@@ -203,7 +204,7 @@ export class PolicyState {
     this.#isFirst = false
   }
 
-  /** Takes away what nobody has used for a while. Returns milliseconds until there is more to take away. */
+  /** Takes away what nobody has used for a while. Returns milliseconds until there is more to do here or to write. */
   sweep(): number | undefined {
     const { datapath, now } = this.#options
     const due = (since: Map<number, number>): number[] =>
@@ -216,8 +217,10 @@ export class PolicyState {
     const idle = due(this.#idleSince)
     this.numbering.giveUp(idle)
     for (const number of idle) this.#idleSince.delete(number)
-    const [next] = [...this.#unusedSince.values(), ...this.#idleSince.values()].toSorted((a, b) => a - b)
-    return next === undefined ? undefined : Math.max(1, next + graceMs - now())
+    const moves = [...this.#identityMoves.values()].map(({ at }) => at)
+    const since = [...this.#unusedSince.values(), ...this.#idleSince.values()].map((at) => at + graceMs)
+    const [next] = [...moves, ...since].toSorted((a, b) => a - b)
+    return next === undefined ? undefined : Math.max(1, next - now())
   }
 
   /** Sandboxes that are closed because their policies could not be written. */
@@ -306,7 +309,8 @@ export class PolicyState {
       this.#owners.set(address, key)
       this.#rows.set(address, this.#nodes.rowOf(address, number, pod.uid))
     }
-    for (const id of this.endpointsOf(key)) this.#identityMoves.set(id, number)
+    const at = this.#options.now() + (this.#options.isTunnelled === true ? wireGraceMs : 0)
+    for (const id of this.endpointsOf(key)) this.#identityMoves.set(id, { identity: number, at })
   }
 
   #writeRows(): void {
