@@ -216,6 +216,7 @@ INLINE int is_excluded(const struct address *destination)
 FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct nat_work *w = nat_work();
+	const struct rewrite *known;
 	struct rewrite *r;
 	__u32 flags = 0;
 	int verdict;
@@ -225,6 +226,10 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	r = &w->question;
 	if (address_flags(&pkt->tuple.destination) & (ADDRESS_NODE | ADDRESS_VIRTUAL | ADDRESS_RESOLVER))
 		return CONTINUE;
+	/* Of a Service that is no more: its packets must not begin something else under the same ports. */
+	known = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
+	if (known && !(known->flags & REWRITE_MASQUERADE))
+		return drop(REASON_NO_NAT_MAPPING);
 	verdict = translate_known(skb, pkt, &flags);
 	if (verdict != FORGOTTEN)
 		return verdict;
