@@ -25,6 +25,10 @@ const volatile struct address cfg_node_address6 = {};
 /* The network namespace of the node itself: what its sockets have and its pods' have not. */
 const volatile __u64 cfg_node_cookie = 0;
 
+/* ns between two of the kernel's ticks, and the number of the first one since the start; 0: not known. */
+const volatile __u32 cfg_tick_ns = 0;
+const volatile __u32 cfg_first_tick = 0;
+
 /* How many established flows one pod may hold; 0: as many as there is room for. */
 const volatile __u32 cfg_flow_share = 0;
 

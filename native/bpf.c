@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -195,6 +196,16 @@ int weft_test_run(struct weft_test_run *run)
 	run->verdict = a.test.retval;
 	run->nanoseconds = a.test.duration;
 	return error;
+}
+
+/* The coarse clock is read at ticks: its resolution is theirs. */
+int weft_tick_nanoseconds(void)
+{
+	struct timespec t;
+
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &t))
+		return -errno;
+	return t.tv_nsec;
 }
 
 int weft_run_syscall(int program, void *context, uint32_t size)

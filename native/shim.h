@@ -76,6 +76,8 @@ struct weft_test_run {
 	uint32_t nanoseconds;	/* out: mean of one run */
 };
 WEFT_API int weft_test_run(struct weft_test_run *run);
+/* ns between two ticks of this kernel. */
+WEFT_API int weft_tick_nanoseconds(void);
 /* A SEC("syscall") program, once; its context is read and written. */
 WEFT_API int weft_run_syscall(int program, void *context, uint32_t size);
 

@@ -7,12 +7,22 @@
 
 #define SECOND 1000000000ULL
 
-/* ns, CLOCK_MONOTONIC; no finer than the kernel's tick, which is fine for time-outs and costs a third. */
+/*
+ * ns, CLOCK_MONOTONIC to within a tick or so (L7: everything that is compared with another time comes from here). Counting
+ * ticks is one load; asking the kernel for the time, even for its coarse one, is 18 ns of the 170 that a packet has.
+ */
+INLINE __u64 clock_ns(void)
+{
+	if (cfg_tick_ns)
+		return (bpf_jiffies64() - cfg_first_tick) * cfg_tick_ns;
+	return bpf_ktime_get_ns();
+}
+
 INLINE __u64 now(const struct __sk_buff *skb)
 {
 	if (cfg_probe == PROBE_MODEL)
 		return skb->tstamp;
-	return bpf_ktime_get_coarse_ns();
+	return clock_ns();
 }
 
 /* Maps may be written. */

@@ -4,6 +4,7 @@
 
 #include "config.h"
 #include "lib/address.h"
+#include "lib/clock.h"
 #include "maps/services.h"
 
 enum lb_result {
@@ -146,7 +147,7 @@ INLINE enum lb_result lb_choose(struct frontend_key *key, const struct address *
 
 	if (!frontend)
 		return in_network || (flags & ADDRESS_VIRTUAL) ? LB_REFUSED : LB_NO_SERVICE;
-	return lb_select(frontend, client, key->protocol, LB_INSIDE, bpf_get_prandom_u32(), bpf_ktime_get_ns(), 1, choice);
+	return lb_select(frontend, client, key->protocol, LB_INSIDE, bpf_get_prandom_u32(), clock_ns(), 1, choice);
 }
 
 #endif

@@ -3,6 +3,7 @@
  * find themselves, so that what is swept late is only room that is taken longer.
  */
 #include "lib/base.h"
+#include "lib/clock.h"
 #include "maps/flows.h"
 
 /* What the agent asks for, and what it is told. */
@@ -40,7 +41,7 @@ int sweep(struct sweep *ctx)
 	struct sweep s = { .now = ctx->now, .endpoint = ctx->endpoint };
 
 	if (!s.now)
-		s.now = bpf_ktime_get_ns();
+		s.now = clock_ns();
 	bpf_for_each_map_elem(&flows_v1, sweep_flow, &s, 0);
 	ctx->kept = s.kept;
 	ctx->removed = s.removed;

@@ -3,6 +3,7 @@
  * that are gone. Run by the agent every few seconds and when a backend goes, off the packets' way.
  */
 #include "lib/base.h"
+#include "lib/clock.h"
 #include "lib/address.h"
 #include "maps/translations.h"
 
@@ -91,7 +92,7 @@ int sweep_translations(struct translation_sweep *ctx)
 	struct translation_sweep s = { .now = ctx->now, .stale = ctx->stale };
 
 	if (!s.now)
-		s.now = bpf_ktime_get_ns() / 1000000000;
+		s.now = clock_ns() / SECOND;
 	bpf_for_each_map_elem(&translations_v1, sweep_pair, &s, 0);
 	ctx->kept = s.kept;
 	ctx->removed = s.removed;

@@ -9,7 +9,7 @@
 #define time_of(ctx)                                                                                                   \
 	({                                                                                                             \
 		__asm__ volatile("" : : "r"(ctx));                                                                    \
-		bpf_ktime_get_coarse_ns();                                                                             \
+		clock_ns();                                                                                            \
 	})
 
 #include "lib/choose.h"

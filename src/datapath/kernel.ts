@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import { parseAddress, parseCidr } from '#base/net/address.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
-import { type Program, runSyscall } from '#kernel/bpf/program.ts'
+import { type Program, runSyscall, tickNanoseconds } from '#kernel/bpf/program.ts'
 import { type Link, Netlink, type Route } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
 import { setSysctl } from '#kernel/sysctl.ts'
@@ -179,7 +179,14 @@ export class KernelDatapath implements Datapath {
       using own = Namespace.own()
       const nodeCookie = (namespace ?? own).cookie
       const node = { uplinkMac: link.mac, nodeAddresses, nodeCookie }
-      const globals = encodeConfig({ ...options, ...tunnel, podCidrs, gatewayMac, ...node })
+      const globals = encodeConfig({
+        ...options,
+        ...tunnel,
+        tickNanoseconds: tickNanoseconds(),
+        podCidrs,
+        gatewayMac,
+        ...node,
+      })
       const loaded = load(objects, globals, pinDir)
       const attachments = new Attachments(pinDir, loaded.programs, namespace)
       const probing = {

@@ -36,6 +36,9 @@ export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [
   { object: 'sweep_translations', name: 'sweep_translations' },
 ]
 
+/** The kernel counts ticks from five minutes before the counter's lower half runs over (INITIAL_JIFFIES). */
+const firstTick = (tickNanoseconds: number): number => 2 ** 32 - 300 * Math.round(1e9 / tickNanoseconds)
+
 /** Of flows_v1. */
 export const flowsMax = 131_072
 
@@ -58,6 +61,8 @@ export interface DatapathConfig {
   readonly podCidrs?: readonly string[]
   /** Established flows that one pod may hold; absent: half of what there is room for. */
   readonly flowShare?: number
+  /** Between two ticks of the kernel; absent: programs ask for the time, which is slower. */
+  readonly tickNanoseconds?: number
   /** Device by which packets go to other nodes' pods, wrapped; absent: they go as they are. */
   readonly tunnelIndex?: number
   readonly gatewayMac: string
@@ -89,6 +94,8 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_node_cookie', u64(config.nodeCookie ?? 0n)],
     ['cfg_node_address4', encodeOwn(config.nodeAddresses?.find((a) => !a.includes(':')))],
     ['cfg_node_address6', encodeOwn(config.nodeAddresses?.find((a) => a.includes(':')))],
+    ['cfg_tick_ns', u32(config.tickNanoseconds ?? 0)],
+    ['cfg_first_tick', u32(config.tickNanoseconds === undefined ? 0 : firstTick(config.tickNanoseconds))],
     ['cfg_tunnel', u32(config.tunnelIndex === undefined ? 0 : 1)],
     ['cfg_tunnel_ifindex', u32(config.tunnelIndex ?? 0)],
     ['cfg_flow_share', u32(config.flowShare ?? flowsMax / 2)],

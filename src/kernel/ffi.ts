@@ -147,6 +147,7 @@ export const attachCgroup = bind<(cgroup: number, program: number, attachType: n
 export const linkUpdate = bind<(link: number, program: number) => number>('int weft_link_update(int, int)')
 export const linkDetach = bind<(link: number) => number>('int weft_link_detach(int)')
 export const programTestRun = bind<(run: TestRunInOut) => number>('int weft_test_run(_Inout_ weft_test_run *)')
+export const tickNanoseconds = bind<() => number>('int weft_tick_nanoseconds()')
 const syscallRun = library.func('int weft_run_syscall(int, void *, uint32_t)')
 /** In a thread of the pool: a program may walk through a whole map. `context` is written by the time it resolves. */
 export const runSyscall = (program: number, context: Buffer): Promise<number> =>

@@ -125,6 +125,10 @@ export class PacketBench {
   }
 }
 
+/** Between two ticks of this kernel, by which programs tell the time. */
+export const tickNanoseconds = (): number =>
+  checkResult(ffi.tickNanoseconds(), 'ask for the resolution of the coarse clock')
+
 /**
  * Runs a `SEC("syscall")` program in a thread of the pool. Resolves with its context as it left it; throws `KernelError`
  * where the program says a negative number.
