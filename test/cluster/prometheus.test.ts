@@ -48,6 +48,23 @@ spec:
   template:
     metadata: { labels: { app: echo } }
     spec: { terminationGracePeriodSeconds: 0, containers: [{ name: echo, image: "weft.local/echo:1" }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: echo }
+spec: { selector: { app: echo }, ports: [{ port: 80, targetPort: 8080 }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: front }
+spec: { gatewayClassName: weft, listeners: [{ name: http, port: 80, protocol: HTTP }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: web }
+spec:
+  parentRefs: [{ name: front }]
+  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]
 `)
   cluster.kubectl('rollout', 'status', 'deployment/echo', '--timeout=60s')
   const { ca = '' } = await parseKubeconfig(readFileSync(cluster.layout.server.adminKubeconfig, 'utf8'))
@@ -131,17 +148,14 @@ function say(command: 'status' | 'doctor'): { readonly code: number | null; read
 }
 
 /** What Prometheus says at a path. */
-function get(path: string): string {
+const get = (path: string): string => fromFabric(`http://127.0.0.1:${port}${path}`)
+
+/** What is answered to somebody in the fabric. Throws for anything but 2xx. */
+function fromFabric(url: string): string {
   const script = `fetch(process.argv[1]).then(async (a) => { process.stdout.write(await a.text()); if (!a.ok) process.exitCode = 1 }, (e) => { console.error(String(e.cause ?? e)); process.exitCode = 1 })`
   return execFileSync(
     'nsenter',
-    [
-      `--net=/run/netns/${cluster.layout.fabric.netns}`,
-      process.execPath,
-      '-e',
-      script,
-      `http://127.0.0.1:${port}${path}`,
-    ],
+    [`--net=/run/netns/${cluster.layout.fabric.netns}`, process.execPath, '-e', script, url],
     { encoding: 'utf8', maxBuffer: 64 << 20, stdio: ['ignore', 'pipe', 'ignore'] },
   )
 }
@@ -225,6 +239,26 @@ test.serial('the names that dashboards know are there', async (t) => {
   for (const [job, families] of Object.entries(expected))
     for (const family of families) t.true(query(`count(${family}{job="${job}"})`).length > 0, `${family} of ${job}`)
   t.is(query('sum(cilium_endpoint)')[0]?.[1], 2)
+})
+
+test.serial('golden signals: requests, codes and times of a route and its backend', async (t) => {
+  cluster.kubectl('wait', '--for=condition=Programmed', 'gateway/front', '--timeout=30s')
+  const { addresses } = cluster.json<{ status: { addresses: { value: string }[] } }>('get', 'gateway', 'front').status
+  const [address = ''] = addresses.map(({ value }) => value).filter((value) => !value.includes(':'))
+  await eventually(() => fromFabric(`http://${address}/`) !== '', { withinMs: 10_000, pauseMs: 100 })
+  for (let i = 0; i < 9; i++) fromFabric(`http://${address}/`)
+  const labels = 'route="HTTPRoute/default/web",rule="0",backend="default/echo:80"'
+  await eventually(
+    () => {
+      const counted = query(`sum(weft_gateway_requests_total{${labels},code="200"})`)[0]?.[1] ?? 0
+      if (counted < 10) throw new Error(`${counted} requests are counted`)
+    },
+    { withinMs: 10_000, pauseMs: 200 },
+  )
+  t.true((query(`sum(weft_gateway_request_duration_seconds_count{${labels}})`)[0]?.[1] ?? 0) >= 10)
+  const [, quantile = Number.NaN] =
+    query(`histogram_quantile(0.5, sum by (le) (weft_gateway_request_duration_seconds_bucket{${labels}}))`)[0] ?? []
+  t.true(quantile > 0 && quantile < 1, `${quantile} s`)
 })
 
 test.serial('the number of series does not grow with what runs: no pod, address or user is a label', (t) => {

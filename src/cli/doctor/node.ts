@@ -132,12 +132,19 @@ function checkAgent({ name, agent, agentError }: NodeFacts): Check[] {
   return faults.map(({ where, what, remedy }) => fault(name, where, what, remedy))
 }
 
+const alwaysUsed: ReadonlySet<string> = new Set(['cgroup', 'uplink', 'endpoint'])
+
 /** The node's own; each pod has those of its device besides. */
 function checkPrograms({ name, agent, links }: NodeFacts): Check[] {
-  const wanted = programs.flatMap((spec) => {
-    const count = spec.place === 'endpoint' ? (agent?.endpoints ?? 0) : 1
-    return [{ suffix: `-${spec.name}`, place: spec.place, count }]
-  })
+  // Some places are used only where the node was told to (an overlay) or where the device can: one of them, then all.
+  const isUsed = (place: string): boolean =>
+    alwaysUsed.has(place) || links.some((link) => link.name.startsWith(`${place}-`))
+  const wanted = programs
+    .filter((spec) => isUsed(spec.place))
+    .flatMap((spec) => {
+      const count = spec.place === 'endpoint' ? (agent?.endpoints ?? 0) : 1
+      return [{ suffix: `-${spec.name}`, place: spec.place, count }]
+    })
   const missing = wanted.filter(
     ({ suffix, place, count }) =>
       links.filter((link) => link.attached && link.name.startsWith(`${place}-`) && link.name.endsWith(suffix)).length <
