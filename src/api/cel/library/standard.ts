@@ -134,12 +134,24 @@ const conversions: readonly Overload[] = [
   overload('bool(bool): bool', same),
   overload('bool(string): bool', textToBool),
   overload('string(string): string', same, sameText),
-  overload('string(bytes): string', toText, overText()),
+  overload('string(bytes): string', toText, {
+    ...overText(),
+    estimate([value]) {
+      const { min, max } = sizeOfNode(value)
+      return { cost: scale({ min, max }, traversal), size: { min: Math.floor(min / 4), max } }
+    },
+  }),
   ...['bool', 'int', 'uint', 'double', 'timestamp', 'duration'].map((type) =>
     overload(`string(${type}): string`, (a: unknown) => toText(a)),
   ),
   overload('bytes(bytes): bytes', same),
-  overload('bytes(string): bytes', (a: string) => new Uint8Array(Buffer.from(a)), overText()),
+  overload('bytes(string): bytes', (a: string) => new Uint8Array(Buffer.from(a)), {
+    ...overText(),
+    estimate([value]) {
+      const { min, max } = sizeOfNode(value)
+      return { cost: scale({ min, max }, traversal), size: { min, max: max * 4 } }
+    },
+  }),
   overload('duration(duration): duration', same),
   overload('duration(int): duration', (a: bigint) => new Duration(a)),
   overload('duration(string): duration', textToDuration, {

@@ -155,7 +155,8 @@ class Survey {
   #compile(rule: Rule, type: Type, times: number, at: string, uncorrelated: string | undefined): void {
     const compiled = compileRule(rule, type)
     if (isProblem(compiled)) {
-      this.#errors.push(fieldError.invalid(`${at}.${compiled.field}`, rule, compiled.detail))
+      const message = `Invalid value: ${goForm(rule)}: ${compiled.detail}`
+      this.#errors.push({ type: 'FieldValueInvalid', path: `${at}.${compiled.field}`, message })
       return
     }
     this.#count(compiled, times, at)
@@ -180,6 +181,20 @@ class Survey {
     this.#total += cost
     this.#costs.push({ path, cost })
   }
+}
+
+/** A rule as upstream's messages print it: Go's field names, and what HTML would take for its own escaped. */
+function goForm(rule: Rule): string {
+  const { message = '', messageExpression = '', reason = null, fieldPath = '', optionalOldSelf = null } = rule
+  const text = JSON.stringify({
+    Rule: rule.rule,
+    Message: message,
+    MessageExpression: messageExpression,
+    Reason: reason,
+    FieldPath: fieldPath,
+    OptionalOldSelf: optionalOldSelf,
+  })
+  return text.replace(/[<>&]/g, (char) => `\\u00${char.charCodeAt(0).toString(16)}`)
 }
 
 const hasLineBreak = (text: string): boolean => /[\n\r]/.test(text)
