@@ -11,6 +11,14 @@ app.kubernetes.io/name: weft
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: agent
 {{- end }}
+{{- define "weft.operatorSelector" -}}
+app.kubernetes.io/name: weft
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+{{- define "weft.operatorName" -}}
+{{ .Release.Name }}-operator
+{{- end }}
 {{- define "weft.agentName" -}}
 {{ .Release.Name }}-agent
 {{- end }}

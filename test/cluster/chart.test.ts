@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { clusterName, renderedChart } from './chart.ts'
+import { clusterName, definitions, definitionsPath, renderedChart } from './chart.ts'
 import { TestCluster, weft } from './cluster.ts'
 
 /** The chart on nodes that have a kubelet and no network: it brings the network, and is upgraded under load. */
@@ -31,6 +31,11 @@ test.serial('before the chart nodes are NotReady; its manifests are accepted, an
   t.notRegex(cluster.apply(renderedChart()), /unknown|invalid/i)
   cluster.kubectl('-n', 'kube-system', 'rollout', 'status', 'daemonset/weft-agent', '--timeout=60s')
   cluster.kubectl('wait', '--for=condition=Ready', 'node', '--all', '--timeout=20s')
+  cluster.kubectl('-n', 'kube-system', 'rollout', 'status', 'deployment/weft-operator', '--timeout=60s')
+})
+
+test('the definitions in the chart are those of src/api', (t) => {
+  t.is(readFileSync(definitionsPath, 'utf8'), definitions(), 'node test/cluster/chart.ts PATH/TO/helm makes them again')
 })
 
 test.serial('pods reach each other and Services, by name', (t) => {
@@ -62,6 +67,35 @@ spec: { selector: { app: echo }, ports: [{ port: 80, targetPort: 8080 }] }
     )
     t.is(new Set([...answers.matchAll(/"pod":"([^"]+)"/g)].map((m) => m[1])).size, 2, answers)
   }
+})
+
+test.serial('the operator gives a Gateway its address, the agents serve it, and say so', async (t) => {
+  cluster.apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: front, namespace: default }
+spec:
+  gatewayClassName: weft
+  listeners: [{ name: http, port: 80, protocol: HTTP }]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: echo, namespace: default }
+spec:
+  parentRefs: [{ name: front }]
+  rules: [{ backendRefs: [{ name: echo, port: 80 }] }]
+`)
+  cluster.kubectl('wait', '--for=condition=Programmed', 'gateway/front', '--timeout=40s')
+  const address = cluster.kubectl('get', 'gateway', 'front', '-o', 'jsonpath={.status.addresses[0].value}')
+  const script = `process.stdout.write(await (await fetch('http://${address}/')).text())`
+  const client = [
+    `--net=/run/netns/${cluster.layout.fabric.netns}`,
+    process.execPath,
+    '--input-type=module',
+    '-e',
+    script,
+  ]
+  t.regex(execFileSync('nsenter', client, { encoding: 'utf8', timeout: 10_000 }), /"pod":"echo-/)
 })
 
 test.serial('an upgrade replaces every agent, and no request through a Service fails meanwhile', async (t) => {
