@@ -13,3 +13,9 @@ export function parsePort(text: string, flag: string): number {
     throw new RangeError(`${flag} ${text}: use a whole number from 1 to 65535`)
   return port
 }
+
+/** Whether the server puts in the Gateway API's definitions. */
+export function bringsGatewayCrds(text: string): boolean {
+  if (text !== 'ours' && text !== 'none') throw new RangeError(`--gateway-crds ${text}: use ours or none`)
+  return text === 'ours'
+}

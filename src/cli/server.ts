@@ -21,6 +21,7 @@ export function addServer(program: Command): void {
       collect,
       [],
     )
+    .option('--gateway-crds <whose>', "ours: the Gateway API's definitions are put in; none: you bring them", 'ours')
     .option('--controllers <list>', '*: all; NAME: this one; -NAME: not this one; separated by commas', '*')
     .option('--machine-namespace <path>', "where Gateways get ports on 127.0.0.1: a network namespace's file")
     .option('--loopback-ports <file>', 'where those ports are written down')

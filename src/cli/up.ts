@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
-import { collect, parsePort, parseTunnel } from './flags.ts'
+import { bringsGatewayCrds, collect, parsePort, parseTunnel } from './flags.ts'
 
 interface UpFlags {
   readonly name: string
@@ -13,6 +13,7 @@ interface UpFlags {
   readonly loadBalancerPool: readonly string[]
   readonly resolver: readonly string[]
   readonly tunnel: string
+  readonly gatewayCrds: string
 }
 
 export function addUp(program: Command): void {
@@ -41,11 +42,13 @@ export function addUp(program: Command): void {
       [],
     )
     .option('--tunnel <mode>', 'how packets get to other nodes: native (by their routes), vxlan', 'native')
+    .option('--gateway-crds <whose>', "ours: the Gateway API's definitions are put in; none: you bring them", 'ours')
     .action(async (flags: UpFlags) => {
       const { resolver: resolvers } = flags
       const tunnel = parseTunnel(flags.tunnel)
       const agent = parseAgent(flags.agent)
-      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers, tunnel }
+      const gatewayCrds = bringsGatewayCrds(flags.gatewayCrds)
+      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers, tunnel, gatewayCrds }
       const { loadBalancerPool } = flags
       const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort, '--api-port')

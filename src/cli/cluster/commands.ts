@@ -54,6 +54,7 @@ export function serverSpec(layout: ClusterLayout, listenFd: number, apiPort: num
     ...layout.podCidrs.map((c) => `--cluster-cidr=${c}`),
     ...layout.serviceCidrs.map((c) => `--service-cidr=${c}`),
     ...layout.loadBalancerPools.map((range) => `--load-balancer-pool=${range}`),
+    ...(layout.gatewayCrds ? [] : ['--gateway-crds=none']),
     // The network's own come with the network.
     ...(layout.agent === 'none' ? ['--controllers=*,-gateway-controller,-service-controller'] : []),
     '--machine-namespace=/proc/self/fd/4',

@@ -16,6 +16,8 @@ export interface ClusterLayout {
   readonly agent: 'full' | 'none'
   /** How packets get to other nodes' pods. */
   readonly tunnel: 'native' | 'vxlan'
+  /** The server puts in the Gateway API's definitions. */
+  readonly gatewayCrds: boolean
   /** Asked for names that are not of the cluster. */
   readonly resolvers: readonly string[]
   /** Addresses of Services of type LoadBalancer, on the fabric's own network. */
@@ -88,6 +90,7 @@ export function layoutCluster(name: string, nodeCount: number): ClusterLayout {
     serviceCidrs: ['10.96.0.0/16', 'fd00:10:96::/112'],
     agent: 'full',
     tunnel: 'native',
+    gatewayCrds: true,
     resolvers: [],
     loadBalancerPools: ['172.30.0.200-172.30.0.250', 'fd00:172:30::200-fd00:172:30::2ff'],
   }

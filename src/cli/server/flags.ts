@@ -12,6 +12,7 @@ export interface ServerFlags {
   readonly clusterCidr: readonly string[]
   readonly serviceCidr: readonly string[]
   readonly loadBalancerPool: readonly string[]
+  readonly gatewayCrds: string
   readonly controllers: string
   readonly machineNamespace?: string
   readonly loopbackPorts?: string

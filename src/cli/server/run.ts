@@ -9,6 +9,7 @@ import { createLog } from '#base/log/log.ts'
 import { createDirectClient } from '#client/direct.ts'
 import { openLmdbStore } from '#store/lmdb/lmdb.ts'
 import { firstAddress } from '../addresses.ts'
+import { bringsGatewayCrds } from '../flags.ts'
 import { untilTold } from '../signals.ts'
 import type { ServerFlags } from './flags.ts'
 import { controllerManagerIdentity, issueTokens } from './identities.ts'
@@ -45,7 +46,7 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     serviceCidrs: flags.serviceCidr,
     servers,
     staticTokens: tokens.users,
-    bundled: { definitions: gatewayDefinitions, supersedes },
+    ...(bringsGatewayCrds(flags.gatewayCrds) ? { bundled: { definitions: gatewayDefinitions, supersedes } } : {}),
     otherMetrics: async () => parts?.metrics() ?? '',
     log,
   })
