@@ -37,6 +37,9 @@ export interface Round {
 interface Selected {
   readonly pod: LocalPod
   readonly policies: Set<Policy>
+  /** Policies that it has and its sets do not, and the other way round. */
+  readonly added: Set<Policy>
+  readonly removed: Set<Policy>
   /** Sums of the policies' marks: same policies, same sums. */
   readonly sums: Record<Direction, { a: number; b: number; count: number; named: number }>
   readonly sets: Record<Direction, PolicySet | undefined>
@@ -117,6 +120,8 @@ export class Compiler {
     const selected: Selected = {
       pod: next,
       policies: new Set(),
+      added: new Set(),
+      removed: new Set(),
       sums: { ingress: none(), egress: none() },
       sets: { ingress: undefined, egress: undefined },
       numbers: undefined,
@@ -132,6 +137,10 @@ export class Compiler {
     const endpoints = new Map<string, SetNumbers>()
     const moved = [...this.#moved].flatMap((id) => this.#pods.get(id) ?? [])
     for (const direction of directions) this.#place(moved, direction)
+    for (const { added, removed } of moved) {
+      added.clear()
+      removed.clear()
+    }
     for (const id of this.#moved) {
       const selected = this.#pods.get(id)
       if (selected === undefined) continue
@@ -239,12 +248,14 @@ export class Compiler {
   #select(selected: Selected, policy: Policy | undefined): boolean {
     if (policy === undefined || !policy.selector.matches(selected.pod.labels)) return false
     selected.policies.add(policy)
+    if (!selected.removed.delete(policy)) selected.added.add(policy)
     this.#sum(selected, policy, 1)
     return true
   }
 
   #unselect(selected: Selected, policy: Policy | undefined): boolean {
     if (policy === undefined || !selected.policies.delete(policy)) return false
+    if (!selected.added.delete(policy)) selected.removed.add(policy)
     this.#sum(selected, policy, -1)
     return true
   }
@@ -301,15 +312,11 @@ export class Compiler {
   }
 
   /** Named ports are part of what a set was made of; where they differ a new one is made. */
-  #moveSet(set: PolicySet, key: string, { policies }: Selected, direction: Direction): boolean {
+  #moveSet(set: PolicySet, key: string, { added, removed }: Selected, direction: Direction): boolean {
     const found = this.#byNumber.get(set.number)
     if (found === undefined || portsOf(found.key) !== portsOf(key)) return false
-    const wanted = [...policies].filter((policy) => policy.rules[direction] !== undefined)
-    const has = new Set(set.policies)
-    const added = wanted.filter((policy) => !has.has(policy))
-    for (const policy of wanted) has.delete(policy)
-    for (const policy of has) set.remove(policy)
-    for (const policy of added) set.add(policy)
+    for (const policy of removed) set.remove(policy)
+    for (const policy of added) if (policy.rules[direction] !== undefined) set.add(policy)
     this.#sets.delete(found.key)
     this.#sets.set(key, set)
     this.#byNumber.set(set.number, { set, key })
