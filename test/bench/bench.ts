@@ -5,6 +5,7 @@ import type { Row } from './row.ts'
 /** Each group is a file of its own; it is loaded only when it is asked for. */
 const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
   net: () => import('./net.ts'),
+  services: () => import('./services.ts'),
   api: () => import('./api.ts'),
   start: () => import('./start.ts'),
   pod: () => import('./pod.ts'),

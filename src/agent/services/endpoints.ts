@@ -36,14 +36,21 @@ export function chooseBackends(
   slices: readonly EndpointSlice[],
   where: Whereabouts,
 ): Chosen {
-  const all = slices.flatMap((slice) => candidates(slice, port, protocol, where.nodeName))
+  const all: Candidate[] = []
+  for (const slice of slices) addCandidates(all, slice, port, protocol, where.nodeName)
+  const count = slices.length
   return {
-    cluster: unique(followHints(usable(all), where)),
-    local: unique(usable(all.filter((c) => c.isLocal))),
+    get cluster() {
+      return unique(followHints(usable(all), where), count)
+    },
+    get local() {
+      return unique(usable(all.filter((c) => c.isLocal)), count)
+    },
   }
 }
 
 function usable(all: readonly Candidate[]): readonly Candidate[] {
+  if (all.every((c) => c.ready)) return all
   const ready = all.filter((c) => c.ready)
   return ready.length > 0 ? ready : all.filter((c) => c.draining)
 }
@@ -63,31 +70,35 @@ function followHints(all: readonly Candidate[], { nodeName, zone }: Whereabouts)
   return all
 }
 
-/** An endpoint may for a while be in two slices, on its way from one to the other. */
-function unique(all: readonly Candidate[]): Backend[] {
-  if (all.length === 1 && all[0] !== undefined) return [all[0].backend]
+/** An endpoint may for a while be in two slices, on its way from one to the other; one slice has it once. */
+function unique(all: readonly Candidate[], slices: number): Backend[] {
+  if (slices <= 1) return all.map(({ backend }) => backend).sort(byPlace)
   const byName = new Map(all.map(({ backend }) => [frontendName(backend), backend]))
-  return [...byName].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, backend]) => backend)
+  return [...byName.values()].sort(byPlace)
 }
 
+const byPlace = (a: Backend, b: Backend): number =>
+  a.address < b.address ? -1 : a.address > b.address ? 1 : a.port - b.port
+
 /** A slice's port belongs to the Service's port of the same name and protocol; its number is the resolved target port. */
-function candidates(
+function addCandidates(
+  all: Candidate[],
   slice: EndpointSlice,
   { name = '' }: ServicePort,
   protocol: Protocol,
   nodeName: string,
-): Candidate[] {
-  return (slice.ports ?? []).flatMap((port) => {
-    if ((port.name ?? '') !== name || (port.protocol ?? 'TCP') !== protocol || port.port === undefined) return []
-    const number = port.port
-    return (slice.endpoints ?? []).flatMap((endpoint) => {
+): void {
+  for (const { name: portName = '', protocol: portProtocol = 'TCP', port } of slice.ports ?? []) {
+    if (portName !== name || portProtocol !== protocol || port === undefined) continue
+    for (const endpoint of slice.endpoints ?? []) {
       // All addresses of an endpoint are one; consumers take the first.
-      const [address] = endpoint.addresses
-      if (address === undefined) return []
+      const address = endpoint.addresses[0]
+      if (address === undefined) continue
+      const { ready, draining } = conditionsOf(endpoint)
       const isLocal = endpoint.nodeName === nodeName
-      return [{ backend: { address, port: number, protocol }, ...conditionsOf(endpoint), isLocal, endpoint }]
-    })
-  })
+      all.push({ backend: { address, port, protocol }, ready, draining, isLocal, endpoint })
+    }
+  }
 }
 
 /** Absent means unknown: ready is then taken to be true, serving what ready is, terminating false. */

@@ -50,6 +50,7 @@ export function reflectService(
     return known
   }
   const common = commonOf(service)
+  if (isPlain(service) && !common.toStack) return plainRows(service, slices, facts, common)
   return (spec.ports ?? []).flatMap((port): Service[] => {
     const protocol = port.protocol ?? 'TCP'
     const chosen = new Map<string, Chosen>()
@@ -72,6 +73,43 @@ export function reflectService(
       return use === 'outside' ? { ...row, backends: [], isOutsideOnly: true, outside } : { ...row, outside }
     })
   })
+}
+
+/** Most Services: asked for at their cluster addresses and nowhere else. */
+const isPlain = ({ spec: { type, externalIPs, ports = [] } }: KubeService): boolean =>
+  (type === undefined || type === 'ClusterIP') &&
+  (externalIPs === undefined || externalIPs.length === 0) &&
+  ports.every((p) => p.protocol !== 'SCTP')
+
+/** The same rows, for all of a cluster's Services within a moment. */
+function plainRows(
+  service: KubeService,
+  slices: readonly EndpointSlice[],
+  facts: ReflectFacts,
+  common: ReturnType<typeof commonOf>,
+): Service[] {
+  const { clusterIPs, clusterIP, ports = [] } = service.spec
+  const rows: Service[] = []
+  for (const port of ports) {
+    const protocol = port.protocol ?? 'TCP'
+    for (const address of clusterIPs ?? (clusterIP === undefined ? [] : [clusterIP])) {
+      if (address === '' || address === 'None') continue
+      const family = address.includes(':') ? 'IPv6' : 'IPv4'
+      const ofFamily = slices.every((s) => s.addressType === family)
+        ? slices
+        : slices.filter((s) => s.addressType === family)
+      const backends = insideOf(service, chooseBackends(port, protocol, ofFamily, facts))
+      const frontend = { address, port: port.port, protocol }
+      const { number, affinitySeconds } = common
+      if (number === undefined) continue
+      rows.push(
+        affinitySeconds === undefined
+          ? { frontend, backends, number, port: port.port }
+          : { frontend, backends, number, affinitySeconds, port: port.port },
+      )
+    }
+  }
+  return rows
 }
 
 type Kind = 'cluster' | 'node' | 'balancer' | 'external'
@@ -113,20 +151,20 @@ function frontendsOf(service: KubeService, port: ServicePort, facts: ReflectFact
 }
 
 /** For pods and nodes that use the cluster address. */
-function insideOf({ spec }: KubeService, { cluster, local }: Chosen): readonly Backend[] {
-  return spec.internalTrafficPolicy === 'Local' ? local : cluster
+function insideOf({ spec }: KubeService, chosen: Chosen): readonly Backend[] {
+  return spec.internalTrafficPolicy === 'Local' ? chosen.local : chosen.cluster
 }
 
 function outsideOf(
   { spec }: KubeService,
   kind: Kind,
-  { cluster, local }: Chosen,
+  chosen: Chosen,
   reachable: (list: readonly Backend[]) => readonly Backend[],
 ): Outside {
   const isLocal = spec.externalTrafficPolicy === 'Local'
   const ranges = kind === 'balancer' ? sourceRangesOf(spec) : []
   return {
-    backends: reachable(isLocal ? local : cluster),
+    backends: reachable(isLocal ? chosen.local : chosen.cluster),
     ...(isLocal ? { isLocal } : {}),
     ...(ranges.length === 0 ? {} : { ranges }),
   }
@@ -140,8 +178,10 @@ const affinitySecondsDefault = 10_800
 function commonOf(service: KubeService): Pick<Service, 'number' | 'affinitySeconds' | 'toStack'> {
   const { metadata, spec } = service
   const seconds = spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? affinitySecondsDefault
+  const number = serviceNumber(`${metadata.namespace}/${metadata.name}`)
+  if (spec.sessionAffinity !== 'ClientIP' && !isServedByStack(service)) return { number }
   return {
-    number: serviceNumber(`${metadata.namespace}/${metadata.name}`),
+    number,
     ...(spec.sessionAffinity === 'ClientIP' ? { affinitySeconds: seconds } : {}),
     ...(isServedByStack(service) ? { toStack: true } : {}),
   }

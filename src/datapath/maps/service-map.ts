@@ -8,6 +8,6 @@ export type ServiceMap = Pick<BpfMap, 'entriesMax' | 'lookup' | 'update' | 'upda
 const singlesMax = 8
 
 export function writeBatch(map: ServiceMap, batch: Batch): void {
-  if (batch.count > singlesMax) map.updateBatch(batch.keys, batch.values, batch.count)
+  if (batch.count > singlesMax) map.updateBatch(batch.allKeys(), batch.allValues(), batch.count)
   else for (let i = 0; i < batch.count; i++) map.update(batch.key(i), batch.value(i))
 }

@@ -1,5 +1,5 @@
 import type { Backend, Frontend, Outside, Service } from '../datapath.ts'
-import { Batch } from './bytes.ts'
+import { Batch, putU32 } from './bytes.ts'
 import { decodePeer, encodePeer, peerSize, writePeer } from './peer.ts'
 import { Affinities, SourceRanges } from './service-extras.ts'
 import { type ServiceMap, writeBatch } from './service-map.ts'
@@ -31,6 +31,13 @@ interface Run {
   readonly backends: readonly number[]
 }
 
+interface KnownBackend {
+  readonly name: string
+  readonly number: number
+  readonly backend: Backend
+  uses: number
+}
+
 interface Placed {
   readonly service: Service
   readonly inside: Run
@@ -50,14 +57,18 @@ function writeFrontend(out: Buffer, at: number, { service, inside, outside }: Pl
     (service.toStack ? frontendFlags.stack : 0) |
     (service.isOutsideOnly ? frontendFlags.outsideOnly : 0) |
     (outside === inside ? frontendFlags.equal : 0)
-  out.writeBigUInt64LE(BigInt(`0x${service.number ?? '0'}`), at)
-  out.writeUInt32LE(inside.first, at + 8)
-  out.writeUInt32LE(inside.backends.length, at + 12)
-  out.writeUInt32LE(outside?.first ?? 0, at + 16)
-  out.writeUInt32LE(outside?.backends.length ?? 0, at + 20)
-  out.writeUInt32LE(service.affinitySeconds ?? 0, at + 24)
-  out.writeUInt16BE(service.port ?? 0, at + 28)
-  out.writeUInt16LE(flags, at + 30)
+  const { number = '0', port = 0 } = service
+  putU32(out, at, Number.parseInt(number.slice(-8), 16))
+  putU32(out, at + 4, number.length > 8 ? Number.parseInt(number.slice(0, -8), 16) : 0)
+  putU32(out, at + 8, inside.first)
+  putU32(out, at + 12, inside.backends.length)
+  putU32(out, at + 16, outside?.first ?? 0)
+  putU32(out, at + 20, outside?.backends.length ?? 0)
+  putU32(out, at + 24, service.affinitySeconds ?? 0)
+  out[at + 28] = port >> 8
+  out[at + 29] = port
+  out[at + 30] = flags
+  out[at + 31] = flags >> 8
 }
 
 export interface ServiceMapSet {
@@ -85,8 +96,9 @@ export class ServiceMaps {
   readonly #slotRuns: RunAllocator
   readonly #numbers: RunAllocator
   readonly #placed = new Map<string, Placed>()
-  readonly #numberOf = new Map<string, { readonly number: number; readonly backend: Backend; uses: number }>()
-  readonly #nameOfNumber = new Map<number, string>()
+  readonly #known = new Map<string, KnownBackend>()
+  /** By number. */
+  readonly #byNumber: (KnownBackend | undefined)[] = []
   readonly #ranges: SourceRanges
   readonly #affinities: Affinities
 
@@ -132,7 +144,7 @@ export class ServiceMaps {
       this.#affinities.note(service)
     }
     this.#slotRuns.restore([...runs.values()].map((run) => ({ first: run.first, count: run.backends.length })))
-    this.#numbers.restore([...this.#nameOfNumber.keys()].map((first) => ({ first, count: 1 })))
+    this.#numbers.restore([...this.#known.values()].map(({ number }) => ({ first: number, count: 1 })))
   }
 
   #restoreRun(first: number, count: number, runs: Map<number, Run>): Run {
@@ -154,23 +166,22 @@ export class ServiceMaps {
   }
 
   #restoreBackend(number: number): void {
-    const name = this.#nameOfNumber.get(number)
-    const known = name === undefined ? undefined : this.#numberOf.get(name)
+    const known = this.#byNumber[number]
     if (known !== undefined) {
       known.uses++
       return
     }
     const backend = decodePeer(this.#maps.backends.lookup(u32(number)) ?? Buffer.alloc(peerSize))
-    this.#numberOf.set(nameOf(backend), { number, backend, uses: 1 })
-    this.#nameOfNumber.set(number, nameOf(backend))
+    this.#learn({ name: nameOf(backend), number, backend, uses: 1 })
+  }
+
+  #learn(known: KnownBackend): void {
+    this.#known.set(known.name, known)
+    this.#byNumber[known.number] = known
   }
 
   #backendsOf({ backends }: Run): Backend[] {
-    return backends.flatMap((number) => {
-      const name = this.#nameOfNumber.get(number)
-      const known = name === undefined ? undefined : this.#numberOf.get(name)
-      return known === undefined ? [] : [known.backend]
-    })
+    return backends.flatMap((number) => this.#byNumber[number]?.backend ?? [])
   }
 
   /** What the kernel has now. */
@@ -180,7 +191,7 @@ export class ServiceMaps {
 
   /** The number by which the kernel knows a backend; undefined where no Service has it. */
   numberOfBackend(backend: Backend): number | undefined {
-    return this.#numberOf.get(nameOf(backend))?.number
+    return this.#known.get(nameOf(backend))?.number
   }
 
   /** Throws where a map is full, with nothing of the change in force. */
@@ -255,10 +266,10 @@ export class ServiceMaps {
       throw error
     }
     const place = { service, inside, outside }
-    writes.frontends.add((keys, keyAt, values, valueAt) => {
-      writePeer(keys, keyAt, service.frontend)
-      writeFrontend(values, valueAt, place)
-    })
+    const { frontends } = writes
+    frontends.next()
+    writePeer(frontends.keys, frontends.keyAt, service.frontend)
+    writeFrontend(frontends.values, frontends.valueAt, place)
     return place
   }
 
@@ -274,18 +285,18 @@ export class ServiceMaps {
       this.#freeRun({ first, backends: used }, backends.length)
       throw error
     }
+    const { slots } = writes
     for (let i = 0; i < used.length; i++) {
-      writes.slots.add((keys, keyAt, values, valueAt) => {
-        keys.writeUInt32LE(first + i, keyAt)
-        values.writeUInt32LE(used[i] ?? 0, valueAt)
-      })
+      slots.next()
+      putU32(slots.keys, slots.keyAt, first + i)
+      putU32(slots.values, slots.valueAt, used[i] ?? 0)
     }
     return { first, backends: used }
   }
 
   #use(backend: Backend, writes: Writes): number {
     const name = nameOf(backend)
-    const known = this.#numberOf.get(name)
+    const known = this.#known.get(name)
     if (known !== undefined) {
       known.uses++
       return known.number
@@ -295,12 +306,11 @@ export class ServiceMaps {
       throw new Error(
         `Cannot add backend ${backend.address}:${backend.port}: all ${this.#maps.backends.entriesMax} are in use`,
       )
-    this.#numberOf.set(name, { number, backend, uses: 1 })
-    this.#nameOfNumber.set(number, name)
-    writes.backends.add((keys, keyAt, values, valueAt) => {
-      keys.writeUInt32LE(number, keyAt)
-      writePeer(values, valueAt, backend)
-    })
+    this.#learn({ name, number, backend, uses: 1 })
+    const { backends } = writes
+    backends.next()
+    putU32(backends.keys, backends.keyAt, number)
+    writePeer(backends.values, backends.valueAt, backend)
     return number
   }
 
@@ -312,11 +322,10 @@ export class ServiceMaps {
   #freeRun({ first, backends }: Run, slots = backends.length): void {
     this.#slotRuns.give(first, slots)
     for (const number of backends) {
-      const name = this.#nameOfNumber.get(number)
-      const known = name === undefined ? undefined : this.#numberOf.get(name)
-      if (name === undefined || known === undefined || --known.uses > 0) continue
-      this.#numberOf.delete(name)
-      this.#nameOfNumber.delete(number)
+      const known = this.#byNumber[number]
+      if (known === undefined || --known.uses > 0) continue
+      this.#known.delete(known.name)
+      this.#byNumber[number] = undefined
       this.#numbers.give(number, 1)
     }
   }

@@ -9,6 +9,8 @@ export class RunAllocator {
   /** By size, a power of two. */
   readonly #free = new Map<number, number[]>()
   readonly #resting: { readonly first: number; readonly size: number; readonly until: number }[] = []
+  /** The first of `#resting` that still rests: those before it are taken off now and then. */
+  #rested = 0
   #next = 0
 
   constructor(options: { readonly limit: number; readonly restMs: number; readonly now: () => number }) {
@@ -70,9 +72,17 @@ export class RunAllocator {
 
   #wake(): void {
     const now = this.#now()
-    while (this.#resting[0] !== undefined && this.#resting[0].until <= now) {
-      const { first, size } = this.#resting.shift() as { first: number; size: number }
-      this.#release(first, size)
+    for (
+      let run = this.#resting[this.#rested];
+      run !== undefined && run.until <= now;
+      run = this.#resting[this.#rested]
+    ) {
+      this.#release(run.first, run.size)
+      this.#rested++
+    }
+    if (this.#rested * 2 > this.#resting.length) {
+      this.#resting.splice(0, this.#rested)
+      this.#rested = 0
     }
   }
 
