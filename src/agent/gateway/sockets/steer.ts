@@ -45,7 +45,8 @@ export class Steering implements Disposable {
   /** Throws with the verifier's words. Another program of ours that is attached already is exchanged in place. */
   static open(object: CompiledObject, pinDir: string, namespace?: Namespace): Steering {
     const mapDir = join(pinDir, 'maps')
-    const linkDir = join(pinDir, 'links')
+    // Not among the datapath's own links: whoever comes back takes away what it does not know there.
+    const linkDir = join(pinDir, 'gateway-links')
     for (const dir of [mapDir, linkDir]) mkdirSync(dir, { recursive: true, mode: 0o700 })
     using loading = BpfObject.open(object.name, object.elf, mapDir)
     loading.load()
