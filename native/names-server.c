@@ -29,7 +29,7 @@
 
 enum {
 	/* Of this protocol and of the rows: an agent of another version ends us and starts its own. */
-	version = 2,
+	version = 3,
 	port = 53,
 	frame_max = 512 << 20,
 	addresses_max = 4,

@@ -44,6 +44,7 @@ enum {
 	class_in = 1,
 	formerr = 1,
 	servfail = 2,
+	nxdomain = 3,
 	notimp = 4,
 	refused = 5,
 	badvers = 16,
@@ -63,6 +64,7 @@ enum counter {
 	count_dropped,
 	count_overload,
 	count_tcp,
+	count_nxdomain,
 	counters,
 };
 
@@ -583,7 +585,7 @@ static int answer(struct weft_names *names, const uint8_t *query, uint32_t size,
 		count(names, count_asked);
 		return 0;
 	}
-	count(names, row->answers > 0 ? count_answers : count_negative);
+	count(names, row->answers > 0 ? count_answers : row->rcode == nxdomain ? count_nxdomain : count_negative);
 	return answer_from(names, row, query, &q, cut, limit, out);
 }
 

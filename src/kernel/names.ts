@@ -56,6 +56,7 @@ const counterNames = [
   'dropped',
   'overload',
   'tcp',
+  'nxdomain',
   'rows',
 ] as const
 export type NameCounts = Readonly<Record<(typeof counterNames)[number], number>>

@@ -241,6 +241,21 @@ test.serial('the names that dashboards know are there', async (t) => {
   t.is(query('sum(cilium_endpoint)')[0]?.[1], 2)
 })
 
+test.serial('every name that an alert or the dashboard asks for is told by somebody', (t) => {
+  const known = new Set(Object.keys((JSON.parse(get('/api/v1/metadata')) as { data: Record<string, unknown> }).data))
+  const texts = ['alerts.yaml', 'dashboard.json'].map((name) => readFileSync(join(examples, name), 'utf8'))
+  const asked = new Set(
+    texts.flatMap((text) =>
+      [...text.matchAll(/\b(?:weft|cilium|hubble|apiserver|workqueue|scheduler|process)_[a-z_]+/g)].map((m) => m[0]),
+    ),
+  )
+  t.true(asked.size > 25)
+  t.deepEqual(
+    [...asked].filter((name) => !known.has(name) && !known.has(name.replace(/_(?:bucket|sum|count)$/, ''))),
+    [],
+  )
+})
+
 test.serial('golden signals: requests, codes and times of a route and its backend', async (t) => {
   cluster.kubectl('wait', '--for=condition=Programmed', 'gateway/front', '--timeout=30s')
   const { addresses } = cluster.json<{ status: { addresses: { value: string }[] } }>('get', 'gateway', 'front').status

@@ -18,10 +18,23 @@ export function registerNameMetrics(metrics: AgentMetrics, status: () => NamesSt
     const { queries: all = 0, tcp = 0 } = queries ?? {}
     return { udp: all - tcp, tcp }
   })
+  metrics.counter('hubble_dns_queries_total', 'Questions heard', [], () => {
+    const value = status()?.queries?.queries
+    return value === undefined ? [] : [{ value }]
+  })
+  // Those of the table; what is left to the resolver is counted in weft_dns_forward_total.
+  counter('hubble_dns_responses_total', 'Answers by what they say', 'rcode', ({ queries: q }) => ({
+    'No Error': (q?.answers ?? 0) + (q?.negative ?? 0),
+    'Non-Existent Domain': q?.nxdomain ?? 0,
+    'Format Error': q?.malformed ?? 0,
+    'Server Failure': q?.overload ?? 0,
+    Refused: q?.refused ?? 0,
+  }))
   const answers = 'Answers from the table: with records, without, cut, or left to the resolver'
   counter('weft_dns_answers_total', answers, 'kind', ({ queries: q }) => ({
     records: q?.answers ?? 0,
-    negative: q?.negative ?? 0,
+    nodata: q?.negative ?? 0,
+    nxdomain: q?.nxdomain ?? 0,
     truncated: q?.truncated ?? 0,
     resolver: q?.asked ?? 0,
   }))

@@ -20,7 +20,7 @@ import {
 import type { TableChange } from './zone.ts'
 
 /** Of the protocol in native/names-server.c. */
-const protocolVersion = 2
+const protocolVersion = 3
 const kinds = { change: 1, replace: 2, answer: 3, end: 4 } as const
 const heard = { question: 1, hello: 2 } as const
 const headBytes = 5
