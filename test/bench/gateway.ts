@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -12,8 +12,9 @@ import { median, type Row } from './row.ts'
 
 /**
  * Requests through our Gateway beside HAProxy and nginx with one static route, and beside the backend itself. The proxy has
- * one core, client and backend the other. Cases take turns in short runs, because the machine is noisy in phases; of
- * each the fast phase is taken. Needs nginx-light only for its own column.
+ * one core, client and backend the other. Judged is what a core of the proxy can do: requests for each second that it
+ * computed (/proc/PID/schedstat), which other work on the machine disturbs less than it does the clock. Cases take turns
+ * in short runs; of each the fast phase is taken. Needs nginx-light only for its own column.
  */
 const run1 = promisify(execFile)
 const httpload = resolve(import.meta.dirname, '../../native/build/httpload')
@@ -31,6 +32,8 @@ interface Measured {
   readonly p50: number
   readonly p99: number
   readonly failed: number
+  /** Microseconds that the proxy computed for a request; 0 without a proxy. */
+  readonly cost: number
 }
 
 export async function run(): Promise<Row[]> {
@@ -41,6 +44,7 @@ export async function run(): Promise<Row[]> {
 class Bench implements AsyncDisposable {
   readonly #place: GatewayPlace
   readonly #children: ChildProcess[] = []
+  readonly #proxies = new Map<string, number>()
   #nginx = false
 
   private constructor(place: GatewayPlace) {
@@ -104,17 +108,23 @@ class Bench implements AsyncDisposable {
     const results = new Map<string, Measured[]>(Object.keys(cases).map((name) => [name, []]))
     for (let round = 0; round < rounds; round++)
       for (const [name, [address, port, host, path]] of Object.entries(cases))
-        results.get(name)?.push(await this.#load(address, port, connections, runMs, host, path, count))
+        results
+          .get(name)
+          ?.push(await this.#measure(name, () => this.#load(address, port, connections, runMs, host, path, count)))
     const fast = new Map<string, number>()
+    const cost = new Map<string, number>()
     for (const [name, found] of results) {
       const sorted = found.map((m) => m.rate).toSorted((a, b) => a - b)
       fast.set(name, sorted[Math.floor(sorted.length * fastPhase)] ?? 0)
-      const words = `${(fast.get(name) ?? 0).toFixed(0)}/s p50 ${median(found.map((m) => m.p50)).toFixed(0)} us p99 ${median(found.map((m) => m.p99)).toFixed(0)} us`
+      const costs = found.map((m) => m.cost).toSorted((a, b) => a - b)
+      cost.set(name, costs[Math.floor(costs.length * (1 - fastPhase))] ?? 0)
+      const words = `${(fast.get(name) ?? 0).toFixed(0)}/s p50 ${median(found.map((m) => m.p50)).toFixed(0)} us p99 ${median(found.map((m) => m.p99)).toFixed(0)} us, ${(cost.get(name) ?? 0).toFixed(1)} us computed`
       process.stderr.write(
         `  ${count} routes, ${connections} connections: ${name.padEnd(8)} ${words}, ${found.reduce((n, m) => n + m.failed, 0)} failed\n`,
       )
     }
-    return { ours: fast.get('ours') ?? 0, haproxy: fast.get('haproxy') ?? 0, nginx: fast.get('nginx') ?? 1 }
+    const perSecond = (name: string): number => 1e6 / (cost.get(name) || 1e6)
+    return { ours: perSecond('ours'), haproxy: perSecond('haproxy'), nginx: perSecond('nginx') }
   }
 
   /** One route of 5,000 is given another backend, again and again, under load: how long until a request meets it. */
@@ -154,6 +164,14 @@ class Bench implements AsyncDisposable {
     ]
   }
 
+  async #measure(name: string, load: () => Promise<Measured>): Promise<Measured> {
+    const pid = name === 'ours' ? this.#place.engine.pid : this.#proxies.get(name)
+    if (pid === undefined) return await load()
+    const before = computedNs(pid)
+    const measured = await load()
+    return { ...measured, cost: (computedNs(pid) - before) / 1e3 / (measured.rate * (runMs / 1000)) }
+  }
+
   async #load(
     address: string,
     port: number,
@@ -168,7 +186,7 @@ class Bench implements AsyncDisposable {
       ...[`${connections}`, `${ms}`, host, path, `${count}`],
     ])
     const [rate = 0, p50 = 0, p99 = 0, failed = 0] = stdout.trim().split(' ').map(Number)
-    return { rate, p50, p99, failed }
+    return { rate, p50, p99, failed, cost: 0 }
   }
 
   async #pin(): Promise<void> {
@@ -188,12 +206,15 @@ class Bench implements AsyncDisposable {
     })
   }
 
-  #inPlace(...command: readonly string[]): void {
-    this.#children.push(
-      spawn('nsenter', [`--net=${join(namespaceDir, this.#place.name)}`, 'taskset', '-c', `${proxyCpu}`, ...command], {
-        stdio: ['ignore', 'ignore', 'inherit'],
-      }),
+  /** The process id is the program's own: nsenter and taskset become it. */
+  #inPlace(...command: readonly string[]): number {
+    const child = spawn(
+      'nsenter',
+      [`--net=${join(namespaceDir, this.#place.name)}`, 'taskset', '-c', `${proxyCpu}`, ...command],
+      { stdio: ['ignore', 'ignore', 'inherit'] },
     )
+    this.#children.push(child)
+    return child.pid ?? 0
   }
 
   async #plainHaproxy(): Promise<void> {
@@ -214,7 +235,7 @@ backend one
   server one 10.1.0.1:${ports.direct}
 `,
     )
-    this.#inPlace('haproxy', '-db', '-q', '-f', file)
+    this.#proxies.set('haproxy', this.#inPlace('haproxy', '-db', '-q', '-f', file))
     await this.#answers(ports.haproxy)
   }
 
@@ -228,7 +249,7 @@ backend one
     const file = join(dir, 'nginx.conf')
     writeFileSync(
       file,
-      `daemon off; worker_processes 1; pid ${dir}/nginx.pid; error_log ${dir}/nginx.err;
+      `daemon off; master_process off; pid ${dir}/nginx.pid; error_log ${dir}/nginx.err;
 events { worker_connections 4096; }
 http {
   access_log off; keepalive_requests 100000000;
@@ -238,7 +259,7 @@ http {
 }
 `,
     )
-    this.#inPlace('nginx', '-c', file)
+    this.#proxies.set('nginx', this.#inPlace('nginx', '-c', file))
     await this.#answers(ports.nginx)
   }
 
@@ -266,6 +287,14 @@ http {
     await Promise.all(ended)
     await this.#place[Symbol.asyncDispose]()
   }
+}
+
+/** What a process has computed since it began, all its threads. */
+function computedNs(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`).reduce(
+    (sum, task) => sum + Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0]),
+    0,
+  )
 }
 
 /** One connection that asks again and again, without the weight of an HTTP client. */

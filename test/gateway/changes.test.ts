@@ -87,6 +87,49 @@ test.serial('TLS listeners: by name, renewed in place, refused where no certific
   t.is(renewed.reloads, first.reloads)
 })
 
+test.serial('a request for one listener on a connection for another is told so (421)', async (t) => {
+  const at = (name: string, hostname: string | undefined): Listener =>
+    listener({
+      ...{ id: `test/gw/${name}`, port: 443, protocol: 'HTTPS' },
+      ...(hostname === undefined ? {} : { hostname }),
+      tls: { mode: 'terminate', certificates: [one] },
+    })
+  const to = (name: string, hostname: string): Route =>
+    route(name, [hostname], [{ targets: [target('test/a:80')] }], {
+      attachments: [{ listener: `test/gw/${name}`, hostnames: [hostname] }],
+    })
+  const { faults } = await place.engine.apply(
+    state(
+      [at('one', 'one.test'), at('wide', '*.wide.test'), at('any', undefined)],
+      [to('one', 'one.test'), to('wide', '*.wide.test'), to('any', '')],
+      [backend('test/a:80', endpoints)],
+    ),
+  )
+  t.deepEqual([...faults], [])
+  const code = async (sni: string, host: string): Promise<string> =>
+    (
+      await place.run(
+        'curl',
+        '-sk',
+        '-o',
+        '/dev/null',
+        '-w',
+        '%{http_code}',
+        '--resolve',
+        `${sni}:443:10.9.0.1`,
+        '-H',
+        `host: ${host}`,
+        `https://${sni}/`,
+      )
+    ).trim()
+  t.is(await code('one.test', 'one.test'), '200')
+  t.is(await code('one.test', 'a.wide.test'), '421')
+  t.is(await code('a.wide.test', 'b.wide.test'), '200')
+  t.is(await code('a.wide.test', 'one.test'), '421')
+  t.is(await code('x.test', 'y.test'), '200')
+  t.is(await code('x.test', 'one.test'), '421')
+})
+
 test.serial('a certificate that is none, or whose key is another’s, is a fault of its listener alone', async (t) => {
   const { faults } = await place.engine.apply(
     state(

@@ -62,6 +62,12 @@ const eventFormat =
   '%ST|%ts|%[var(txn.row)]|%ci|%cp|%fi|%fp|%Ta|%HV|%[var(txn.method)]|%s|%[var(txn.host),hex]|%[var(txn.path),hex]'
 const eventRingBytes = 4 << 20
 
+/** A client that asks one listener by SNI and another by Host on its connection is told to connect anew (RFC 9110, 15.5.20). */
+const misdirected = [
+  'tcp-request session set-var(sess.sni) ssl_fc_sni,lower',
+  'http-request lua.misdirected if { ssl_fc_has_sni } !{ var(txn.host),strcmp(sess.sni) eq 0 }',
+]
+
 /** Headers and request line together; a request with more is refused with 400 and counted. */
 const bufferBytes = 32_768
 /** A header that is not complete by then: 408. A slow body is the backend's business. */
@@ -187,6 +193,7 @@ export function configText(options: ConfigOptions): string {
       // Where there is no split nothing is set.
       `http-request set-var(txn.row) var(txn.split),map_beg(${join(dir, 'splits.map')})`,
       'http-request lua.route if !{ var(txn.row) -m beg p }',
+      ...(scheme === 'https' ? misdirected : []),
       'http-request set-var(txn.from) date(0,us)',
       'http-request set-var(txn.method) method if { var(proc.tell) -m bool }',
       `http-request set-header x-forwarded-proto ${scheme}`,

@@ -91,6 +91,8 @@ export class HaproxyEngine implements L7Engine {
     this.#capacity = options.capacity ?? defaultCapacity
     this.#routing = new Routing((rule) => options.side !== undefined && isAside(rule))
     this.#certificates = new CertificateSlots(dir, placeholder)
+    this.#certificates.capacity = this.#capacity.tlsSlots
+    this.#pools.capacity = this.#capacity.pools
     const map = (name: 'routes' | 'programs' | 'splits' | 'names'): RowMap => new RowMap(name, join(dir, `${name}.map`))
     this.#maps = { routes: map('routes'), programs: map('programs'), splits: map('splits'), names: map('names') }
     this.#signals = new SignalReader()
@@ -306,7 +308,8 @@ export class HaproxyEngine implements L7Engine {
       : changedKeys(this.#applied?.backends ?? new Map<string, never>(), state.backends)
     // What rows will point to is there before they do.
     const sameBackends = !adopting && this.#applied?.backends === state.backends
-    if (!sameBackends) await this.#maps.names.set(cli, this.#pools.names())
+    const names = sameBackends && sameListeners ? undefined : this.#names(state)
+    if (names !== undefined) await this.#maps.names.set(cli, names)
     for (const id of changed) {
       const backend = state.backends.get(id)
       if (backend !== undefined) await this.#pools.setEndpoints(cli, backend)
@@ -327,12 +330,19 @@ export class HaproxyEngine implements L7Engine {
       const pool = this.#pools.release(id)
       if (pool !== undefined) await this.#pools.empty(cli, pool)
     }
-    if (!sameBackends) {
+    if (names !== undefined) {
       for (const pool of this.#pools.stray()) await this.#pools.empty(cli, pool)
-      const names = this.#pools.names()
       for (const key of [...this.#maps.names.rows.keys()]) if (!names.has(key)) await this.#maps.names.remove(cli, key)
     }
     this.#suspect = false
+  }
+
+  /** Which backend has which pool, and which hostnames listeners with TLS have at an address and port. */
+  #names(state: EngineState): Map<string, string> {
+    const names = new Map(this.#pools.names())
+    for (const { protocol, addresses, port, hostname = '' } of state.listeners.values())
+      if (protocol === 'HTTPS') for (const address of addresses) names.set(`${address}:${port}|${hostname}`, 'listener')
+    return names
   }
 
   /** Backends whose pool is another than in the last state: another protocol. */
@@ -376,7 +386,7 @@ export class HaproxyEngine implements L7Engine {
       routes: this.#routing.routes,
       programs: this.#routing.programs,
       splits: this.#routing.splits,
-      names: this.#pools.names(),
+      names: this.#names(state),
     }
     for (const name of ['routes', 'programs', 'splits', 'names'] as const) {
       this.#maps[name].assume(rows[name])

@@ -130,6 +130,8 @@ export class Pools {
   async adopt(cli: Cli, names: ReadonlyMap<string, string>, backends: ReadonlyMap<string, Backend>): Promise<void> {
     const byHash = new Map([...backends.values()].map((b) => [hashOf(b.id), b]))
     for (const [name, hash] of names) {
+      // Listeners are in that map too.
+      if (!/^p[ab]\d+$/.test(name)) continue
       const backend = byHash.get(hash)
       if (backend === undefined || this.#taken.has(name) || this.#pools.has(backend.id)) continue
       this.#taken.set(name, backend.id)

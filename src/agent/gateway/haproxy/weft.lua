@@ -354,6 +354,25 @@ core.register_action('route', { 'http-req' }, function(txn)
   answer(txn, '500', 'none')
 end)
 
+-- Hostname of the listener that owns a name at an address and port, by the rows that are there for each listener.
+local function owner(place, host)
+  if maps.names:lookup(place .. host) then return host end
+  local behind = host
+  while behind ~= '' do
+    local dot = behind:find('.', 1, true)
+    behind = dot and behind:sub(dot + 1) or ''
+    local wider = behind ~= '' and '*.' .. behind or ''
+    if maps.names:lookup(place .. wider) then return wider end
+  end
+  return nil
+end
+
+core.register_action('misdirected', { 'http-req' }, function(txn)
+  local place = txn:get_var('sess.place')
+  local sni, host = txn:get_var('sess.sni') or '', txn:get_var('txn.host') or ''
+  if owner(place, sni) ~= owner(place, host) then answer(txn, '421', 'none') end
+end)
+
 core.register_action('respond', { 'http-res' }, function(txn)
   local ok = pcall(function()
     for _, list in ipairs(txn:get_priv() or {}) do change_headers(txn.http, 'res', list) end
