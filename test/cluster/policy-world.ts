@@ -36,6 +36,8 @@ export class PolicyWorld {
   readonly cluster: TestCluster
   readonly client: HttpClient
   readonly hosts: readonly Prober[]
+  /** Outside of the cluster, on the nodes' own network. */
+  readonly outside: Prober
   readonly #probe: ReturnType<typeof buildProbe>
   readonly #probers = new Map<string, Prober>()
   readonly #addresses = new Map<string, readonly string[]>()
@@ -44,6 +46,8 @@ export class PolicyWorld {
     this.cluster = cluster
     this.client = client
     this.#probe = buildProbe()
+    const { netns } = cluster.layout.fabric
+    this.outside = new Prober('outside', this.#probe.path, `/run/netns/${netns}`, [])
     this.hosts = cluster.layout.nodes.map(
       (node) => new Prober(node.name, this.#probe.path, `/run/netns/${node.netns}`, []),
     )
@@ -141,7 +145,7 @@ export class PolicyWorld {
   }
 
   down(): void {
-    for (const prober of [...this.#probers.values(), ...this.hosts]) prober.end()
+    for (const prober of [...this.#probers.values(), ...this.hosts, this.outside]) prober.end()
     this.#probe.remove()
     this.client[Symbol.dispose]()
     this.cluster.down()

@@ -1,5 +1,7 @@
 import test from 'ava'
-import { events, namespaces, networkPolicies, pods } from '#api/gen/resources.ts'
+import type { NetworkPolicySpec } from '#api/gen/networking-v1.ts'
+import { events, namespaces, networkPolicies, pods, services } from '#api/gen/resources.ts'
+import { addressOf } from '#cli/cluster/layout.ts'
 import { eventually } from '#client/eventually.ts'
 import { weft } from './cluster.ts'
 import { casesOf } from './policy-cases.ts'
@@ -137,6 +139,106 @@ test.serial('P13: a label change on a running pod loses no packet, whichever pol
   t.deepEqual(lost, [], `${lost.length} of ${asked}`)
   t.true(asked > 200, `${asked} packets`)
   t.true(numbers.size > 3, `the pod had ${numbers.size} numbers`)
+})
+
+test.serial('P8: what goes out to a Service is judged as what goes to its pods, at their port', async (t) => {
+  const service = await world.client.create(services, {
+    metadata: { namespace: 'y', name: 'web' },
+    spec: {
+      ipFamilyPolicy: 'RequireDualStack',
+      selector: { pod: 'b' },
+      // A name that each pod has its own number for.
+      ports: [{ port: 443, targetPort: 'p-8080-tcp' }],
+    },
+  })
+  const addresses = service.spec.clusterIPs ?? []
+  const asked = async () =>
+    (await world.prober('x/a').ask(addresses.map((address) => ({ protocol: 'tcp', address, port: 443 })))).join()
+  const becomes = (wanted: string) =>
+    t.notThrowsAsync(
+      eventually(async () => {
+        const answers = await asked()
+        if (answers !== wanted) throw new Error(`${answers}, not ${wanted}`)
+      }),
+    )
+  await becomes('open,open')
+  const toPods = [{ namespaceSelector: { matchLabels: { ns: 'y' } }, podSelector: { matchLabels: { pod: 'b' } } }]
+  const out = (egress: NonNullable<NetworkPolicySpec['egress']>) => ({
+    podSelector: { matchLabels: { pod: 'a' } },
+    policyTypes: ['Egress' as const],
+    egress,
+  })
+  await world.policy('x', 'p', out([{ to: toPods, ports: [{ protocol: 'TCP', port: 443 }] }]))
+  await becomes('refused,refused')
+  await world.clear()
+  await world.policy('x', 'p', out([{ to: toPods, ports: [{ protocol: 'TCP', port: 8080 }] }]))
+  await becomes('open,open')
+  await world.clear()
+  const blocks = addresses.map((address) => ({ ipBlock: { cidr: `${address}/${address.includes(':') ? 128 : 32}` } }))
+  await world.policy('x', 'p', out([{ to: blocks }]))
+  await becomes('refused,refused')
+  await world.client.delete(services, { namespace: 'y', name: 'web' })
+})
+
+test.serial(
+  'P5: what comes by a node port is judged at the pod’s port, by the client’s address where that is kept',
+  async (t) => {
+    const made = await world.client.get(pods, { namespace: 'x', name: 'a' })
+    const node = world.cluster.layout.nodes.find(({ name }) => name === made.spec.nodeName)
+    const service = await world.client.create(services, {
+      metadata: { namespace: 'x', name: 'np' },
+      spec: {
+        type: 'NodePort',
+        externalTrafficPolicy: 'Local',
+        selector: { pod: 'a' },
+        ports: [{ port: 443, targetPort: 8080 }],
+      },
+    })
+    const port = service.spec.ports?.[0]?.nodePort ?? 0
+    const becomes = (wanted: string) =>
+      t.notThrowsAsync(
+        eventually(async () => {
+          const [answer] = await world.outside.ask([
+            { protocol: 'tcp', address: addressOf(node?.addresses[0] ?? ''), port },
+          ])
+          if (answer !== wanted) throw new Error(`${answer}, not ${wanted}`)
+        }),
+      )
+    await becomes('open')
+    const from = (cidr: string, at: number) => ({
+      podSelector: { matchLabels: { pod: 'a' } },
+      ingress: [{ from: [{ ipBlock: { cidr } }], ports: [{ protocol: 'TCP' as const, port: at }] }],
+    })
+    const client = addressOf(world.cluster.layout.fabric.addresses[0] ?? '')
+    await world.policy('x', 'p', from(`${client}/32`, 443))
+    await becomes('refused')
+    await world.clear()
+    await world.policy('x', 'p', from(`${client}/32`, 8080))
+    await becomes('open')
+    await world.clear()
+    await world.policy('x', 'p', from('192.0.2.0/24', 8080))
+    await becomes('refused')
+    await world.client.delete(services, { namespace: 'x', name: 'np' })
+  },
+)
+
+test.serial('P18: a rule for ports lets no echo in, a rule without ports does', async (t) => {
+  const ping = (family: 4 | 6): boolean => {
+    const address = world.addressOf('x/a', family)
+    const { code } = world.cluster.try(['-n', 'y', 'exec', 'b', '--', 'ping', '-c', '1', '-W', '1', address])
+    return code === 0
+  }
+  const from = { podSelector: { matchLabels: { pod: 'a' } }, policyTypes: ['Ingress' as const] }
+  const peers = [{ namespaceSelector: { matchLabels: { ns: 'y' } } }]
+  await world.policy('x', 'p', { ...from, ingress: [{ from: peers, ports: [{ protocol: 'TCP' }] }] })
+  await world.settle({
+    allowed: ({ from, to, protocol }) => to !== 'x/a' || (from.startsWith('y/') && protocol === 'tcp'),
+  })
+  t.deepEqual([ping(4), ping(6)], [false, false])
+  await world.clear()
+  await world.policy('x', 'p', { ...from, ingress: [{ from: peers }] })
+  await world.settle({ allowed: ({ from, to }) => to !== 'x/a' || from.startsWith('y/') })
+  t.deepEqual([ping(4), ping(6)], [true, true])
 })
 
 test.serial('a namespace’s labels change what policies say of its pods', async (t) => {
