@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import test from 'ava'
+import fc from 'fast-check'
 import { compile, Failure, ProgramError } from './compile.ts'
 import { CompileError } from './issue.ts'
 import { kubernetesFunctions } from './library/library.ts'
@@ -112,6 +113,27 @@ test('what is nested too deeply is refused, not overflowed', (t) => {
   t.throws(() => compiled(`${'('.repeat(2000)}1${')'.repeat(2000)}`), { instanceOf: CompileError })
   t.throws(() => compiled(`${'!'.repeat(20_000)}true`), { instanceOf: CompileError })
   t.throws(() => compiled(`[${'1,'.repeat(20_000)}1].size() > 0`), { instanceOf: CompileError })
+})
+
+test('whatever is written, there is a problem, an error or a value', (t) => {
+  const words = rows.flatMap(({ expression }) => expression.match(/[A-Za-z_]\w*|\d+|'[^']*'|\S/g) ?? [])
+  const edit = fc.record({
+    at: fc.nat(80),
+    removed: fc.nat(6),
+    put: fc.oneof(fc.constantFrom('', ...words), fc.string({ maxLength: 4 })),
+  })
+  const mangled = fc
+    .tuple(fc.constantFrom(...rows.map(({ expression }) => expression)), fc.array(edit, { minLength: 1, maxLength: 4 }))
+    .map(([expression, edits]) =>
+      edits.reduce((text, { at, removed, put }) => text.slice(0, at) + put + text.slice(at + removed), expression),
+    )
+  fc.assert(
+    fc.property(mangled, (expression) => {
+      judge(expression)
+    }),
+    { numRuns: 3000 },
+  )
+  t.deepEqual(judge('[] + [3]').value, '[3]')
 })
 
 test('what is known only when it is there is judged then', (t) => {

@@ -1,5 +1,5 @@
 import type { ASTNode } from '@marcbachmann/cel-js'
-import type { Compiler } from './compile.ts'
+import type { Compiler } from './compiler.ts'
 import { add, fixed, free, listBase, mapBase, multiply, one, type Range, union } from './cost.ts'
 import type { Frame, Node, Run } from './frame.ts'
 import { sizeOfNode } from './operators.ts'

@@ -1,4 +1,4 @@
-import type { Compiler } from './compile.ts'
+import type { Compiler } from './compiler.ts'
 import { add, fixed, free, one } from './cost.ts'
 import type { Node, Run } from './frame.ts'
 import * as types from './types.ts'

@@ -157,6 +157,8 @@ export type Bindings = Map<string, Type>
 
 /** Whether a value of the type can be given where `to` is asked for. Binds parameters of `to` as it goes. */
 export function isAssignable(from: Type, to: Type, bindings: Bindings): boolean {
+  // The elements of an empty literal fit anywhere and bind nothing.
+  if (from.kind === 'parameter') return true
   if (to.kind === 'parameter') {
     const bound = bindings.get(to.name)
     if (bound === undefined || bound.kind === 'dyn') {
@@ -168,7 +170,7 @@ export function isAssignable(from: Type, to: Type, bindings: Bindings): boolean 
     bindings.set(to.name, from)
     return true
   }
-  if (from.kind === 'dyn' || to.kind === 'dyn' || from.kind === 'parameter') return true
+  if (from.kind === 'dyn' || to.kind === 'dyn') return true
   if (from.kind === 'null') return ['null', 'object', 'opaque', 'optional', 'duration', 'timestamp'].includes(to.kind)
   if (to.kind === 'null') return isAssignable(to, from, bindings)
   switch (to.kind) {

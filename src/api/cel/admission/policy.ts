@@ -1,5 +1,6 @@
 import type { ValidatingAdmissionPolicySpec } from '#api/gen/admissionregistration-v1.ts'
-import { compile, type Declarations, type Program, ProgramError } from '../compile.ts'
+import { compile, type Program, ProgramError } from '../compile.ts'
+import type { Declarations } from '../compiler.ts'
 import { CompileError } from '../issue.ts'
 import { authorizerFunctions, resourceCheckType } from '../library/authorizer.ts'
 import { functionsWith } from '../library/library.ts'
