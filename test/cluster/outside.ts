@@ -24,10 +24,19 @@ export interface Answered {
   readonly error?: string
 }
 
+/** What became of a load. */
+export interface Loaded {
+  readonly count: number
+  /** Answers other than 200; the first hundred. */
+  readonly failures: readonly Answered[]
+}
+
+type Question = { readonly asked: Asked } | { readonly load: Asked } | { readonly stop: true }
+
 /** The outside client: one process in that namespace, which answers each question on a line. */
 export class Outside implements Disposable {
   readonly #child: ChildProcess
-  readonly #waiting = new Map<number, (answer: Answered) => void>()
+  readonly #waiting = new Map<number, (answer: unknown) => void>()
   #next = 0
 
   constructor(netns: string) {
@@ -36,17 +45,32 @@ export class Outside implements Disposable {
     const { stdout } = this.#child
     if (stdout === null) throw new Error('Cannot hear the outside client')
     createInterface({ input: stdout }).on('line', (line) => {
-      const { id, ...answer } = JSON.parse(line) as Answered & { id: number }
+      const { id, ...answer } = JSON.parse(line) as { id: number }
       this.#waiting.get(id)?.(answer)
       this.#waiting.delete(id)
     })
   }
 
   ask(asked: Asked): Promise<Answered> {
+    return this.#call({ asked })
+  }
+
+  /** Asks again and again over four connections at a time, whatever the test does meanwhile, until `stop()`. */
+  load(asked: Asked): { stop(): Promise<Loaded> } {
+    const ended = this.#call<Loaded>({ load: asked })
+    return {
+      stop: async () => {
+        await this.#call({ stop: true })
+        return ended
+      },
+    }
+  }
+
+  #call<A>(question: Question): Promise<A> {
     const id = this.#next++
     return new Promise((resolve) => {
-      this.#waiting.set(id, resolve)
-      this.#child.stdin?.write(`${JSON.stringify({ id, ...asked })}\n`)
+      this.#waiting.set(id, (answer) => resolve(answer as A))
+      this.#child.stdin?.write(`${JSON.stringify({ id, ...question })}\n`)
     })
   }
 
@@ -88,10 +112,34 @@ function send({ address, port, path = '/', host, method = 'GET', headers = {}, c
   })
 }
 
+let loading = false
+
+async function load(asked: Asked): Promise<Loaded> {
+  const failures: Answered[] = []
+  let count = 0
+  loading = true
+  const one = async (): Promise<void> => {
+    while (loading) {
+      const answer = await send(asked)
+      count++
+      if (answer.status !== 200 && failures.length < 100) failures.push(answer)
+    }
+  }
+  await Promise.all([one(), one(), one(), one()])
+  return { count, failures }
+}
+
+async function answer(question: Question): Promise<object> {
+  if ('asked' in question) return send(question.asked)
+  if ('load' in question) return load(question.load)
+  loading = false
+  return {}
+}
+
 // As a program: questions on lines of standard input, answers on lines of standard output, in whatever order.
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   createInterface({ input: process.stdin }).on('line', (line) => {
-    const { id, ...asked } = JSON.parse(line) as Asked & { id: number }
-    void send(asked).then((answer) => process.stdout.write(`${JSON.stringify({ id, ...answer })}\n`))
+    const { id, ...question } = JSON.parse(line) as Question & { id: number }
+    void answer(question).then((found) => process.stdout.write(`${JSON.stringify({ id, ...found })}\n`))
   })
 }
