@@ -23,11 +23,12 @@ export const matcherOf = (resources: MatchResources): Matcher => ({
  */
 export function matchRequest(matcher: Matcher, request: AdmissionRequest, registry: Registry): Resource | undefined {
   const { resources } = matcher
+  const rules = resources.resourceRules ?? []
+  if (rules.length > 0 && !rules.some((rule) => mayMatch(rule, request))) return undefined
   if (!matchesNamespace(matcher.namespaces, request, registry)) return undefined
   if (!matchesObjects(matcher.objects, request)) return undefined
   const versions = versionsOf(request, resources.matchPolicy ?? 'Equivalent', registry)
   if (matchRules(resources.excludeResourceRules ?? [], request, versions) !== undefined) return undefined
-  const rules = resources.resourceRules ?? []
   return rules.length === 0 ? versions[0] : matchRules(rules, request, versions)
 }
 
@@ -49,6 +50,14 @@ function matchRules(
 
 const holds = (values: readonly string[] | undefined, wanted: string): boolean =>
   values?.some((value) => value === '*' || value === wanted) ?? false
+
+/** Nearly all requests are none of a policy's: told by the names alone. */
+const mayMatch = ({ apiGroups, resources = [] }: NamedRuleWithOperations, { attributes }: AdmissionRequest): boolean =>
+  holds(apiGroups, attributes.group) &&
+  resources.some((text) => {
+    const [resource] = text.split('/', 1)
+    return resource === '*' || resource === attributes.resource
+  })
 
 function matchRule(rule: NamedRuleWithOperations, { attributes, operation }: AdmissionRequest, at: Resource): boolean {
   const isNamespace = at.group === '' && at.resource === 'namespaces'
