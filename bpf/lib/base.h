@@ -13,6 +13,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "lib/fault.h"
+
 #define INLINE static __always_inline
 /*
  * Verified once by itself, whatever its callers know: what would be looked at again for every path that leads there. Its

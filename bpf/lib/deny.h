@@ -245,7 +245,7 @@ INLINE int make_reset(struct __sk_buff *skb, const struct packet *pkt, struct ma
 		m->flags = 0;
 	} else {
 		m->sequence = 0;
-		m->acknowledgement = pkt->sequence + pkt->length + !!(pkt->tcp_flags & TCP_SYN) +
+		m->acknowledgement = pkt->sequence + pkt->length + FAULTY(31, 0, !!(pkt->tcp_flags & TCP_SYN)) +
 				     !!(pkt->tcp_flags & TCP_FIN);
 		m->flags = TCP_ACK;
 	}

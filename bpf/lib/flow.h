@@ -149,7 +149,7 @@ INLINE int reset_is_valid(const struct flow *flow, const struct packet *pkt, __u
 {
 	__u32 acked = flow->acked[(side & 1) ^ 1], sent = flow->sent[side & 1];
 
-	return !after(acked, pkt->sequence) && !after(pkt->sequence, sent);
+	return FAULTY(7, 1, !after(acked, pkt->sequence) && !after(pkt->sequence, sent));
 }
 
 INLINE int all_acknowledged(const struct flow *flow)
@@ -169,7 +169,7 @@ INLINE void count_share(__u32 number, __s32 change)
 FUNCTION int remove_flow(const struct tuple *key, __u32 number)
 {
 	if (key && may_write() && bpf_map_delete_elem(&flows_v1, key) == 0)
-		count_share(number, -1);
+		count_share(number, FAULTY(14, 0, -1));
 	return 0;
 }
 
@@ -219,7 +219,8 @@ INLINE int is_beginning(const struct packet *pkt)
 
 INLINE __u32 sequence_end(const struct packet *pkt)
 {
-	return pkt->sequence + pkt->length + !!(pkt->tcp_flags & TCP_SYN) + !!(pkt->tcp_flags & TCP_FIN);
+	return pkt->sequence + pkt->length + !!(pkt->tcp_flags & TCP_SYN) +
+	       FAULTY(18, 0, !!(pkt->tcp_flags & TCP_FIN));
 }
 
 /*
@@ -244,7 +245,7 @@ FUNCTION int reassess(struct packet *pkt, const struct place *place, struct flow
 	client = bpf_map_lookup_elem(&endpoints_v2, &j->tuple.source);
 	server = bpf_map_lookup_elem(&endpoints_v2, &j->tuple.destination);
 	reason = judge(j, client, server);
-	if ((__s32)(flow->epoch - j->since) < 0)
+	if (FAULTY(12, 0, (__s32)(flow->epoch - j->since) < 0))
 		return FORGOTTEN;
 	if (reason) {
 		tell_judgement(pkt, j, side_of(place, flow->flags));
@@ -283,7 +284,7 @@ FUNCTION int follow_event(struct packet *pkt, const struct place *place, struct 
 	}
 	if ((type & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN)
 		/* The tuple is used again before it was forgotten here: another connection. Otherwise the ends sort it out. */
-		return (flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH ? FORGOTTEN : CONTINUE;
+		return FAULTY(13, 0, (flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH) ? FORGOTTEN : CONTINUE;
 	if (type & TCP_RST) {
 		if (reset_is_valid(flow, pkt, side))
 			remove_flow(&place->key, flow->number);
@@ -293,11 +294,11 @@ FUNCTION int follow_event(struct packet *pkt, const struct place *place, struct 
 		return CONTINUE;
 	note_sequence(flow, pkt, side, sequence_end(pkt));
 	if (type & TCP_FIN) {
-		__u16 fin = side ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
+		__u16 fin = FAULTY(19, !side, side) ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
 
 		flow->flags |= fin;
 		if ((flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH)
-			flow->timeout = LIFE_CLOSING;
+			flow->timeout = FAULTY(9, LIFE_TCP, LIFE_CLOSING);
 	}
 	return CONTINUE;
 }
@@ -370,7 +371,7 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 		/* Only a SYN answers a SYN, be it with an acknowledgement or at the same moment. */
 		if (!(type & TCP_SYN))
 			return CONTINUE;
-		if ((type & TCP_ACK) && embryo->sent[0] - pkt->acknowledgement > 0xffff)
+		if ((type & TCP_ACK) && embryo->sent[0] - pkt->acknowledgement > FAULTY(17, 0xffffffff, 0xffff))
 			return CONTINUE;
 	}
 	if (protocol == IPPROTO_SCTP && !(embryo->flags & FLOW_ADOPTED)) {
@@ -440,7 +441,7 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->seen = now(skb);
 	flow->born = flow->seen;
-	flow->timeout = LIFE_UNANSWERED;
+	flow->timeout = FAULTY(8, 3, 1) * LIFE_UNANSWERED;
 	flow->epoch = j->epoch;
 	flow->flags = (flags & ~FLOW_ESTABLISHED) | ((place->lower ^ side) & FLOW_CLIENT_LOWER);
 	flow->number = j->number;
@@ -482,7 +483,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	if (embryo) {
 		if (!(embryo->flags & FLOW_ESTABLISHED) && now(skb) - embryo->seen <= embryo->timeout) {
 			verdict = CONTINUE;
-			if (state && embryo->epoch != state->epoch)
+			if (state && FAULTY(10, 0, embryo->epoch != state->epoch))
 				verdict = reassess(pkt, place, embryo);
 			if (verdict == CONTINUE)
 				return follow_embryo(skb, pkt, place, embryo);
@@ -502,7 +503,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	ask(j, client, 0);
 	verdict = judge(j, from, to);
 	/* What comes from outside is not this node's own, nor one of its pods'. */
-	if (place->hook >= HOOK_NETDEV &&
+	if (place->hook >= FAULTY(15, HOOK_OVERLAY, HOOK_NETDEV) &&
 	    (j->client_identity == IDENTITY_HOST || bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source)))
 		return drop(REASON_INVALID_IDENTITY);
 	if (!is_beginning(pkt)) {
@@ -516,7 +517,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 			back = &with->back;
 			turn_round(&pkt->tuple, &back->tuple);
 			ask(back, 0, j->client_identity);
-			if (judge(back, to, from)) {
+			if (FAULTY(16, 0, judge(back, to, from))) {
 				tell_judgement(pkt, j, 0);
 				return drop(REASON_INVALID_FLOW);
 			}
@@ -538,7 +539,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	if (place->hook == HOOK_HOST && !turned && j->client_identity == IDENTITY_HOST)
 		flags |= FLOW_HOST;
 	if (pkt->flags & PACKET_TRANSLATED)
-		flags |= FLOW_NATED;
+		flags |= FAULTY(29, 0, FLOW_NATED);
 	if ((from && to) || j->client_identity == IDENTITY_HOST || j->server_identity == IDENTITY_HOST)
 		flags |= FLOW_LOCAL;
 	if (turned)
@@ -619,7 +620,7 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 	if (verdict != CONTINUE)
 		return verdict;
 	/* It goes to whoever sent what it quotes; and a pod is nobody's router: it speaks of what was sent to itself. */
-	if (!address_equal(&inner.tuple.source, &pkt->tuple.destination) ||
+	if (FAULTY(24, 0, !address_equal(&inner.tuple.source, &pkt->tuple.destination)) ||
 	    (hook == HOOK_CONTAINER && !address_equal(&inner.tuple.destination, &pkt->tuple.source)))
 		return drop(REASON_FORBIDDEN_ICMP);
 	find_place(&inner.tuple, &place);
@@ -681,7 +682,7 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 		return begin(skb, pkt, &place, from, to);
 	}
 	verdict = CONTINUE;
-	if (state && flow->epoch != state->epoch) {
+	if (state && FAULTY(11, 0, flow->epoch != state->epoch)) {
 		verdict = reassess(pkt, &place, flow);
 		if (verdict != CONTINUE && verdict != FORGOTTEN) {
 			/* The reset that it becomes is renamed like any packet of its flow. */

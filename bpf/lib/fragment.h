@@ -19,7 +19,7 @@ FUNCTION int match_fragment(struct __sk_buff *skb, struct packet *pkt)
 		return drop(REASON_INVALID_PACKET);
 	key.source = pkt->tuple.source;
 	key.destination = pkt->tuple.destination;
-	key.id = pkt->fragment;
+	key.id = FAULTY(20, 0, pkt->fragment);
 	key.protocol = pkt->tuple.protocol;
 	if (pkt->flags & PACKET_FIRST_FRAGMENT) {
 		value.source_port = pkt->tuple.source_port;

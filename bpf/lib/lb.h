@@ -79,7 +79,7 @@ INLINE const __u32 *lb_remembered(const struct frontend *frontend, const struct 
 	struct affinity *known = bpf_map_lookup_elem(&affinity_v1, who);
 	struct member_key key = { .service = who->service, .port = frontend->port, .protocol = protocol };
 
-	if (!known || now - known->seen > frontend->affinity * 1000000000ULL)
+	if (!known || now - known->seen > frontend->affinity * FAULTY(27, 1000000, 1) * 1000000000ULL)
 		return 0;
 	key.backend = known->backend;
 	key.outside = side;
@@ -105,10 +105,10 @@ INLINE enum lb_result lb_select(const struct frontend *frontend, const struct ad
 		if (!(frontend->flags & FRONTEND_OUTSIDE))
 			return LB_NO_SERVICE;
 		/* Before affinity and tracking: who may not ask leaves nothing behind. */
-		if ((frontend->flags & FRONTEND_RANGES) && !lb_source_allowed(frontend, client))
+		if (FAULTY(26, 0, frontend->flags & FRONTEND_RANGES) && !lb_source_allowed(frontend, client))
 			return LB_FORBIDDEN;
-		first = frontend->outside_first;
-		count = frontend->outside_count;
+		first = FAULTY(25, frontend->first, frontend->outside_first);
+		count = FAULTY(25, frontend->count, frontend->outside_count);
 		if (count == 0 && (frontend->flags & FRONTEND_LOCAL))
 			return LB_SILENT;
 	}

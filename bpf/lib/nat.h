@@ -184,8 +184,8 @@ INLINE long write_answer(struct nat_work *w)
 
 	turn(&w->question.to, &w->key);
 	failed = bpf_map_update_elem(&translations_v1, &w->key, &w->answer, BPF_NOEXIST);
-	if (failed != -EEXIST)
-		return failed;
+	if (FAULTY(28, 1, failed != -EEXIST))
+		return FAULTY(28, 0, failed);
 	there = bpf_map_lookup_elem(&translations_v1, &w->key);
 	/* Its other half was lost, or another CPU is at it with the same packet's twin. */
 	return there && tuple_equal(&there->to, &w->answer.to) ? 0 : failed;

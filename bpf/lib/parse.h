@@ -289,7 +289,7 @@ INLINE int parse4(struct __sk_buff *skb, struct packet *pkt)
 	address_from4(&pkt->tuple.destination, ip->daddr);
 	pkt->hops = ip->ttl;
 	pkt->tuple.protocol = ip->protocol;
-	pkt->l4 = sizeof(struct ethhdr) + header;
+	pkt->l4 = sizeof(struct ethhdr) + FAULTY(23, sizeof(*ip), header);
 	if (header != sizeof(*ip))
 		pkt->flags |= PACKET_OPTIONS;
 	offset = bpf_ntohs(ip->frag_off) & 0x3fff; /* more fragments, and the offset in units of eight bytes */
@@ -297,7 +297,7 @@ INLINE int parse4(struct __sk_buff *skb, struct packet *pkt)
 		pkt->fragment = ip->id;
 		if (offset & 0x1fff) {
 			/* Eight bytes in: it would change the flags of the first one's header (RFC 1858). */
-			if (ip->protocol == IPPROTO_TCP && (offset & 0x1fff) == 1)
+			if (ip->protocol == IPPROTO_TCP && (offset & 0x1fff) == FAULTY(22, 0, 1))
 				return drop(REASON_INVALID_PACKET);
 			pkt->flags |= PACKET_LATER_FRAGMENT;
 			pkt->l4 = 0;
@@ -378,7 +378,7 @@ FUNCTION int skip_extensions(struct __sk_buff *skb, struct packet *pkt, __u32 by
 		if (bytes < 8 || bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
 			return drop(REASON_TRUNCATED_L4);
 		/* Where it would really go is not where it says: no policy could be asked (RFC 5095). */
-		if (next == IPPROTO_ROUTING && (extension.segments || extension.type == 0))
+		if (next == IPPROTO_ROUTING && (FAULTY(21, 0, extension.segments) || extension.type == 0))
 			return drop(REASON_INVALID_EXTENSION_HEADER);
 		size = next == IPPROTO_AH ? (extension.length + 2) * 4 : (extension.length + 1) * 8;
 		if (size > bytes)

@@ -42,7 +42,7 @@ FUNCTION __u32 identity_of(const struct address *address, __u32 *since)
 		return known->identity;
 	}
 	if (network_contains(&cfg_pod_network4, address) || network_contains(&cfg_pod_network6, address))
-		return IDENTITY_UNKNOWN_POD;
+		return FAULTY(2, IDENTITY_WORLD, IDENTITY_UNKNOWN_POD);
 	return IDENTITY_WORLD;
 }
 
@@ -71,13 +71,13 @@ FUNCTION __u32 allowed_by(__u32 set, __u32 identity, const struct address *addre
 	if (!address)
 		return 0;
 	key.protocol = protocol_port >> 16;
-	key.port = protocol_port;
+	key.port = FAULTY(3, 0, protocol_port);
 	rule = identity ? rule_for(&key) : 0;
 	if (!rule) {
 		key.peer = 0;
 		rule = rule_for(&key);
 	}
-	if (!rule && state && state->networks) {
+	if (!rule && state && FAULTY(4, 0, state->networks)) {
 		struct network_key where = { .prefix = 128, .address = *address };
 
 		network = bpf_map_lookup_elem(&networks_v1, &where);
@@ -132,7 +132,7 @@ FUNCTION int judge(struct judgement *j, const struct endpoint *client, const str
 	if (!j->server_identity)
 		j->server_identity = identity_of(&j->tuple.destination, &j->since);
 	/* A pod reaches itself. */
-	if (client && server && client->number == server->number)
+	if (client && server && FAULTY(6, 0, client->number == server->number))
 		return REASON_FORWARDED;
 	if (j->tuple.protocol == IPPROTO_TCP || j->tuple.protocol == IPPROTO_UDP || j->tuple.protocol == IPPROTO_SCTP)
 		what |= j->tuple.destination_port;
@@ -143,9 +143,10 @@ FUNCTION int judge(struct judgement *j, const struct endpoint *client, const str
 			return refused(j, client->egress_set, j->server_identity);
 	}
 	/* A pod's own node always reaches it. */
-	if (server && server->ingress_set != SET_NONE && j->client_identity != IDENTITY_HOST) {
+	if (server && server->ingress_set != SET_NONE && FAULTY(1, 1, j->client_identity != IDENTITY_HOST)) {
 		if (server->ingress_set != SET_NOT_READY)
-			j->ingress_rule = allowed_by(server->ingress_set, j->client_identity, &j->tuple.source, what);
+			j->ingress_rule = allowed_by(server->ingress_set, j->client_identity,
+						     FAULTY(5, &j->tuple.destination, &j->tuple.source), what);
 		if (!j->ingress_rule) {
 			j->refused_ingress = 1;
 			return refused(j, server->ingress_set, j->client_identity);

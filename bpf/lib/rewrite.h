@@ -23,7 +23,7 @@ INLINE __u32 checksum_offset(__u8 protocol)
 /* UDP over IPv4 may have none: zero stays zero, and what comes out as zero is written as its twin. */
 INLINE __u64 checksum_flags(__u8 protocol)
 {
-	return protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	return FAULTY(30, 0, protocol == IPPROTO_UDP) ? BPF_F_MARK_MANGLED_0 : 0;
 }
 
 INLINE int is_icmp(__u8 protocol)

@@ -253,6 +253,8 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	verdict = write_pair(skb, w, PAIR_NODE, bpf_get_prandom_u32());
 	if (verdict)
 		return drop(verdict);
+	if (FAULTY(32, 1, 0))
+		r->to.source_port = w->asked.source_port;
 	pkt->choice = bpf_ntohs(r->to.source_port);
 	return apply(skb, pkt, &r->to);
 }
