@@ -21,10 +21,10 @@ import type {
   PolicyChange,
   Service,
 } from './datapath.ts'
-import { load, openMap, prunePrograms } from './load.ts'
+import { load, openMap, openOldMap, prunePrograms, removeOldMap } from './load.ts'
 import { AddressMap, addressesMap } from './maps/addresses.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
-import { EndpointMap, endpointsMap } from './maps/endpoints.ts'
+import { EndpointMap, endpointsMap, endpointsMapV1, takeOverEndpoints } from './maps/endpoints.ts'
 import { decodeSweep, embryonicMap, encodeSweep, type Flow, flowsMap, readFlows, type Swept } from './maps/flows.ts'
 import { IdentityMap, identities, identitiesMap, ownerNumber } from './maps/identities.ts'
 import {
@@ -199,6 +199,9 @@ export class KernelDatapath implements Datapath {
       const datapath = new KernelDatapath(netlink, link, namespace, programs, attachments, probing, pinDir, clock)
       datapath.#tunnelIndex = tunnelIndex
       writeExclusions(datapath.#exclusions, options.noMasquerade ?? [])
+      const before = openOldMap(pinDir, endpointsMapV1)
+      const taken = before === undefined ? [] : takeOverEndpoints(before, datapath.#endpoints)
+      before?.[Symbol.dispose]()
       const changed = [
         attachments.attachCgroup(cgroupPath),
         await attachments.attachDevice('uplink', 'node', link.index),
@@ -208,6 +211,10 @@ export class KernelDatapath implements Datapath {
       // Pods that are there already get this agent's programs.
       changed.push(attachments.updateDevices('endpoint'))
       prunePrograms(objects, globals, pinDir)
+      if (before !== undefined) {
+        removeOldMap(pinDir, endpointsMapV1)
+        log.info({ taken }, 'pods were taken over from the layout of an earlier version')
+      }
       log.info({ loaded: loaded.fresh, attached: changed.includes(true), uplink, pinDir }, 'datapath is in place')
       return datapath
     } catch (error) {

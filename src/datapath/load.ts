@@ -71,6 +71,17 @@ export function openMap(pinDir: string, name: string): BpfMap {
   return new BpfMap(fd)
 }
 
+/** A map of a layout that the present programs no longer have; undefined where no earlier version left one. */
+export function openOldMap(pinDir: string, name: string): BpfMap | undefined {
+  const fd = openPin(join(pinDir, 'maps', name))
+  return fd === undefined ? undefined : new BpfMap(fd)
+}
+
+/** After the last link has moved on to programs that do not read it. */
+export function removeOldMap(pinDir: string, name: string): void {
+  rmSync(join(pinDir, 'maps', name), { force: true })
+}
+
 /** An object has the globals that its program reads; the compiler left the others out. */
 export function setIfUsed(object: BpfObject, name: string, value: Buffer): void {
   try {

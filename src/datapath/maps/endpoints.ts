@@ -51,6 +51,25 @@ export function decodeEndpoint(bytes: Buffer): EndpointEntry {
   }
 }
 
+/**
+ * An agent of before has left pods in the layout of before, which its programs still read: they are copied before the first
+ * of the new programs is attached, so that no packet meets a program that does not know its pod. Returns the addresses.
+ */
+export function takeOverEndpoints(old: BpfMap, endpoints: EndpointMap): string[] {
+  const found = old.entries().map(({ key, value }) => {
+    const entry = { ifindex: value.readUInt32LE(0), mac: formatMac(value.subarray(4, 10)) }
+    return { address: decodeAddress(key), ...entry }
+  })
+  const taken = found.filter(({ address }) => endpoints.get(address) === undefined)
+  for (const { address, ifindex, mac } of taken) {
+    const addresses = found.filter((other) => other.ifindex === ifindex).map((other) => other.address)
+    const { number } = endpoints.numberFor(addresses, ifindex)
+    // Who it is and what it may, nobody knew then: the agent says so when it has its policies.
+    endpoints.set(address, { ifindex, mac, number, identity: 0, egressSet: 0, ingressSet: 0, since: 0, owner: 0 })
+  }
+  return taken.map(({ address }) => address)
+}
+
 /** Pods of this node by address. */
 export class EndpointMap {
   readonly #map: BpfMap

@@ -1,0 +1,104 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import { encodeAddress } from '#datapath/maps/address.ts'
+import { BpfObject } from '#kernel/bpf/object.ts'
+import { parseMac } from '#kernel/netlink/netlink.ts'
+import { inPod, load, serve, type TestPod, Topology } from './topology.ts'
+
+/** What an earlier version has left in the kernel, and what its successor makes of it. */
+let topology: Topology
+let a: TestPod
+let b: TestPod
+
+test.before(async () => {
+  topology = await Topology.create({ label: 'u', direct: 'programs' })
+  a = await topology.node(1).addPod()
+  b = await topology.node(1).addPod()
+})
+test.after.always(() => topology?.[Symbol.asyncDispose]())
+
+/** endpoints_v1, as the version before this one had it: { ifindex; mac; pad }. */
+const oldMap = `
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct old_key { __u32 word[4]; };
+struct old_value { __u32 ifindex; __u16 mac[3]; __u16 pad; };
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct old_key);
+	__type(value, struct old_value);
+} endpoints_v1 SEC(".maps");
+SEC("tc") int nothing(struct __sk_buff *skb) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+`
+
+function leaveOldMap(pods: readonly TestPod[]): void {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-old-'))
+  try {
+    writeFileSync(join(dir, 'old.c'), oldMap)
+    const machine = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
+    const flags = ['-O2', '-g', '-target', 'bpf', `-I/usr/include/${machine}-linux-gnu`]
+    execFileSync('clang', [...flags, '-c', join(dir, 'old.c'), '-o', join(dir, 'old.o')])
+    using object = BpfObject.open('old', readFileSync(join(dir, 'old.o')), join(topology.node(1).pinDir, 'maps'))
+    object.load()
+    using map = object.map('endpoints_v1')
+    for (const { v4, v6, endpoint } of pods) {
+      const value = Buffer.alloc(12)
+      value.writeUInt32LE(endpoint.ifindex)
+      parseMac(endpoint.mac).copy(value, 4)
+      for (const address of [v4, v6]) map.update(encodeAddress(address), value)
+    }
+  } finally {
+    rmSync(dir, { recursive: true })
+  }
+}
+
+test.serial(
+  'L1: pods in the layout of the version before are taken over before the programs are exchanged',
+  async (t) => {
+    const node = topology.node(1)
+    leaveOldMap([a, b])
+    for (const pod of [a, b])
+      node.datapath.removeEndpoint({ id: 'none', addresses: [pod.v4, pod.v6], ifindex: pod.endpoint.ifindex })
+    t.is(node.datapath.addresses().size, 0)
+    node.closeDatapath()
+    await node.openDatapath()
+    t.deepEqual(
+      [...node.datapath.addresses().values()].toSorted(),
+      [a, a, b, b].map((p) => p.endpoint.ifindex).toSorted(),
+    )
+    for (const address of [b.v4, b.v6]) {
+      await using _server = await serve(inPod(b), address, 8080)
+      t.true((await load(inPod(a), 'crr', address, 8080)) > 0)
+    }
+    t.false(readdirSync(join(node.pinDir, 'maps')).includes('endpoints_v1'), 'nobody reads it any more')
+  },
+)
+
+test.serial(
+  'L6, L8: programs are exchanged under a connection, which goes on: its flow and its policy are where they were',
+  async (t) => {
+    const node = topology.node(1)
+    await using _server = await serve(inPod(b), b.v4, 8081)
+    const entries = [{ set: 7, peer: 0, protocol: 6, port: 8081, portBits: 16, rule: 1 }]
+    node.datapath.changePolicy({ entries, endpoints: [{ addresses: [b.v4, b.v6], ingressSet: 7 }] })
+    const running = load(inPod(a), 'rr', b.v4, 8081, 1_500)
+    const pinned = (): string[] =>
+      readdirSync(join(node.pinDir, 'programs')).filter((name) => name.startsWith('from_container'))
+    const before = pinned()
+    for (const cidr of ['10.97.0.0/16', '10.98.0.0/16', '10.96.0.0/16']) {
+      node.closeDatapath()
+      // Other constants are other programs.
+      await node.openDatapath([cidr, 'fd00:10:96::/112'])
+      if (cidr === '10.97.0.0/16') t.notDeepEqual(pinned(), before)
+    }
+    t.true((await running) > 0)
+    t.deepEqual(node.datapath.endpointPolicies().get(b.v4), { egressSet: 0, ingressSet: 7 })
+    t.is(node.datapath.flows().filter(({ tuple }) => tuple.destinationPort === 8081).length <= 1, true)
+    node.datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], ingressSet: 0 }] })
+  },
+)
