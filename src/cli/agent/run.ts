@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { type Agent, createAgent } from '#agent/agent.ts'
 import { resolverAddresses } from '#agent/dns/address.ts'
 import { Scope } from '#base/async/scope.ts'
+import { systemClock } from '#base/clock.ts'
 import { createLog, type Log } from '#base/log/log.ts'
 import type { HttpClient } from '#client/http.ts'
 import type { XdpMode } from '#datapath/kernel.ts'
@@ -12,6 +13,7 @@ import { nthAddress } from '../addresses.ts'
 import { parsePort, parseTunnel } from '../flags.ts'
 import { serveHealth } from '../health.ts'
 import { serviceAccountClient } from '../service-account.ts'
+import { settle } from '../settle.ts'
 import { untilTold } from '../signals.ts'
 import type { AgentFlags } from './flags.ts'
 import { type AdmittedNode, admitNode } from './identity.ts'
@@ -24,7 +26,9 @@ export async function runAgent(flags: AgentFlags): Promise<void> {
   const log = createLog('agent', flags.logLevel).child({ node: flags.node })
   const stopping = new AbortController()
   await using scope = new Scope(stopping.signal)
+  const cancelSettling = settle(systemClock)
   void untilTold().then((why) => {
+    cancelSettling()
     log.info({ why }, 'stopping')
     stopping.abort(new DOMException(why, 'AbortError'))
   })

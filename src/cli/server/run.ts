@@ -5,11 +5,13 @@ import { kinds } from '#api/scheme.ts'
 import { createApiServer } from '#apiserver/apiserver.ts'
 import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
 import { Scope } from '#base/async/scope.ts'
+import { systemClock } from '#base/clock.ts'
 import { createLog } from '#base/log/log.ts'
 import { createDirectClient } from '#client/direct.ts'
 import { openLmdbStore } from '#store/lmdb/lmdb.ts'
 import { firstAddress } from '../addresses.ts'
 import { bringsGatewayCrds } from '../flags.ts'
+import { settle } from '../settle.ts'
 import { untilTold } from '../signals.ts'
 import type { ServerFlags } from './flags.ts'
 import { controllerManagerIdentity, issueTokens } from './identities.ts'
@@ -73,7 +75,9 @@ export async function runServer(flags: ServerFlags): Promise<void> {
     background.start((stop) => serveLoopback({ client, machineNamespace, file: loopbackPorts, log }, stop))
   }
 
+  const cancelSettling = settle(systemClock)
   const why = await Promise.race([untilTold(), parts.failed])
+  cancelSettling()
   log.info({ why }, 'stopping')
   background.stop()
   await parts.stop()
