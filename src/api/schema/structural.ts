@@ -84,8 +84,10 @@ function checkExtensions(schema: JsonSchema, path: string, errors: FieldError[])
   const preserves = schema['x-kubernetes-preserve-unknown-fields']
   if (preserves === false)
     errors.push(fieldError.invalid(`${path}.x-kubernetes-preserve-unknown-fields`, false, 'must be true or undefined'))
-  if (schema['x-kubernetes-int-or-string'] === true && type !== undefined && type !== '')
-    errors.push(fieldError.invalid(`${path}.type`, type, 'must be empty if x-kubernetes-int-or-string is true'))
+  if (schema['x-kubernetes-int-or-string'] === true)
+    for (const word of ['x-kubernetes-preserve-unknown-fields', 'x-kubernetes-embedded-resource'] as const)
+      if (schema[word] === true)
+        errors.push(fieldError.invalid(`${path}.${word}`, true, 'must be false if x-kubernetes-int-or-string is true'))
   if (schema['x-kubernetes-embedded-resource'] === true) {
     if (type !== 'object')
       errors.push(
