@@ -42,7 +42,17 @@ export class Asked implements Disposable {
   readonly #uplink: number
   readonly #frame = Buffer.alloc(4096)
 
-  constructor(node: TestNode, objects: readonly { readonly name: string; readonly elf: Buffer }[], globals = {}) {
+  /**
+   * `globals`: of `encodeConfig`. `apart`: maps of its own in that directory of the node's bpffs, established flows with so
+   * little room.
+   */
+  constructor(
+    node: TestNode,
+    objects: readonly { readonly name: string; readonly elf: Buffer }[],
+    globals = {},
+    apart?: { readonly dir: string; readonly flowsMax: number },
+  ) {
+    const mapDir = apart?.dir ?? join(node.pinDir, 'maps')
     this.#node = node
     this.#uplink = node.namespace.ifindex('eth0')
     const config = encodeConfig({
@@ -54,7 +64,8 @@ export class Asked implements Disposable {
     })
     for (const name of programNames) {
       const elf = objects.find((object) => object.name === name)?.elf ?? Buffer.alloc(0)
-      using loading = BpfObject.open(name, elf, join(node.pinDir, 'maps'))
+      using loading = BpfObject.open(name, elf, mapDir)
+      if (apart !== undefined) loading.resizeMap('flows_v1', apart.flowsMax)
       const probe = Buffer.alloc(4)
       probe.writeUInt32LE(probeModel)
       for (const [global, value] of new Map([...config, ['cfg_probe', probe] as const]))

@@ -1,6 +1,11 @@
+import { mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
+import { EndpointMap } from '#datapath/maps/endpoints.ts'
 import type { PolicyEntry } from '#datapath/maps/policy.ts'
 import { setNotReady } from '#datapath/maps/policy.ts'
+import { BpfMap } from '#kernel/bpf/map.ts'
+import { openPin } from '#kernel/bpf/program.ts'
 import { Asked, counted, type Verdict } from './asked.ts'
 import { type TestPod, Topology } from './topology.ts'
 
@@ -466,6 +471,43 @@ test.serial(
     t.true(removed >= answers.filter((reason) => reason === 'Forwarded').length)
     t.is(flowsOf(31_000).length, 1)
     t.is(open(b, 31_001), 'Forwarded', 'there is room again')
+  },
+)
+
+test.serial(
+  'P21, L2: where there is no room for another established flow, it is refused and said; those that there are go on',
+  (t) => {
+    const node = topology.node(1)
+    const dir = join(node.pinDir, 'small')
+    mkdirSync(dir)
+    using small = new Asked(node, topology.objects, {}, { dir, flowsMax: 64 })
+    using map = new BpfMap(openPin(join(dir, 'endpoints_v2')) ?? -1)
+    const entries = new EndpointMap(map)
+    for (const [i, { v4, endpoint }] of [a, b].entries())
+      entries.set(v4, {
+        identity: 300,
+        egressSet: 0,
+        ingressSet: 0,
+        since: 0,
+        owner: 1,
+        ifindex: endpoint.ifindex,
+        mac: endpoint.mac,
+        number: i + 1,
+      })
+    const answered = (n: number): string => {
+      small.sent(a, `${a.v4} > ${b.v4} tcp ${n} > 80 syn seq 1000`)
+      return small.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${n} syn ack seq 5000 acks 1001`).reason
+    }
+    const reasons = Array.from({ length: 100 }, (_, i) => answered(1_000 + i))
+    t.is(reasons.filter((reason) => reason === 'Forwarded').length, 64)
+    t.is(reasons.filter((reason) => reason === 'CT: Map insertion failed').length, 36)
+    t.is(reasons.indexOf('CT: Map insertion failed'), 64)
+    t.true(passed(small.sent(a, `${a.v4} > ${b.v4} tcp 1000 > 80 ack seq 1001 acks 5001 data 10`)))
+    // One that ends makes room.
+    small.sent(a, `${a.v4} > ${b.v4} tcp 1000 > 80 rst seq 1011`)
+    t.is(answered(1_099), 'Forwarded')
+    for (const name of readdirSync(dir)) rmSync(join(dir, name))
+    rmSync(dir, { recursive: true })
   },
 )
 
