@@ -16,7 +16,7 @@ import { type EventLine, followEvents } from './events.ts'
 import { RowMap } from './maps.ts'
 import { placeholderAt } from './placeholder.ts'
 import { Pools } from './pools.ts'
-import { childFds, cliPath, HaproxyProcess, lastGeneration } from './process.ts'
+import { boundLog, childFds, cliPath, HaproxyProcess, lastGeneration } from './process.ts'
 import { Routing } from './routing.ts'
 import { SignalReader } from './signals.ts'
 
@@ -269,6 +269,7 @@ export class HaproxyEngine implements L7Engine {
       this.#applied = state
       this.#restartMs = restartFirstMs
       this.#scheduleSweep()
+      boundLog(this.#options.dir)
       return { revision: state.revision, faults, reloads: this.#reloads }
     } catch (error) {
       this.#suspect = true

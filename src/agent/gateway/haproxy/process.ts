@@ -1,5 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { delay } from '#base/async/delay.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
@@ -61,7 +71,8 @@ export class HaproxyProcess {
     renameSync(`${configPath(dir)}.new`, configPath(dir))
     rmSync(cliPath(dir, number), { force: true })
     const logPath = join(dir, 'haproxy.log')
-    const log = openSync(logPath, 'w', 0o600)
+    rmSync(logPath, { force: true })
+    const log = openSync(logPath, 'a', 0o600)
     // -db: in the foreground. The kernel gives the port of its own connections out of what the namespace has.
     const command = [binary, '-db', '-f', configPath(dir)]
     const [file = binary, ...args] =
@@ -130,6 +141,15 @@ function readRecord(dir: string): Generation | undefined {
   } catch (cause) {
     throw new EngineError(`Cannot read ${recordPath(dir)}`, { cause })
   }
+}
+
+/** HAProxy says a line for each server that comes or goes; nobody would read a megabyte of them. */
+const logBytesMax = 1 << 20
+
+/** Empties what it has said where that has become too much. It goes on writing at the end, wherever that is. */
+export function boundLog(dir: string): void {
+  const path = join(dir, 'haproxy.log')
+  if (existsSync(path) && statSync(path).size > logBytesMax) truncateSync(path)
 }
 
 /** The last generation that was started here; numbers go on from it. */
