@@ -63,6 +63,8 @@ export interface AgentOptions {
   /** A directory on a bpffs that is this node's alone. */
   readonly pinDir: string
   readonly serviceCidrs: readonly string[]
+  /** What is read of other nodes' pods: `metadata` is enough of an API server of ours, another says the rest in the pods. */
+  readonly peers?: 'metadata' | 'pods'
   readonly clusterCidrs?: readonly string[]
   /** How packets get to other nodes' pods; absent: as they are, by the nodes' routes. */
   readonly tunnel?: 'vxlan'
@@ -193,7 +195,8 @@ export function createAgent(options: AgentOptions): Agent {
     const common = { datapath: kernel, clock }
     const records = new Records(join(runDir, 'endpoints'))
     const own = namespace === undefined ? {} : { nodeNamespace: namespace }
-    const peers = informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly: true })
+    const metadataOnly = options.peers !== 'pods'
+    const peers = informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly })
     const policies = new Policies({
       ...common,
       ...known,

@@ -109,6 +109,12 @@ test('reflectPeer() reads a pod’s metadata; a pod without addresses of its own
     identity: 300,
   })
   t.is(reflectPeer({ metadata: { ...metadata, annotations: {} } }), undefined)
+  // Of another control plane's pod there is more to read.
+  const spec = { containers: [{ name: 'c', resources: {}, ports: [{ name: 'http', containerPort: 81 }] }] }
+  const other = { metadata: { ...metadata, annotations: {} }, spec, status: { podIPs: [{ ip: '10.9.0.1' }] } }
+  t.like(reflectPeer(other), { addresses: ['10.9.0.1'], identity: undefined, ports: [{ name: 'http', number: 81 }] })
+  t.is(reflectPeer({ ...other, spec: { ...spec, hostNetwork: true } }), undefined)
+  t.is(reflectPeer({ ...other, status: {} }), undefined)
   for (const wrong of ['255', '16777216', 'x', '-1'])
     t.is(
       reflectPeer({ metadata: { ...metadata, annotations: { ...metadata.annotations, 'weft.dev/identity': wrong } } })

@@ -1,4 +1,10 @@
-import { identityAnnotation, namedPortsAnnotation, parseIdentity, parseNamedPorts } from '#api/core/pod/identity.ts'
+import {
+  identityAnnotation,
+  namedPortsAnnotation,
+  namedPortsOf,
+  parseIdentity,
+  parseNamedPorts,
+} from '#api/core/pod/identity.ts'
 import type { Pod } from '#api/gen/core-v1.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
 import { assignedAddresses } from '../endpoints/address.ts'
@@ -10,17 +16,26 @@ import type { PeerPod } from './numbering.ts'
  */
 export const livePodsSelector = 'spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed'
 
-/** What a pod's metadata says of it as a peer; undefined: it has no address yet. Pure; throws for annotations that are not ours. */
-export function reflectPeer({ metadata }: Pick<KubeObject, 'metadata'>): PeerPod | undefined {
-  const addresses = assignedAddresses({ metadata } as Pod)
-  if (addresses === undefined) return undefined
+/**
+ * What a pod is as a peer; undefined: it has no address of its own, or none yet. Its metadata suffices where our API server
+ * wrote it. Another writes neither addresses nor ports there: then they are in the pod itself, some time after it has started.
+ * Pure; throws for annotations that are not ours.
+ */
+export function reflectPeer(
+  object: Pick<KubeObject, 'metadata'> & Partial<Pick<Pod, 'spec' | 'status'>>,
+): PeerPod | undefined {
+  const { metadata, spec, status } = object
+  const assigned = assignedAddresses({ metadata } as Pod)
+  const reported = spec === undefined || spec.hostNetwork ? [] : (status?.podIPs ?? []).map(({ ip }) => ip)
+  const addresses = assigned ?? reported
+  if (addresses.length === 0) return undefined
   const { namespace = '', name = '', uid = '', labels = {}, annotations = {} } = metadata
   return {
     key: `${namespace}/${name}`,
     uid,
     namespace,
     labels,
-    ports: parseNamedPorts(annotations[namedPortsAnnotation]),
+    ports: spec === undefined ? parseNamedPorts(annotations[namedPortsAnnotation]) : namedPortsOf({ spec }),
     addresses,
     identity: parseIdentity(annotations[identityAnnotation]),
   }

@@ -19,7 +19,7 @@ export interface PoliciesOptions {
   readonly nodeName: string
   /** This node's pods. */
   readonly pods: Informer<Pod>
-  /** Metadata of all pods that have addresses (`livePodsSelector`). */
+  /** All pods that have addresses (`livePodsSelector`): their metadata, or all of them where the API server is another than ours. */
   readonly peers: Informer<Pod>
   readonly nodes: Informer<Node>
   readonly namespaces: Informer<Namespace>
@@ -207,7 +207,10 @@ export class Policies {
 
   #setPeer(state: PolicyState, key: string, object: Pod | undefined): void {
     try {
-      state.setPeer(key, object && reflectPeer(object))
+      const peer = object && reflectPeer(object)
+      // A sandbox of ours may have its addresses before its pod says so.
+      if (peer === undefined && object !== undefined && state.endpointsOf(key).length > 0) return
+      state.setPeer(key, peer)
     } catch (err) {
       state.setPeer(key, undefined)
       this.#options.log.error({ err, pod: key }, 'a pod cannot be known to policies')

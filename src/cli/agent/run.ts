@@ -77,6 +77,8 @@ async function networkOf(flags: AgentFlags, client: HttpClient, log: Log): Promi
     pinDir: flags.bpffs,
     serviceCidrs: flags.serviceCidr,
     clusterCidrs: flags.clusterCidr,
+    // A network by itself may be on any control plane.
+    peers: flags.part === 'network' ? 'pods' : 'metadata',
     ...(parseTunnel(flags.tunnel) === 'vxlan' ? { tunnel: 'vxlan' as const } : {}),
     xdp: parseXdp(flags.xdp),
     noMasquerade: flags.masqueradeExcludeCidr,
