@@ -1,12 +1,18 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import test from 'ava'
 import { EndpointMap } from '#datapath/maps/endpoints.ts'
 import type { PolicyEntry } from '#datapath/maps/policy.ts'
 import { setNotReady } from '#datapath/maps/policy.ts'
+import { gatewayMac } from '#datapath/object.ts'
 import { BpfMap } from '#kernel/bpf/map.ts'
 import { openPin } from '#kernel/bpf/program.ts'
+import { parseMac } from '#kernel/netlink/netlink.ts'
+import { writeFrame } from '#test/model/frame.ts'
+import { parsePacket } from '#test/model/packet-text.ts'
 import { Asked, counted, type Verdict } from './asked.ts'
+import type { AtOnce } from './at-once.ts'
 import { type TestPod, Topology } from './topology.ts'
 
 /** Histories of packets, told to the compiled programs one by one with a clock of our own. */
@@ -510,6 +516,58 @@ test.serial(
     rmSync(dir, { recursive: true })
   },
 )
+
+test.serial('two processors that make the same flow at once make one, whichever end is first', async (t) => {
+  const node = topology.node(1)
+  const programs = join(node.pinDir, 'programs')
+  const version = readdirSync(programs).find((name) => name.startsWith('from_container-')) ?? ''
+  const count = 1_500
+  const turns = new SharedArrayBuffer(8)
+  // SYNs that cross.
+  const texts = (i: number) => [
+    `${a.v4} > ${b.v4} tcp ${40_000 + i} > 7777 syn seq 1000`,
+    `${b.v4} > ${a.v4} tcp 7777 > ${40_000 + i} syn seq 5000`,
+  ]
+  const frame = Buffer.alloc(4096)
+  const run = (self: 0 | 1): Promise<readonly number[]> => {
+    const from = self === 0 ? a : b
+    const frames = new SharedArrayBuffer(54 * count)
+    for (let i = 0; i < count; i++) {
+      const packet = parsePacket(texts(i)[self] ?? '')
+      const length = writeFrame(frame, packet, parseMac(gatewayMac), parseMac(from.endpoint.mac))
+      new Uint8Array(frames, 54 * i, 54).set(frame.subarray(0, length))
+    }
+    const data: AtOnce = {
+      program: join(programs, version, 'from_container'),
+      namespace: topology.name('node1'),
+      ifindex: from.endpoint.ifindex,
+      frames,
+      frameLength: 54,
+      count,
+      turns,
+      self,
+    }
+    return new Promise((resolve, reject) => {
+      const worker = new Worker(new URL('./at-once.ts', import.meta.url), { workerData: data })
+      worker.once('message', resolve)
+      worker.once('error', reject)
+    })
+  }
+  const verdicts = await Promise.all([run(0), run(1)])
+  t.deepEqual(
+    verdicts.map((list) => list.filter((verdict) => verdict !== 7).length),
+    [0, 0],
+  )
+  const flows = node.datapath
+    .flows()
+    .filter(({ tuple: { sourcePort, destinationPort } }) => sourcePort === 7777 || destinationPort === 7777)
+  t.is(flows.length, count)
+  t.true(
+    flows.every(({ flags }) => (flags & 2) === 2),
+    'each has heard both',
+  )
+  t.true(new Set(flows.map(({ tuple }) => tuple.source)).size <= 2)
+})
 
 const bytes = (address: string): Buffer => Buffer.from(address.split('.').map(Number))
 
