@@ -155,6 +155,42 @@ test.serial(
   },
 )
 
+test.serial('M2: a packet too large for the next device is answered with what would fit', (t) => {
+  const resize = (mtu: string): void => {
+    for (const node of ['node1', 'node2'])
+      execFileSync('ip', ['netns', 'exec', topology.name(node), 'ip', 'link', 'set', 'eth0', 'mtu', mtu])
+  }
+  resize('1400')
+  try {
+    for (const [family, address] of [
+      ['-4', far.v4],
+      ['-6', far.v6],
+    ] as const) {
+      // The first is told of, the next is cut to size; so is its answer.
+      const ping = [
+        'netns',
+        'exec',
+        a.name,
+        'busybox',
+        'ping',
+        family,
+        '-c',
+        '4',
+        '-i',
+        '0.2',
+        '-W',
+        '1',
+        '-s',
+        '1420',
+        address,
+      ]
+      t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / [0-9]{1,2}% packet loss/)
+    }
+  } finally {
+    resize('1500')
+  }
+})
+
 async function until(condition: () => boolean): Promise<void> {
   const deadline = performance.now() + 3_000
   while (!condition()) {

@@ -7,7 +7,7 @@ import type { PolicyEntry } from '#datapath/maps/policy.ts'
 import { setNotReady } from '#datapath/maps/policy.ts'
 import { gatewayMac } from '#datapath/object.ts'
 import { BpfMap } from '#kernel/bpf/map.ts'
-import { openPin } from '#kernel/bpf/program.ts'
+import { openPin, Program } from '#kernel/bpf/program.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
 import { writeFrame } from '#test/model/frame.ts'
 import { parsePacket } from '#test/model/packet-text.ts'
@@ -568,6 +568,40 @@ test.serial('two processors that make the same flow at once make one, whichever 
   )
   t.true(new Set(flows.map(({ tuple }) => tuple.source)).size <= 2)
 })
+
+test.serial('S29: a checksum that was not made is not made here; one that was stays right', (t) => {
+  const unsummed = asked.sent(a, `${a.v4} > ${b.v4} udp ${ports()} > 53 unsummed data 10`)
+  t.true(passed(unsummed))
+  t.is(unsummed.data.readUInt16BE(40), 0)
+  const segment = asked.sent(a, `${a.v4} > ${b.v4} tcp ${ports()} > 80 syn seq 7`)
+  t.is(sum(pseudo(segment.data, 20)), 0)
+  const six = asked.sent(a, `${a.v6} > ${b.v6} udp ${ports()} > 53 data 10`)
+  t.is(sum(pseudo6(six.data)), 0)
+})
+
+test.serial('L7: the programs’ clock is the one that user space reads, to within a second', (t) => {
+  const before = process.hrtime.bigint()
+  const real = node1Program('from_container')
+  const p = ports()
+  const frame = Buffer.alloc(4096)
+  const packet = parsePacket(`${a.v4} > ${b.v4} udp ${p} > 53 data 1`)
+  const length = writeFrame(frame, packet, parseMac(gatewayMac), parseMac(a.endpoint.mac))
+  const context = Buffer.alloc(192)
+  context.writeUInt32LE(a.endpoint.ifindex, 40)
+  topology.node(1).namespace.within(() => real.testRun(frame.subarray(0, length), { context }))
+  real[Symbol.dispose]()
+  const seen = flowsOf(p)[0]?.seen ?? 0n
+  const second = 1_000_000_000n
+  t.true(seen > before - second && seen < before + second, `${seen} at ${before}`)
+})
+
+function node1Program(name: string): Program {
+  const programs = join(topology.node(1).pinDir, 'programs')
+  const version = readdirSync(programs).find((entry) => entry.startsWith(`${name}-`)) ?? ''
+  const program = Program.openPin(join(programs, version, name))
+  if (program === undefined) throw new Error(`${name} is not pinned`)
+  return program
+}
 
 const bytes = (address: string): Buffer => Buffer.from(address.split('.').map(Number))
 

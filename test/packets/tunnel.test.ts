@@ -80,7 +80,23 @@ test.serial('M2: a packet that does not fit into the tunnel is answered, not los
     for (const address of [far.v4, far.v6]) {
       const family = address.includes(':') ? '-6' : '-4'
       // The first is told of, by which the next are cut to size.
-      const ping = ['netns', 'exec', a.name, 'busybox', 'ping', family, '-c', '2', '-W', '1', '-s', '1450', address]
+      const ping = [
+        'netns',
+        'exec',
+        a.name,
+        'busybox',
+        'ping',
+        family,
+        '-c',
+        '3',
+        '-i',
+        '0.2',
+        '-W',
+        '1',
+        '-s',
+        '1450',
+        address,
+      ]
       t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / [0-9]{1,2}% packet loss/)
     }
   } finally {
