@@ -133,6 +133,28 @@ test.serial('the most specific hostname and the listener that owns it decide, an
   t.is((await place.ask('http://y.narrow.wide.test/')).code, 404)
 })
 
+test.serial('a Gateway gets another address: connections that are open are served on', async (t) => {
+  const routes = [route('one', ['one.test'], [{ targets: [target(a.id)] }])]
+  await apply(state([listener({ addresses: ['10.9.0.1'] })], routes, all))
+  const agent = place.agent({ keepAlive: true, maxSockets: 1 })
+  t.is((await place.ask('http://one.test/', { agent })).code, 200)
+  await apply(state([listener()], routes, all))
+  t.is((await place.ask('http://one.test/', { agent })).code, 200)
+  t.is((await place.ask('http://one.test/', { address: 'fd00:9::1' })).code, 200)
+  // Another Gateway that shares one of the addresses, on the same port.
+  const more = listener({ id: 'test/other/http', addresses: ['10.9.0.1', '10.9.0.2'], hostname: 'two.test' })
+  const two = route('two', ['two.test'], [{ targets: [target(b.id)] }], {
+    attachments: [{ listener: 'test/other/http', hostnames: ['two.test'] }],
+  })
+  await apply(state([listener(), more], [...routes, two], all))
+  t.is((await place.ask('http://one.test/', { agent })).code, 200)
+  for (const address of ['10.9.0.1', '10.9.0.2'])
+    t.is((await place.seen('http://two.test/', { address })).backend, '10.1.0.2:8080')
+  t.is((await place.ask('http://one.test/', { address: '10.9.0.2' })).code, 404)
+  t.is((await place.ask('http://one.test/', { address: 'fd00:9::1' })).code, 200)
+  agent.destroy()
+})
+
 test.serial('headers are changed on the way in and out, for the rule and for one of its backends', async (t) => {
   const change = (type: 'request-headers' | 'response-headers', name: string): Filter => ({
     ...{ type, set: [{ name: `${name}-set`, value: 'new; \\ "value"' }], add: [{ name: `${name}-add`, value: 'b' }] },

@@ -165,11 +165,9 @@ export class GatewayPlace implements AsyncDisposable {
     using cli = await Cli.connect(join(this.dir, `haproxy/cli-${number}.sock`))
     const dir = join(this.dir, 'haproxy')
     const hex = (text: string): string => Buffer.from(text).toString('hex')
-    await cli.command(`weft del routes ${hex('10.9.0.1:80|kept.test\x02/')}`)
-    await cli.payload(`add map ${dir}/routes.map`, [
-      '10.9.0.1:80|stray.test\x02/ pa0|x',
-      '10.9.0.1:80|split.test\x02/ pa7|x',
-    ])
+    const at = /(\S+\|)kept\.test/.exec(await cli.command(`show map ${dir}/routes.map`))?.[1] ?? ''
+    await cli.command(`weft del routes ${hex(`${at}kept.test\x02/`)}`)
+    await cli.payload(`add map ${dir}/routes.map`, [`${at}stray.test\x02/ pa0|x`, `${at}split.test\x02/ pa7|x`])
     await cli.command(`clear map ${dir}/programs.map`)
     const servers = (await cli.command('show servers conn')).match(/^p[ab]\d+\/\S+/gm) ?? []
     for (const server of servers.slice(0, 1)) await cli.command(`set server ${server} state maint`)

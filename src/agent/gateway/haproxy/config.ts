@@ -42,8 +42,6 @@ export interface ServerLine {
   readonly port: number
 }
 
-export const mapFiles = ['routes', 'programs', 'splits', 'names', 'latency'] as const
-
 /** Pools of a class are `p<letter><number>`: a row that begins with `p` needs no second look. */
 export const poolName = (kind: PoolClass, number: number): string => `p${kind === 'h1' ? 'a' : 'b'}${number}`
 
@@ -184,7 +182,8 @@ export function configText(options: ConfigOptions): string {
     section(
       `frontend ${name} from common`,
       ...bindLines,
-      'tcp-request session set-var-fmt(sess.place) "%[dst]:%[dst_port]|"',
+      'tcp-request session set-var-fmt(sess.at) "%[dst]:%[dst_port]"',
+      `tcp-request session set-var(sess.place) var(sess.at),map_str(${join(dir, 'places.map')})`,
       'http-request set-var(txn.host) req.hdr(host),host_only,lower',
       'http-request set-var(txn.path) path',
       // One look-up: the longest row that the key begins with. No host has a \x02 and no path a \x01: HAProxy refuses both.

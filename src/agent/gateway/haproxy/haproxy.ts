@@ -13,10 +13,12 @@ import { Certificates as CertificateSlots, type Certificates } from './certifica
 import type { Cli } from './cli.ts'
 import { type Capacity, configText, type ListenFds, latencyMap } from './config.ts'
 import { type EventLine, followEvents } from './events.ts'
-import { RowMap } from './maps.ts'
+import { type MapName, mapNames, RowMap } from './maps.ts'
 import { placeholderAt } from './placeholder.ts'
+import { atOf } from './places.ts'
 import { Pools } from './pools.ts'
 import { boundLog, childFds, cliPath, HaproxyProcess, lastGeneration } from './process.ts'
+import { hashOf } from './program.ts'
 import { Routing } from './routing.ts'
 import { SignalReader } from './signals.ts'
 
@@ -63,7 +65,7 @@ export class HaproxyEngine implements L7Engine {
   readonly #routing: Routing
   readonly #pools = new Pools()
   readonly #certificates: Certificates
-  readonly #maps: { readonly [name in 'routes' | 'programs' | 'splits' | 'names']: RowMap }
+  readonly #maps: { readonly [name in MapName]: RowMap }
   readonly #signals: SignalReader
   #capacity: Capacity
   #process: HaproxyProcess | undefined
@@ -76,6 +78,8 @@ export class HaproxyEngine implements L7Engine {
   #closed = false
   /** Something failed half-way: everything is read and compared before the next change. */
   #suspect = false
+  /** The process that was found was started by an agent of another version: it serves until ours is there. */
+  #outdated = false
   #turn: Promise<unknown> = Promise.resolve()
   #waiting: Promise<Outcome> | undefined
   #cancelSweep: (() => void) | undefined
@@ -93,8 +97,14 @@ export class HaproxyEngine implements L7Engine {
     this.#certificates = new CertificateSlots(dir, placeholder)
     this.#certificates.capacity = this.#capacity.tlsSlots
     this.#pools.capacity = this.#capacity.pools
-    const map = (name: 'routes' | 'programs' | 'splits' | 'names'): RowMap => new RowMap(name, join(dir, `${name}.map`))
-    this.#maps = { routes: map('routes'), programs: map('programs'), splits: map('splits'), names: map('names') }
+    const map = (name: MapName): RowMap => new RowMap(name, join(dir, `${name}.map`))
+    this.#maps = {
+      routes: map('routes'),
+      programs: map('programs'),
+      splits: map('splits'),
+      names: map('names'),
+      places: map('places'),
+    }
     this.#signals = new SignalReader()
   }
 
@@ -223,7 +233,8 @@ export class HaproxyEngine implements L7Engine {
       this.#log.warn({ err: error }, 'the HAProxy of an earlier agent does not answer, another is started')
     }
     if (found === undefined) return
-    const { capacity, pid, reloads } = found.generation
+    const { capacity, pid, reloads, shape } = found.generation
+    this.#outdated = shape !== shapeOfProgram(this.#options.dir)
     sockets.adopt({ pid, fds: childFds(2 * pairsOf(capacity)) })
     this.#capacity = capacity
     this.#reloads = reloads
@@ -278,7 +289,7 @@ export class HaproxyEngine implements L7Engine {
   }
 
   async #bring(state: EngineState, faults: Map<string, Fault>): Promise<void> {
-    const adopting = this.#suspect && this.#process !== undefined
+    const adopting = this.#suspect && this.#process !== undefined && !this.#outdated
     if (adopting && this.#process !== undefined) await this.#adopt(this.#process.cli, state)
     const gone = [...(this.#applied?.backends.keys() ?? [])].filter((id) => !state.backends.has(id))
     const pools = this.#pools.allocate(state.backends)
@@ -288,7 +299,7 @@ export class HaproxyEngine implements L7Engine {
     const tls = sameListeners
       ? { enough: true, capacity: this.#capacity.tlsSlots }
       : this.#certificates.plan(state.listeners.values(), this.#tlsFaults)
-    const larger = !pools.enough || !tls.enough
+    const larger = !pools.enough || !tls.enough || this.#outdated
     if (larger) this.#grow({ pools: pools.capacity, tlsSlots: tls.capacity }, state, gone)
     for (const [id, fault] of this.#tlsFaults) faults.set(id, fault)
     // A backend that went keeps its pool until no row names it.
@@ -320,13 +331,20 @@ export class HaproxyEngine implements L7Engine {
     await this.#maps.programs.set(cli, adopting ? all.programs : change.programs.set)
     await this.#maps.splits.set(cli, adopting ? all.splits : change.splits.set)
     await this.#maps.routes.set(cli, adopting ? all.routes : change.routes.set)
-    if (!sameListeners) await this.#steer(state)
+    // Connections that are open keep the name of their place as long as its rows are there.
+    if (!sameListeners) {
+      await this.#maps.places.set(cli, all.places)
+      await this.#steer(state)
+    }
     for (const name of ['routes', 'programs', 'splits'] as const) {
       const extra = adopting
         ? [...this.#maps[name].rows.keys()].filter((key) => !all[name].has(key))
         : change[name].remove
       for (const key of extra) await this.#maps[name].remove(cli, key)
     }
+    if (!sameListeners)
+      for (const key of [...this.#maps.places.rows.keys()])
+        if (!all.places.has(key)) await this.#maps.places.remove(cli, key)
     for (const id of gone) {
       const pool = this.#pools.release(id)
       if (pool !== undefined) await this.#pools.empty(cli, pool)
@@ -342,7 +360,9 @@ export class HaproxyEngine implements L7Engine {
   #names(state: EngineState): Map<string, string> {
     const names = new Map(this.#pools.names())
     for (const { protocol, addresses, port, hostname = '' } of state.listeners.values())
-      if (protocol === 'HTTPS') for (const address of addresses) names.set(`${address}:${port}|${hostname}`, 'listener')
+      if (protocol === 'HTTPS')
+        for (const address of addresses)
+          names.set(`${this.#routing.places.get(atOf(address, port))}${hostname}`, 'listener')
     return names
   }
 
@@ -388,8 +408,9 @@ export class HaproxyEngine implements L7Engine {
       programs: this.#routing.programs,
       splits: this.#routing.splits,
       names: this.#names(state),
+      places: this.#routing.places,
     }
-    for (const name of ['routes', 'programs', 'splits', 'names'] as const) {
+    for (const name of mapNames) {
       this.#maps[name].assume(rows[name])
       writeFileSync(join(dir, `${name}.map`), this.#maps[name].text(), { mode: 0o600 })
     }
@@ -414,10 +435,12 @@ export class HaproxyEngine implements L7Engine {
       sockets: pairs.flatMap(({ v4, v6 }) => [v4, v6]),
       capacity: this.#capacity,
       number,
+      shape: shapeOfProgram(dir),
       reloads: before === undefined ? this.#reloads : this.#reloads + 1,
       ...(namespace === undefined ? {} : { namespacePath: namespace.path }),
       clock: this.#clock,
     })
+    this.#outdated = false
     this.#signals.restart()
     this.#pools.assume(servers)
     this.#use(process)
@@ -462,6 +485,15 @@ export class HaproxyEngine implements L7Engine {
         .finally(() => this.#scheduleSweep())
     })
   }
+}
+
+/** Same shape, same tables and commands. */
+function shapeOfProgram(dir: string): string {
+  const capacity = { pools: { h1: 1, h2c: 1 }, tlsSlots: { strict: 1, lax: 1 } }
+  const config = configText({
+    ...{ capacity, fds: fdsOf(capacity), dir, luaFile, threads: 1, connectionsMax, servers: new Map(), generation: 0 },
+  })
+  return hashOf(`${config}\n${readFileSync(luaFile, 'utf8')}`)
 }
 
 /** Pairs of sockets: one in the clear, one for each slot. Their order is the order of descriptors. */

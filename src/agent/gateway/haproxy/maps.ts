@@ -1,6 +1,7 @@
 import { type Cli, EngineError, payloadBytesMax } from './cli.ts'
 
-export type MapName = 'routes' | 'programs' | 'splits' | 'names'
+export const mapNames = ['routes', 'programs', 'splits', 'names', 'places'] as const
+export type MapName = (typeof mapNames)[number]
 
 const hex = (text: string): string => Buffer.from(text, 'utf8').toString('hex')
 

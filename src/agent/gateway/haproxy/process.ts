@@ -28,6 +28,8 @@ export interface Generation {
   readonly pid: number
   readonly capacity: Capacity
   readonly reloads: number
+  /** Hash of what the program does beside its tables: another agent's may be another. */
+  readonly shape: string
 }
 
 interface StartOptions {
@@ -39,6 +41,7 @@ interface StartOptions {
   readonly capacity: Capacity
   readonly number: number
   readonly reloads: number
+  readonly shape: string
   /** A path of a network namespace; absent: our own. */
   readonly namespacePath?: string
   readonly clock?: Clock
@@ -66,7 +69,18 @@ export class HaproxyProcess {
    * what it said where it would not start.
    */
   static async start(options: StartOptions): Promise<HaproxyProcess> {
-    const { dir, binary, config, sockets, capacity, number, reloads, namespacePath, clock = systemClock } = options
+    const {
+      dir,
+      binary,
+      config,
+      sockets,
+      capacity,
+      number,
+      reloads,
+      shape,
+      namespacePath,
+      clock = systemClock,
+    } = options
     writeFileSync(`${configPath(dir)}.new`, config, { mode: 0o600 })
     renameSync(`${configPath(dir)}.new`, configPath(dir))
     rmSync(cliPath(dir, number), { force: true })
@@ -102,7 +116,7 @@ export class HaproxyProcess {
     failed.catch(() => {})
     const cli = await Promise.race([failed, connectSoon(cliPath(dir, number), starting.signal, clock)])
     child.unref()
-    const generation = { number, pid: child.pid ?? 0, capacity, reloads }
+    const generation = { number, pid: child.pid ?? 0, capacity, reloads, shape }
     const record = JSON.stringify(generation)
     writeFileSync(`${recordPath(dir)}.new`, record, { mode: 0o600 })
     renameSync(`${recordPath(dir)}.new`, recordPath(dir))

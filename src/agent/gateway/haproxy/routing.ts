@@ -1,6 +1,7 @@
-import type { EngineState, Fault, Rule } from '#gateway/engine.ts'
+import type { EngineState, Fault, Listener, Rule } from '#gateway/engine.ts'
 import { type Cell, changedKeys, Table } from '#gateway/table.ts'
 import { payloadBytesMax } from './cli.ts'
+import { atOf, placesOf } from './places.ts'
 import { type Context, noSignal, type RowValue, rowOf } from './program.ts'
 
 /** What one cell came to. */
@@ -43,11 +44,13 @@ export class Routing {
   readonly #faulty = new Set<CellRows>()
   /** Everything that is wanted now. */
   readonly routes = new Map<string, string>()
+  places: ReadonlyMap<string, string> = new Map()
   readonly programs = new Map<string, string>()
   readonly splits = new Map<string, string>()
   /** How many cells name a text, by `*hash` or `whash`, with the names of its rows. */
   readonly #uses = new Map<string, { count: number; readonly names: readonly string[] }>()
   #backends: EngineState['backends'] = new Map()
+  #listeners: EngineState['listeners'] | undefined
   readonly #aside: (rule: Rule) => boolean
 
   constructor(aside: (rule: Rule) => boolean) {
@@ -63,12 +66,16 @@ export class Routing {
   update(state: EngineState, pool: Context['pool'], moved: ReadonlySet<string>): RoutingChange {
     const work = new Work(this.routes, this.programs, this.splits)
     const context = { pool, aside: this.#aside }
+    if (this.#listeners !== state.listeners) {
+      this.#listeners = state.listeners
+      this.places = placesOf(state.listeners.values())
+    }
     const changes = this.#table.update(state)
     // First what goes: a hostname may move from one listener's bucket to another's, and its rows with it.
     for (const { key, listener, hostname, whole, cells } of changes) {
       const bucket = this.#buckets.get(key) ?? { places: [], cells: new Map<string, CellRows>() }
       for (const name of whole ? [...bucket.cells.keys()] : cells.keys()) this.#remove(work, bucket, name)
-      if (whole) bucket.places = (listener?.addresses ?? []).map((a) => `${a}:${listener?.port}|${hostname}\x02`)
+      if (whole) bucket.places = this.#placesFor(listener).map((place) => `${place}${hostname}\x02`)
       if (listener === undefined) this.#buckets.delete(key)
       else this.#buckets.set(key, bucket)
     }
@@ -81,6 +88,12 @@ export class Routing {
     const result = work.result((value) => this.#uses.get(value))
     for (const value of work.dropped) if (this.#uses.get(value)?.count === 0) this.#uses.delete(value)
     return result
+  }
+
+  /** Each name once. The table names whole every bucket whose listener's port has a listener that changed. */
+  #placesFor(listener: Listener | undefined): string[] {
+    const { addresses = [], port = 0 } = listener ?? {}
+    return [...new Set(addresses.flatMap((address) => this.places.get(atOf(address, port)) ?? []))]
   }
 
   /** Rules of backends that came, went or have another pool are written again, though they themselves are the same. */

@@ -9,12 +9,14 @@ local file = {
   programs = dir .. '/programs.map',
   splits = dir .. '/splits.map',
   names = dir .. '/names.map',
+  places = dir .. '/places.map',
 }
 local maps = {
   routes = Map.new(file.routes, Map._beg),
   programs = Map.new(file.programs, Map._str),
   splits = Map.new(file.splits, Map._beg),
   names = Map.new(file.names, Map._str),
+  places = Map.new(file.places, Map._str),
 }
 
 math.randomseed(os.time())
@@ -329,10 +331,19 @@ end
 
 local function search(txn)
   local row = txn:get_var('txn.row')
-  local place = txn:get_var('sess.place')
+  local place = txn:get_var('sess.place') or ''
   local host = txn:get_var('txn.host') or ''
   local path = txn:get_var('txn.path') or ''
-  local request = { txn = txn, path = path, host = host, port = place:match(':(%d+)|$') }
+  local request = { txn = txn, path = path, host = host, port = tostring(txn.f:dst_port()) }
+  if row == nil then
+    -- An old connection may know its place by a name that has gone since.
+    local now = maps.places:lookup(txn:get_var('sess.at'))
+    if now and now ~= place then
+      place = now
+      txn:set_var('sess.place', now)
+      row = maps.routes:lookup(place .. host .. '\2' .. path .. '/\1')
+    end
+  end
   if row and settle(row, request) then return end
   -- Wider and wider hostnames, as far as the listener's own: its row for every path always decides.
   local behind = host:sub(1, 2) == '*.' and host:sub(3) or host
