@@ -5,6 +5,7 @@ import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import type { Ingress, IngressClass } from '#api/gen/networking-v1.ts'
 import { formatAcknowledgement, parseAcknowledgement } from './acknowledge.ts'
 import { parseDuration } from './durations.ts'
+import { supportedFeatures } from './features.ts'
 import { controllerName } from './gateways.ts'
 import { covers, servedHostnames } from './hostnames.ts'
 import { ingressController, ingressGateway } from './ingress.ts'
@@ -445,4 +446,8 @@ test('what a node says is read back as it was said, and no more than an object c
   t.true(formatAcknowledgement({ gateways: new Map(), faults: many }).length < 32_768)
   t.is(parseAcknowledgement('nonsense'), undefined)
   t.is(parseAcknowledgement(undefined), undefined)
+})
+
+test('features are named once, in the order that the API wants', (t) => {
+  t.deepEqual(supportedFeatures, [...new Set(supportedFeatures)].toSorted())
 })
