@@ -220,6 +220,29 @@ int weft_run_syscall(int program, void *context, uint32_t size)
 	return error < 0 ? error : (int)a.test.retval;
 }
 
+int weft_run_live(int program, const void *frame, uint32_t size, uint32_t repeat)
+{
+	uint32_t left = repeat, step;
+	union bpf_attr a;
+	int error;
+
+	/* A signal ends a run early, and how far it came nobody says: in small steps that matters little. */
+	for (; left; left -= step) {
+		step = left < 65536 ? left : 65536;
+		memset(&a, 0, sizeof(a));
+		a.test.prog_fd = program;
+		a.test.data_in = pointer(frame);
+		a.test.data_size_in = size;
+		a.test.repeat = step;
+		a.test.flags = 1 << 1; /* BPF_F_TEST_XDP_LIVE_FRAMES */
+		a.test.batch_size = 64;
+		error = bpf(BPF_PROG_TEST_RUN, &a);
+		if (error && error != -EINTR)
+			return error;
+	}
+	return 0;
+}
+
 int weft_map_info(int fd, struct weft_map_info *out)
 {
 	struct bpf_map_info i = {};

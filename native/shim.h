@@ -78,6 +78,11 @@ struct weft_test_run {
 WEFT_API int weft_test_run(struct weft_test_run *run);
 /* ns between two ticks of this kernel. */
 WEFT_API int weft_tick_nanoseconds(void);
+/*
+ * An XDP program on frames that really go where it says (BPF_F_TEST_XDP_LIVE_FRAMES): `repeat` of them, in batches of 64. In the
+ * namespace of the caller.
+ */
+WEFT_API int weft_run_live(int program, const void *frame, uint32_t size, uint32_t repeat);
 /* A SEC("syscall") program, once; its context is read and written. */
 WEFT_API int weft_run_syscall(int program, void *context, uint32_t size);
 

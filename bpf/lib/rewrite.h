@@ -62,6 +62,16 @@ INLINE int rewrite_ports(struct __sk_buff *skb, const struct packet *pkt, const 
 	       bpf_skb_store_bytes(skb, pkt->l4, ports, sizeof(ports), 0);
 }
 
+/* A header checksum after a change of what it covers (RFC 1624), `change` as bpf_csum_diff has it. */
+INLINE __sum16 updated_sum(__sum16 check, __u32 change)
+{
+	__u32 sum = (__u16)~check + (change & 0xffff) + (change >> 16);
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
 /*
  * The packet gets the addresses and ports of `to`, and its tuple says so. A later fragment has only addresses. Returns 0, or
  * -1 where the kernel refuses.
@@ -90,13 +100,20 @@ FUNCTION int rewrite_packet(struct __sk_buff *skb, struct packet *pkt, const str
 			bpf_csum_update(skb, change);
 	}
 	if (v4) {
-		__be32 addresses[2] = { to->source.word[3], to->destination.word[3] };
+		struct iphdr *ip;
 
-		if (bpf_l3_csum_replace(skb, sizeof(struct ethhdr) + 10, 0, change, 0) ||
-		    bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + 12, addresses, sizeof(addresses), 0))
+		if (!FIRST_HEADERS(skb, struct iphdr, ip))
 			return -1;
-	} else if (bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + 8, to, 32, 0)) {
-		return -1;
+		ip->check = updated_sum(ip->check, change);
+		ip->saddr = to->source.word[3];
+		ip->daddr = to->destination.word[3];
+	} else {
+		struct ipv6hdr *ip;
+
+		if (!FIRST_HEADERS(skb, struct ipv6hdr, ip))
+			return -1;
+		__builtin_memcpy(&ip->saddr, &to->source, 16);
+		__builtin_memcpy(&ip->daddr, &to->destination, 16);
 	}
 	if (l4 && rewrite_ports(skb, pkt, to))
 		return -1;

@@ -134,27 +134,16 @@ INLINE int lb_from_container(struct __sk_buff *skb, struct packet *pkt, const st
 	return serve_container(skb, pkt, from);
 }
 
-/*
- * In from_netdev, for what is not a pod's as it comes: to Services, and answers to what left under the node's address. Sets
- * the packet's destination to a pod, sends it on to another node, or leaves it to the stack.
- */
-INLINE int lb_from_netdev(struct __sk_buff *skb, struct packet *pkt)
+/* A connection from outside that nobody knows yet. */
+FUNCTION int serve_outside(struct __sk_buff *skb, struct packet *pkt, __u32 known)
 {
-	__u32 known = address_flags(&pkt->tuple.destination), flags = 0;
 	struct nat_work *w = nat_work();
 	struct rewrite *r;
 	int verdict;
 
-	if (!w)
+	if (!pkt || !w)
 		return drop(REASON_MAP_WRITE_FAILED);
 	r = &w->question;
-	if (!(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
-		return TC_ACT_OK;
-	verdict = translate_known(skb, pkt, &flags);
-	if (verdict == CONTINUE)
-		return flags & REWRITE_OUT ? route(skb, pkt) : CONTINUE;
-	if (verdict != FORGOTTEN)
-		return verdict;
 	verdict = asks_for_port(pkt) ? choose_backend(skb, pkt, r, LB_OUTSIDE, known) : FORGOTTEN;
 	if (verdict == FORGOTTEN)
 		return known & ADDRESS_VIRTUAL ? drop(REASON_NO_SERVICE) : TC_ACT_OK;
@@ -167,6 +156,23 @@ INLINE int lb_from_netdev(struct __sk_buff *skb, struct packet *pkt)
 	r->flags |= REWRITE_OUT;
 	verdict = begin_pair(skb, pkt, w, PAIR_NODE);
 	return verdict == CONTINUE ? route(skb, pkt) : verdict;
+}
+
+/*
+ * In from_netdev, for what is not a pod's as it comes: to Services, and answers to what left under the node's address. Sets
+ * the packet's destination to a pod, sends it on to another node, or leaves it to the stack.
+ */
+INLINE int lb_from_netdev(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 known = address_flags(&pkt->tuple.destination), flags = 0;
+	int verdict;
+
+	if (!(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
+		return TC_ACT_OK;
+	verdict = translate_known(skb, pkt, &flags);
+	if (verdict == CONTINUE)
+		return flags & REWRITE_OUT ? route(skb, pkt) : CONTINUE;
+	return verdict == FORGOTTEN ? serve_outside(skb, pkt, known) : verdict;
 }
 
 FUNCTION int restore_answer(struct __sk_buff *skb, struct packet *pkt)

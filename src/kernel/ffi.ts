@@ -204,6 +204,9 @@ export const sysctlRead = bind<(netns: number, path: string, out: Uint8Array, si
   'int weft_sysctl_read(int, const char *, void *, uint32_t)',
 )
 export const ifindexOf = bind<(netns: number, name: string) => number>('int weft_ifindex(int, const char *)')
+export const runLive = bind<(program: number, frame: Uint8Array, size: number, repeat: number) => number>(
+  'int weft_run_live(int, const void *, uint32_t, uint32_t)',
+)
 const socketsDestroy = library.func('int weft_destroy_sockets(int, int, const void *, uint32_t)')
 /** In a thread of the pool: all sockets of the machine are looked at. */
 export const destroySockets = (netns: number, protocol: number, targets: Buffer, count: number): Promise<number> =>

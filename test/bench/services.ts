@@ -1,9 +1,13 @@
 import { Topology } from '../packets/topology.ts'
 import type { Row } from './row.ts'
+import { clusterIpRows } from './services/cluster-ip.ts'
+import { nodePortRows } from './services/node-port.ts'
 import { programmingRows } from './services/programming.ts'
 
-/** Services: how fast the kernel has them, what they cost a connection, and node ports packet by packet. */
+/** Services: what they cost a connection, node ports packet by packet, and how fast the kernel has them. */
 export async function run(): Promise<Row[]> {
+  const connections = await clusterIpRows()
+  const packets = await nodePortRows()
   await using topology = await Topology.create({ label: 'prog', direct: 'programs' })
-  return programmingRows(topology.node(1).datapath)
+  return [...connections, ...packets, ...(await programmingRows(topology.node(1).datapath))]
 }

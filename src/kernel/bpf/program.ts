@@ -55,6 +55,11 @@ export class Program extends Fd {
     }
   }
 
+  /** An XDP program on `repeat` copies of a frame, which really go where it says. In the namespace of the caller. */
+  runLive(frame: Uint8Array, repeat: number): void {
+    checkResult(ffi.runLive(this.number, frame, frame.length, repeat), 'run an XDP program on live frames')
+  }
+
   /** Runs the program on a packet without sending anything (except by bpf_clone_redirect, which does send). */
   testRun(
     data: Uint8Array,

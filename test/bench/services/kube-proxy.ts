@@ -10,6 +10,7 @@ export interface RuleService {
   readonly backendPort: number
 }
 
+/** Programs by their full paths: an npm package brings an `nft` of its own, and npm puts it first. */
 function inNamespace(namespace: string, command: readonly string[], input: string): void {
   const args = [`--net=${join(namespaceDir, namespace)}`, ...command]
   execFileSync('nsenter', args, { input, stdio: ['pipe', 'ignore', 'pipe'], maxBuffer: 1 << 28 })
@@ -52,7 +53,7 @@ export function loadIptables(namespace: string, services: readonly RuleService[]
     'COMMIT',
     '',
   ].join('\n')
-  inNamespace(namespace, ['iptables-legacy-restore', '--noflush'], text)
+  inNamespace(namespace, ['/usr/sbin/iptables-legacy-restore', '--noflush'], text)
 }
 
 /** One verdict map from address and port to a Service's chain; the same for node ports. */
@@ -79,7 +80,7 @@ export function loadNftables(
     '}',
     '',
   ]
-  inNamespace(namespace, ['nft', '-f', '-'], lines.join('\n'))
+  inNamespace(namespace, ['/usr/sbin/nft', '-f', '-'], lines.join('\n'))
 }
 
 const elements = (list: readonly string[]): string => (list.length === 0 ? '' : `elements = { ${list.join(', ')} };`)
