@@ -36,6 +36,8 @@ export interface Pod {
   readonly addresses: readonly string[]
   readonly ports: readonly ContainerPort[]
   readonly hostNetwork?: boolean
+  /** Its node does not know yet which policies guard it: nothing is allowed until it does. */
+  readonly unready?: boolean
 }
 
 export interface Node {

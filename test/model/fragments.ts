@@ -33,4 +33,10 @@ export class Fragments {
     const first = this.#first.get(key)
     return first === undefined || now - first.seen > fragmentLifeMs ? undefined : first.tuple
   }
+
+  /** Of a later fragment that is only spoken of, whenever its first one came. */
+  peek(later: Packet): Tuple | undefined {
+    const { source, destination, fragment } = later
+    return this.#first.get(`${source} ${destination} ${fragment?.id} ${protocolOf(later)}`)?.tuple
+  }
 }

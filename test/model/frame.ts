@@ -1,5 +1,13 @@
 import { addressBytes } from './address.ts'
-import { type Extension, type IcmpError, type Packet, packetBytes, protocolOf, protocols } from './packet.ts'
+import {
+  type Extension,
+  type IcmpError,
+  layer4Bytes,
+  type Packet,
+  packetBytes,
+  protocolOf,
+  protocols,
+} from './packet.ts'
 
 /** Bytes of a packet with every checksum right, as its sender would have made them (RFC 791, 8200, 793, 768, 792, 4443). */
 
@@ -151,7 +159,9 @@ function writeLayer4(out: Buffer, at: number, ends: number, endsBytes: number, p
     case 'message': {
       out[at] = layer4.type
       out[at + 1] = layer4.code
-      return finishIcmp(out, at, fillPayload(out, at + 4, 16), protocol === protocols.icmp6, pseudo)
+      const end = fillPayload(out, at + 4, 16)
+      if (layer4.identifier !== undefined) out.writeUInt16BE(layer4.identifier, at + 4)
+      return finishIcmp(out, at, end, protocol === protocols.icmp6, pseudo)
     }
     case 'error':
       return finishIcmp(out, at, writeError(out, at, layer4), protocol === protocols.icmp6, pseudo)
@@ -167,8 +177,42 @@ function writeError(out: Buffer, at: number, error: IcmpError): number {
   out[at] = errorTypes[six ? 6 : 4][error.error]
   out[at + 1] = error.error === 'too-big' && !six ? 4 : error.code
   out.writeUInt32BE(error.error === 'too-big' ? error.mtu : 0, at + 4)
-  const end = six ? writeIp6(out, at + 8, error.inner) : writeIp4(out, at + 8, error.inner)
+  const write = six ? writeIp6 : writeIp4
+  let end: number
+  if (error.summedAs === undefined) end = write(out, at + 8, error.inner)
+  else {
+    write(out, at + 8, error.summedAs)
+    const sumAt =
+      at +
+      8 +
+      packetBytes(error.inner) -
+      Math.min(layer4Bytes(error.inner.layer4), error.inner.short ?? 0xffff) +
+      checksumAt(error.inner)
+    const [high, low] = [out[sumAt] ?? 0, out[sumAt + 1] ?? 0]
+    end = write(out, at + 8, error.inner)
+    if (checksumAt(error.inner) > 0) out.set([high, low], sumAt)
+  }
   return Math.min(end, at + 8 + error.quoted)
+}
+
+/** Where in the upper layer its checksum is; 0: it has none. */
+function checksumAt({ layer4 }: Packet): number {
+  switch (layer4.kind) {
+    case 'tcp':
+      return 16
+    case 'udp':
+      return 6
+    case 'sctp':
+      return 8
+    case 'echo':
+    case 'message':
+    case 'error':
+      return 2
+    case 'opaque':
+      return 0
+    default:
+      return layer4 satisfies never
+  }
 }
 
 /** ICMPv6 sums the pseudo header too (RFC 4443, 2.3), ICMP only itself. */

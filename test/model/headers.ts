@@ -35,11 +35,12 @@ export const isReadable = (packet: Packet): boolean =>
 
 function wrong4(packet: Packet): Reason | undefined {
   const offset = packet.fragment?.offset ?? 0
-  if (offset > 0)
-    // It would write over the flags of the first fragment's header (RFC 1858, 3).
-    return protocolOf(packet) === protocols.tcp && offset === 8 ? 'invalid packet' : undefined
-  return wrongLayer4(packet)
+  return offset > 0 ? wrongLater(packet) : wrongLayer4(packet)
 }
+
+/** It would write over the flags of the first fragment's header (RFC 1858, 3). */
+const wrongLater = (packet: Packet): Reason | undefined =>
+  protocolOf(packet) === protocols.tcp && packet.fragment?.offset === 8 ? 'invalid packet' : undefined
 
 function wrong6(packet: Packet): Reason | undefined {
   const { source, destination, extensions = [], fragment, lie } = packet
@@ -55,7 +56,7 @@ function wrong6(packet: Packet): Reason | undefined {
   const isLater = fragment !== undefined && fragment.offset > 0
   const headers = extensions.length + (fragment === undefined ? 0 : 1)
   if (headers > (isLater ? extensionsMax + 1 : extensionsMax)) return 'invalid extension header'
-  return isLater ? undefined : wrongLayer4(packet)
+  return isLater ? wrongLater(packet) : wrongLayer4(packet)
 }
 
 function wrongLayer4(packet: Packet): Reason | undefined {

@@ -25,8 +25,10 @@ export function narrate(text: string): string {
     .flatMap((line) => {
       const [step] = parseScenario(line).steps
       if (step === undefined) return [line]
-      if (step.do === 'wait') now += step.ms
-      else if (step.do === 'send') {
+      if (step.do === 'wait') {
+        now += step.ms
+        model.sweep(now)
+      } else if (step.do === 'send') {
         now += tickMs
         return [line, tellOutcome(model.judge(step.hook, step.packet, now))]
       } else model.change(changed(model.cluster, step))

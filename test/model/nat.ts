@@ -23,7 +23,18 @@ export interface Pair {
   readonly isHairpin: boolean
   fin: [boolean, boolean]
   reset: boolean
+  answered: boolean
   lastSeen: number
+}
+
+/** How long a silent pair lives once somebody looks; as flows do (tracking.ts). Seconds, for nobody notes less. */
+const lifeSeconds = { closing: 10, unanswered: 60, connected: 8_000, icmp: 60, datagrams: 180 } as const
+
+function lifeOf({ question: { protocol }, fin, reset, answered }: Pair): number {
+  if (reset || (fin[0] && fin[1])) return lifeSeconds.closing
+  if (!answered) return lifeSeconds.unanswered
+  if (protocol === protocols.tcp || protocol === protocols.sctp) return lifeSeconds.connected
+  return protocol === protocols.icmp || protocol === protocols.icmp6 ? lifeSeconds.icmp : lifeSeconds.datagrams
 }
 
 /** Which of a pair a packet is: 0 a question, 1 an answer. */
@@ -36,6 +47,11 @@ const text = (t: Tuple): string => `${t.source} ${t.sourcePort} ${t.destination}
 
 export class Pairs {
   readonly #byPacket = new Map<string, PairSide>()
+  readonly #entriesMax: number
+
+  constructor(entriesMax: number) {
+    this.#entriesMax = entriesMax
+  }
 
   /** The pair of a packet that comes with this tuple. */
   get(tuple: Tuple): PairSide | undefined {
@@ -53,6 +69,7 @@ export class Pairs {
       return undefined
     }
     pair.lastSeen = now
+    if (side === 1) pair.answered = true
     const { layer4, fragment } = packet
     if (layer4.kind === 'tcp' && (fragment === undefined || fragment.offset === 0)) {
       if ((layer4.flags & flag.fin) !== 0) pair.fin[side] = true
@@ -67,6 +84,17 @@ export class Pairs {
     return there === undefined || (there.side === 1 && sameTuple(there.pair.question, question))
   }
 
+  /** Room for one more? Each takes two entries. */
+  get isFull(): boolean {
+    return this.#byPacket.size + 2 > this.#entriesMax
+  }
+
+  /** Takes away what nobody has used for as long as its connection may be silent. */
+  sweep(now: number): void {
+    for (const { pair, side } of [...this.#byPacket.values()])
+      if (side === 0 && Math.floor(now / 1_000) - Math.floor(pair.lastSeen / 1_000) > lifeOf(pair)) this.remove(pair)
+  }
+
   add(pair: Pair): void {
     this.#byPacket.set(text(pair.question), { pair, side: 0 })
     this.#byPacket.set(text(reversed(pair.to)), { pair, side: 1 })
@@ -75,10 +103,6 @@ export class Pairs {
   remove({ question, to }: Pair): void {
     this.#byPacket.delete(text(question))
     this.#byPacket.delete(text(reversed(to)))
-  }
-
-  values(): Pair[] {
-    return [...this.#byPacket.values()].flatMap(({ pair, side }) => (side === 0 ? [pair] : []))
   }
 }
 

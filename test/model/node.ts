@@ -1,25 +1,36 @@
 import { contains, familyOf } from './address.ts'
 import { Affinities } from './affinity.ts'
 import { type Cluster, type Endpoint, type Node, nameOf, type Pod } from './cluster.ts'
+import { quotedBy } from './errors.ts'
 import { Fragments } from './fragments.ts'
 import { isReadable, wrongHeader } from './headers.ts'
-import { beginsPair, hairpin, hasExchangeablePort, natPorts, onward, type Pair, Pairs, portInRange } from './nat.ts'
+import {
+  beginsPair,
+  hairpin,
+  hasExchangeablePort,
+  natPorts,
+  onward,
+  type Pair,
+  type PairSide,
+  Pairs,
+  portInRange,
+} from './nat.ts'
 import { type Packet, protocolOf, protocols, reversed, type Tuple, tupleOf, withEnds } from './packet.ts'
 import { type Asked, type Judgement, judgePolicy, type Party } from './policy.ts'
 import type { Reason } from './reasons.ts'
-import { refusalOf } from './refusal.ts'
+import { Refusals, refusalOf, resetOnward } from './refusal.ts'
 import { findService, type Side } from './services.ts'
 import {
   beginsAnother,
   beginsFlow,
   disowned,
   type Flow,
-  type FlowLimits,
   Flows,
   flowOf,
   followEstablished,
   followUnanswered,
   isReset,
+  type Limits,
   sameTuple,
 } from './tracking.ts'
 
@@ -38,7 +49,7 @@ export type Identity = 'host' | 'remote node' | 'world' | 'unknown pod' | { read
 /** What is up to the kernel: the run gives its choice back, and it must be one of those that are right. */
 export interface Chooser {
   /** One of the Service's endpoints. */
-  backend(candidates: readonly Endpoint[]): Endpoint
+  backend(candidates: readonly Endpoint[], question: Tuple): Endpoint
   /** A source port; `isFree` says of which the answers could be told. `wanted` is taken where it is free. */
   port(wanted: number, isFree: (port: number) => boolean, question: Tuple): number | undefined
 }
@@ -87,7 +98,12 @@ interface Tracked {
   readonly side: 0 | 1
   /** Its flow has other names. */
   readonly translated: boolean
+  /** Its beginning was not seen. */
   readonly adopted: boolean
+  /** It was, before this packet. */
+  readonly established?: boolean
+  /** The connection is cut: its receiver gets this instead. */
+  readonly reset?: Packet
   readonly source?: Identity
   readonly destination?: Identity
 }
@@ -99,7 +115,15 @@ interface Verdict {
 }
 
 /** Reasons that the sender is told. */
-const refused: readonly Reason[] = ['policy denied', 'unknown sender', 'invalid flow']
+const refused: readonly Reason[] = [
+  'policy denied',
+  'unknown sender',
+  'invalid flow',
+  'no service',
+  'no backend',
+  'no nat port',
+  'no nat mapping',
+]
 
 /** A packet on its way through the node. */
 interface Journey {
@@ -109,8 +133,12 @@ interface Journey {
   readonly now: number
   readonly told: Told
   readonly choose: Chooser
+  /** First address of the pod that it is from, or, from outside, to: whose refusals are counted. */
+  device: string
+  /** What it was before a reset took its place. */
+  instead?: Packet
   backend?: Endpoint
-  /** Somebody exchanged its ends on the way: its flow is known to have other names. */
+  /** It goes to a Service: its flow has another name for who asks. */
   translated: boolean
   /** Where it was sent to before that. */
   asked?: Tuple
@@ -128,15 +156,17 @@ export class NodeModel {
   readonly name: string
   readonly flows: Flows
   readonly #fragments = new Fragments()
-  readonly #pairs = new Pairs()
+  readonly #pairs: Pairs
   readonly #affinities = new Affinities()
+  readonly #refusals = new Refusals()
   #cluster: Cluster
   #pods: Map<string, Pod>
   #epoch = 0
 
-  constructor(name: string, cluster: Cluster, limits: FlowLimits = { flows: 1e6, share: 1e6 }) {
+  constructor(name: string, cluster: Cluster, limits: Limits = { flows: 1e6, share: 1e6, translations: 1e6 }) {
     this.name = name
     this.flows = new Flows(limits)
+    this.#pairs = new Pairs(limits.translations)
     this.#cluster = cluster
     this.#pods = addressesOf(cluster)
   }
@@ -165,6 +195,12 @@ export class NodeModel {
     this.#epoch++
   }
 
+  /** What is over goes, as it does every few seconds. */
+  sweep(now: number): void {
+    this.flows.sweep(now)
+    this.#pairs.sweep(now)
+  }
+
   identityOf(address: string): Identity {
     const pod = this.#pods.get(address)
     if (pod !== undefined) return { pod: nameOf(pod) }
@@ -181,7 +217,7 @@ export class NodeModel {
   /** What becomes of the packet, and what the node remembers of it. */
   judge(hook: Hook, packet: Packet, now: number, choose: Chooser = firstChoice): Outcome {
     const told: Told = { story: [], marks: [] }
-    const journey: Journey = { packet, tuple: trackedTuple(packet), now, told, choose, translated: false }
+    const journey: Journey = { packet, tuple: trackedTuple(packet), now, told, choose, device: '', translated: false }
     const result = this.#go(hook, journey)
     return { ...result, ...(journey.backend === undefined ? {} : { backend: journey.backend }), ...told }
   }
@@ -205,16 +241,19 @@ export class NodeModel {
     if (wrong !== undefined) return drop(wrong)
     if (isLinkLocal(packet)) return drop('multicast')
     // A pod speaks for itself only.
-    if (!(this.#cluster.pods.get(name)?.addresses ?? []).includes(packet.source)) return drop('invalid source')
+    const own = this.#cluster.pods.get(name)?.addresses ?? []
+    if (!own.includes(packet.source)) return drop('invalid source')
+    journey.device = own[0] ?? ''
     const tuple = this.#fragments.tupleOf(packet, now)
     if (tuple === undefined) return drop('fragment without first')
     journey.tuple = tuple
     const served = this.#serve('inside', journey)
     if (served !== undefined) return this.#leave(journey, served)
     const tracked = this.#track('pod', journey)
-    if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
+    if (tracked.reset !== undefined) become(journey, tracked.reset)
+    else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
     const masked = this.#nameAnswer(journey, tracked) ?? this.#masquerade(journey, tracked)
-    if (masked !== undefined) return { end: 'drop', ...withoutSide(tracked), reason: masked }
+    if (masked !== undefined && masked !== 'named') return this.#refuse(journey, { ...tracked, reason: masked })
     told.story.push(...nat(packet, journey.packet))
     return { ...this.#forward(journey.packet, packet), ...withoutSide(tracked) }
   }
@@ -235,13 +274,18 @@ export class NodeModel {
       if (served !== undefined) return this.#leave(journey, served)
       if (this.#local(journey.packet.destination) === undefined) return { ...stack, packet: journey.packet }
     }
+    if (isNeighbours(packet)) return drop('forbidden icmp')
     const from = this.identityOf(packet.source)
     if (from === 'host' || this.#local(packet.source) !== undefined) {
       journey.told.marks.push('own address from outside')
       return drop('invalid identity')
     }
+    journey.device = this.#local(journey.packet.destination)?.addresses[0] ?? ''
     const tracked = this.#track('uplink', journey)
-    if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
+    if (tracked.reset !== undefined) become(journey, tracked.reset)
+    else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
+    const named = this.#nameAnswer(journey, tracked)
+    if (named !== undefined && named !== 'named') return this.#refuse(journey, { ...tracked, reason: named })
     journey.told.story.push(...nat(packet, journey.packet))
     return { ...this.#forward(journey.packet, packet), ...withoutSide(tracked) }
   }
@@ -250,13 +294,18 @@ export class NodeModel {
     const { packet, now } = journey
     const wrong = wrongHeader(packet)
     if (wrong !== undefined) return drop(wrong)
-    if (this.#local(packet.destination) === undefined) return stack
+    // The node and its pod are neighbours on that link.
+    if (this.#local(packet.destination) === undefined || (isNeighbours(packet) && packet.hops === 255)) return stack
     const tuple = this.#fragments.tupleOf(packet, now)
     if (tuple === undefined) return drop('fragment without first')
     journey.tuple = tuple
     const tracked = this.#track('host', journey)
-    if (tracked.reason !== 'forwarded') return { end: 'drop', ...withoutSide(tracked), rules: [] }
-    return { ...stack, ...withoutSide(tracked) }
+    if (tracked.reset !== undefined) become(journey, tracked.reset)
+    else if (tracked.reason !== 'forwarded') return { end: 'drop', ...withoutSide(tracked), rules: [] }
+    const named = this.#nameAnswer(journey, tracked)
+    if (named !== undefined && named !== 'named')
+      return { end: 'drop', ...withoutSide(tracked), reason: named, rules: [] }
+    return { ...stack, ...withoutSide(tracked), packet: journey.packet }
   }
 
   /** Addresses that are neither pods' nor cluster addresses, and mean something to this node. */
@@ -273,7 +322,7 @@ export class NodeModel {
    * A packet to a Service goes on to a backend; one of a connection that is translated already goes where that goes. A reason
    * where it ends here, `hairpin` and `out` where it needs nobody's leave; undefined: it goes on, changed or not.
    */
-  #serve(side: Side, journey: Journey): Reason | 'hairpin' | 'out' | 'stack' | undefined {
+  #serve(side: Side, journey: Journey): Reason | 'hairpin' | 'out' | undefined {
     const { packet, tuple, now, told } = journey
     const { destination } = packet
     if (this.#cluster.podCidrs.some((cidr) => contains(cidr, destination))) return undefined
@@ -281,10 +330,20 @@ export class NodeModel {
     const isService = this.#cluster.serviceCidrs.some((cidr) => contains(cidr, destination))
     const isNode = [...this.#cluster.nodes.values()].some((n) => n.addresses.includes(destination))
     if (!isHairpin && !isService && !isNode && !this.#isNodes(destination)) return undefined
-    const known = this.#pairs.find(tuple, packet, now)
-    if (known !== undefined) {
+    const isWanted = ({ pair, side: of }: PairSide): boolean => side === 'outside' || of === 0 || pair.isHairpin
+    const about = this.#translateError(journey, isWanted)
+    if (about !== undefined) {
+      if (about.pair.isHairpin) return 'hairpin'
+      return about.pair.isOut ? 'out' : undefined
+    }
+    const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
+    // What a pod answers is of its connection first, and gets its name after that.
+    if (known !== undefined && isWanted(known)) {
       told.story.push(known.side === 0 ? 'of a translated connection' : 'an answer of a translated connection')
-      if (known.side === 0) journey.asked = tuple
+      if (known.side === 0) {
+        journey.asked = tuple
+        journey.translated = true
+      }
       this.#become(journey, onward(known))
       if (known.pair.isHairpin) return 'hairpin'
       return known.pair.isOut ? 'out' : undefined
@@ -298,7 +357,7 @@ export class NodeModel {
     // The middle of a connection that began elsewhere is nobody's.
     if (isPlace && !beginsPair(packet, tuple)) return 'no nat mapping'
     if (found.kind === 'refused') return found.reason
-    const backend = this.#affinities.choose(found, packet.source, now, journey.choose)
+    const backend = this.#affinities.choose(found, tuple, now, journey.choose)
     journey.backend = backend
     told.story.push(`${found.service.namespace}/${found.service.name} by ${backend.address}:${backend.port}`)
     return this.#beginService(side, journey, backend)
@@ -315,7 +374,7 @@ export class NodeModel {
     const source = isHairpin ? hairpin[family] : isOut ? own : tuple.source
     const wanted = isOut && hasExchangeablePort(tuple) ? portInRange(tuple.sourcePort) : tuple.sourcePort
     const port = this.#choosePort(journey, { ...to, source }, wanted)
-    if (port === undefined) return 'no nat port'
+    if (typeof port === 'string') return port
     if (isHairpin) told.marks.push('hairpin')
     if (isOut) told.marks.push('sent on to another node')
     const pair: Pair = {
@@ -326,53 +385,87 @@ export class NodeModel {
       isHairpin,
       fin: [false, false],
       reset: false,
+      answered: false,
       lastSeen: now,
     }
     this.#pairs.add(pair)
     journey.asked = tuple
+    journey.translated = true
     this.#become(journey, pair.to)
     return isHairpin ? 'hairpin' : isOut ? 'out' : undefined
   }
 
-  #choosePort(journey: Journey, to: Tuple, wanted: number): number | undefined {
+  /** The source port of a new pair, or why there is none. */
+  #choosePort(journey: Journey, to: Tuple, wanted: number): number | Reason {
     const { tuple, told } = journey
     const isFree = (sourcePort: number): boolean => this.#pairs.isFree(tuple, { ...to, sourcePort })
-    if (!hasExchangeablePort(tuple)) return isFree(wanted) ? wanted : undefined
+    if (!isFree(wanted) && !hasExchangeablePort(tuple)) return 'no nat port'
+    if (this.#pairs.isFull) return 'map write failed'
     const port = journey.choose.port(wanted, isFree, tuple)
-    if (port !== wanted) told.marks.push('another port was taken')
-    return port
+    if (port !== undefined && port !== wanted) told.marks.push('another port was taken')
+    return port ?? 'no nat port'
+  }
+
+  /**
+   * An error about a packet of a translated connection: to whom it was really meant, and about the packet as that one knows it
+   * (RFC 5508, REQ-4). Undefined: it is about no such.
+   */
+  #translateError(journey: Journey, isWanted: (one: PairSide) => boolean = () => true): PairSide | undefined {
+    const { packet, told } = journey
+    const { layer4 } = packet
+    if (layer4.kind !== 'error') return undefined
+    const quoted = quotedBy(packet, layer4, (later) => this.#fragments.peek(later))
+    if (quoted === 'lost' || quoted.kind !== 'quoted') return undefined
+    const back = reversed(quoted.tuple)
+    const known = this.#pairs.get(back)
+    if (known === undefined || !isWanted(known)) return undefined
+    const to = onward(known)
+    told.marks.push('error translated')
+    told.story.push('about a translated connection')
+    journey.packet = {
+      ...packet,
+      source: packet.source === back.source ? to.source : packet.source,
+      destination: to.destination,
+      layer4: { ...layer4, inner: withEnds(layer4.inner, reversed(to)), summedAs: layer4.summedAs ?? layer4.inner },
+    }
+    journey.tuple = trackedTuple(journey.packet)
+    return known
   }
 
   #become(journey: Journey, to: Tuple): void {
     journey.packet = withEnds(journey.packet, to)
     journey.tuple = to
-    journey.translated = true
   }
 
-  #leave(journey: Journey, served: Reason | 'hairpin' | 'out' | 'stack'): Result {
+  #leave(journey: Journey, served: Reason | 'hairpin' | 'out'): Result {
     const { packet } = journey
-    if (served === 'hairpin') {
-      // What a pod says to itself nobody else is asked about.
-      return { ...this.#forward(packet, packet), reason: 'forwarded', rules: [] }
-    }
-    if (served === 'out') return { ...this.#forward(packet, packet), reason: 'forwarded', rules: [] }
-    if (served === 'stack') return stack
+    // What a pod says to itself nobody else is asked about; what only passes through is asked about where it arrives.
+    if (served === 'hairpin') return { ...this.#forward(packet, undefined), reason: 'forwarded', rules: [] }
+    if (served === 'out') return { ...this.#route(packet, undefined), reason: 'forwarded', rules: [] }
     return this.#refuse(journey, { reason: served, rules: [], side: 0, translated: false, adopted: false })
   }
 
   /** An answer bears the name that was asked. */
-  #nameAnswer(journey: Journey, { side, translated, adopted }: Tracked): Reason | undefined {
-    if (translated ? side === 0 : !adopted) return undefined
-    const known = this.#pairs.find(journey.tuple, journey.packet, journey.now)
-    if (known?.side === 1) {
-      this.#become(journey, onward(known))
-      return undefined
+  #nameAnswer(
+    journey: Journey,
+    { side, translated, adopted, established = false }: Tracked,
+  ): Reason | 'named' | undefined {
+    // Also where the flow is gone and its last packets come again.
+    if (translated ? side === 0 : !adopted || established) return undefined
+    if (journey.packet.layer4.kind === 'error') {
+      if (this.#translateError(journey) !== undefined) return 'named'
+    } else {
+      const known = this.#pairs.find(journey.tuple, journey.packet, journey.now)
+      if (known?.side === 1) {
+        this.#become(journey, onward(known))
+        return 'named'
+      }
     }
     return translated ? 'no nat mapping' : undefined
   }
 
   /** What a pod says to the world it says under its node's address. */
-  #masquerade(journey: Journey, { side }: Tracked): Reason | undefined {
+  #masquerade(journey: Journey, { side, adopted }: Tracked): Reason | undefined {
     const { packet, tuple, now, told } = journey
     const { destination } = packet
     const family = familyOf(destination)
@@ -381,12 +474,18 @@ export class NodeModel {
       this.#cluster.podCidrs.some((cidr) => contains(cidr, destination)) ||
       [...this.#cluster.nodes.values()].some((n) => n.addresses.includes(destination)) ||
       [...this.#cluster.services.values()].some((s) => (s.ingressIPs ?? []).includes(destination))
-    if (isInside || own === undefined || side === 1) return undefined
-    const known = this.#pairs.find(tuple, packet, now)
+    if (isInside || own === undefined) return undefined
+    // Who was asked under the pod's own address answers under it.
+    if (side === 1 && !adopted) return undefined
+    // Of a Service that is no more: its packets must not begin something else under the same ports.
+    if ((this.#pairs.get(tuple)?.pair.kind ?? 'masquerade') !== 'masquerade') return 'no nat mapping'
+    if (this.#translateError(journey) !== undefined) return undefined
+    const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
     if (known !== undefined) {
       this.#become(journey, onward(known))
       return undefined
     }
+    if (side === 1) return undefined
     if (packet.layer4.kind === 'error') return 'no nat mapping'
     const isIcmp = tuple.protocol === protocols.icmp || tuple.protocol === protocols.icmp6
     if (isIcmp && tuple.sourcePort === 0) return 'unsupported nat protocol'
@@ -394,7 +493,7 @@ export class NodeModel {
     const wanted = hasExchangeablePort(tuple) ? portInRange(tuple.sourcePort) : tuple.sourcePort
     const to: Tuple = { ...tuple, source: own }
     const port = this.#choosePort(journey, to, wanted)
-    if (port === undefined) return 'no nat port'
+    if (typeof port === 'string') return port
     told.marks.push('masqueraded')
     const pair: Pair = {
       question: tuple,
@@ -404,6 +503,7 @@ export class NodeModel {
       isHairpin: false,
       fin: [false, false],
       reset: false,
+      answered: false,
       lastSeen: now,
     }
     this.#pairs.add(pair)
@@ -412,21 +512,71 @@ export class NodeModel {
   }
 
   #refuse(journey: Journey, tracked: Tracked): Result {
-    const { packet, asked } = journey
+    const { asked } = journey
+    // It is the sender's own packet that is refused, not the reset that was to go on in its place.
+    const packet = journey.instead ?? journey.packet
     // From whom the sender thinks to hear.
     const seen = asked === undefined ? packet : withEnds(packet, asked)
     const answer = refused.includes(tracked.reason) ? refusalOf(seen) : undefined
     if (answer === undefined) return { end: 'drop', ...withoutSide(tracked), rules: [] }
+    // To each pod so many a second, then silence.
+    if (!this.#refusals.allow(journey.device, journey.now))
+      return { end: 'drop', ...withoutSide(tracked), reason: 'rate limited', rules: [] }
     return { end: 'refusal', ...withoutSide(tracked), rules: [], packet: answer }
   }
 
   #track(from: Hook['from'], journey: Journey): Tracked {
+    const { layer4 } = journey.packet
+    if (layer4.kind === 'error' || isNeighbours(journey.packet)) return this.#relate(from, journey)
     const flow = this.flows.find(journey.tuple, journey.now)
     if (flow !== undefined) {
+      const { established } = flow
       const known = this.#continue(flow, journey)
-      if (known !== undefined) return { ...known, translated: flow.translated, adopted: false }
+      if (known !== undefined) return { ...known, translated: flow.translated, adopted: flow.adopted, established }
     }
     return this.#begin(from, journey)
+  }
+
+  /** An error is of the connection of the packet that it quotes. It changes nothing there. */
+  #relate(from: Hook['from'], { packet, now, told }: Journey): Tracked {
+    const pass = { reason: 'forwarded', rules: [], side: 0, translated: false, adopted: false } as const
+    const { layer4 } = packet
+    if (layer4.kind !== 'error') return { ...pass, reason: 'forbidden icmp' }
+    const quoted = quotedBy(packet, layer4, (later) => this.#fragments.peek(later))
+    if (quoted === 'lost') return { ...pass, reason: 'fragment without first' }
+    if (quoted.kind === 'short') return { ...pass, reason: 'truncated header' }
+    // To whoever sent what it quotes; and a pod is nobody's router: it speaks of what was sent to itself.
+    if (
+      quoted.kind === 'forbidden' ||
+      quoted.tuple.source !== packet.destination ||
+      (from === 'pod' && quoted.tuple.destination !== packet.source)
+    )
+      return { ...pass, reason: 'forbidden icmp' }
+    const flow = this.flows.find(quoted.tuple, now)
+    if (flow !== undefined && flow.epoch !== disowned) {
+      const judged = this.#judgeTuple(flow.client, flow.fromHost)
+      if (flow.epoch === this.#epoch || judged.reason === 'forwarded') {
+        flow.epoch = this.#epoch
+        const side = sameTuple(quoted.tuple, flow.client) ? 1 : 0
+        told.marks.push('error of a known connection')
+        told.story.push('about a known connection')
+        return {
+          ...pass,
+          rules: judged.rules,
+          ...this.#ends(flow.client, flow.fromHost, side),
+          side,
+          translated: flow.translated,
+          adopted: flow.adopted,
+          established: flow.established,
+        }
+      }
+    }
+    const either = [quoted.tuple, reversed(quoted.tuple)].some((t) => this.#judgeTuple(t, false).reason === 'forwarded')
+    if (either) {
+      told.marks.push('error of an allowed connection')
+      return pass
+    }
+    return { ...pass, reason: 'forbidden icmp', ...this.#ends(quoted.tuple, false, 1) }
   }
 
   /** Undefined: the flow that was found does not count, the packet begins another. */
@@ -444,7 +594,8 @@ export class NodeModel {
         told.marks.push(flow.established ? 'established flow cut' : 'unanswered flow cut')
         told.story.push('known, but the rules have changed', ...judged.story)
         this.flows.remove(flow)
-        return { reason: judged.reason, rules: [], ...ends }
+        const reset = flow.established ? resetOnward(packet) : undefined
+        return { reason: judged.reason, rules: [], ...ends, ...(reset === undefined ? {} : { reset }) }
       }
       flow.epoch = this.#epoch
     }
@@ -486,7 +637,8 @@ export class NodeModel {
     }
     const client = reversed(tuple)
     const answer = this.#judgeTuple(client, false)
-    if (answer.reason !== 'forwarded')
+    // What a Service was just asked is no answer.
+    if (translated || answer.reason !== 'forwarded')
       return { reason: 'invalid flow', rules: [], ...ends, side: 0, translated, adopted: false }
     told.marks.push('adopted as an answer')
     told.story.push('no beginning was seen: it may be an answer', ...answer.story)
@@ -542,27 +694,36 @@ export class NodeModel {
       story.push(tell(judgement, direction, pod))
       if (!judgement.allowed) {
         const unknown = this.identityOf(peer.address) === 'unknown pod'
-        return { reason: unknown ? 'unknown sender' : 'policy denied', rules: [], story }
+        const reason = pod.unready === true ? 'host not ready' : unknown ? 'unknown sender' : 'policy denied'
+        return { reason, rules: [], story }
       }
       rules.push(...judgement.rules)
     }
     return { reason: 'forwarded', rules, story }
   }
 
-  #forward(packet: Packet, came: Packet): Pick<Outcome, 'end' | 'packet' | 'pod'> {
-    // What needs an ICMP error is the stack's.
-    if (packet.hops < 2) return packet === came ? { end: 'stack' } : { end: 'stack', packet }
-    const next = { ...packet, hops: packet.hops - 1 }
+  #forward(packet: Packet, came: Packet | undefined): Pick<Outcome, 'end' | 'packet' | 'pod'> {
     const to = this.#local(packet.destination)
-    if (to !== undefined) return { end: 'pod', packet: next, pod: nameOf(to) }
+    if (to === undefined || packet.hops < 2) return this.#route(packet, came)
+    return { end: 'pod', packet: { ...packet, hops: packet.hops - 1 }, pod: nameOf(to) }
+  }
+
+  /** By the node's routes: what is its own, and what needs an ICMP error, is the stack's. */
+  #route(packet: Packet, came: Packet | undefined): Pick<Outcome, 'end' | 'packet'> {
     const { addresses, podCidrs } = this.node
     const isOwn = addresses.includes(packet.destination) || podCidrs.some((c) => contains(c, packet.destination))
-    return isOwn ? { end: 'stack', packet } : { end: 'out', packet: next }
+    if (isOwn || packet.hops < 2) return packet === came ? { end: 'stack' } : { end: 'stack', packet }
+    return { end: 'out', packet: { ...packet, hops: packet.hops - 1 } }
   }
 }
 
 const stack = { end: 'stack', reason: 'forwarded', rules: [] } as const
 const drop = (reason: Reason): Result => ({ end: 'drop', reason, rules: [] })
+
+function become(journey: Journey, reset: Packet): void {
+  journey.instead = journey.packet
+  journey.packet = reset
+}
 
 /** What of tracking is told outside. */
 function withoutSide({ reason, rules, source, destination }: Tracked): Omit<Result, 'end'> {
@@ -598,6 +759,10 @@ const askedOf = ({ protocol, destinationPort }: Tuple): Asked => ({
       ? destinationPort
       : undefined,
 })
+
+/** Neighbour discovery is the link's own affair (RFC 4861): it is never between pods. */
+const isNeighbours = ({ source, layer4 }: Packet): boolean =>
+  familyOf(source) === 6 && layer4.kind === 'message' && layer4.type >= 133 && layer4.type <= 137
 
 /** A pod has no use for others' multicast, and its link is nobody else's. */
 function isLinkLocal({ source, destination }: Packet): boolean {

@@ -84,7 +84,7 @@ function layer4Words(layer4: Layer4): (string | number)[] {
         layer4.quoted,
       ]
     case 'message':
-      return ['icmp', layer4.type, layer4.code]
+      return ['icmp', layer4.type, layer4.code, ...(layer4.identifier === undefined ? [] : ['id', layer4.identifier])]
     case 'opaque':
       return ['protocol', layer4.protocol, ...data(layer4.payload)]
     default:
@@ -232,7 +232,8 @@ function readLayer4(words: Words): Layer4 {
     }
     case 'icmp': {
       const type = words.number()
-      return { kind: 'message', type, code: words.number() }
+      const code = words.number()
+      return { kind: 'message', type, code, ...(words.next('id') ? { identifier: words.number() } : {}) }
     }
     case 'protocol': {
       const protocol = words.number()

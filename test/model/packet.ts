@@ -61,6 +61,8 @@ export interface IcmpError {
   readonly inner: Packet
   /** Of the inner packet's bytes, how many are quoted: at least its header and eight more (RFC 792). */
   readonly quoted: number
+  /** The inner packet had these ends when its upper layer's checksum was made; that one nobody makes again (RFC 5508). */
+  readonly summedAs?: Packet
 }
 
 /** An ICMP message that is neither echo nor an error. */
@@ -68,6 +70,8 @@ export interface Message {
   readonly kind: 'message'
   readonly type: number
   readonly code: number
+  /** Where its type has one and somebody exchanged it; otherwise `messageIdentifier`. */
+  readonly identifier?: number
 }
 
 /** A protocol without ports that we know of, or what comes behind the first fragment. */
@@ -176,7 +180,7 @@ export function tupleOf(packet: Packet): Tuple | undefined {
     case 'message':
       // Timestamps, information and masks have an identifier where an echo has it (RFC 792, 950); odd types ask.
       if (protocol !== protocols.icmp || layer4.type < 13 || layer4.type > 18) return undefined
-      return { source, destination, ...asking(layer4.type % 2 === 0, messageIdentifier), protocol }
+      return { source, destination, ...asking(layer4.type % 2 === 0, layer4.identifier ?? messageIdentifier), protocol }
     case 'error':
     case 'opaque':
       return undefined
@@ -239,8 +243,12 @@ function withPorts(layer4: Layer4, sourcePort: number | undefined, destinationPo
       }
     case 'echo':
       return { ...layer4, identifier: (layer4.reply ? destinationPort : sourcePort) ?? layer4.identifier }
+    case 'message': {
+      const own = layer4.identifier ?? messageIdentifier
+      const identifier = (layer4.type % 2 === 0 ? destinationPort : sourcePort) ?? own
+      return identifier === own || layer4.type < 13 || layer4.type > 18 ? layer4 : { ...layer4, identifier }
+    }
     case 'error':
-    case 'message':
     case 'opaque':
       return layer4
     default:

@@ -2,7 +2,17 @@ import { addressText, familyOf } from './address.ts'
 import { type Cluster, type NetworkPolicy, nameOf, type Pod, type ProtocolName, type Service } from './cluster.ts'
 import { frameLength } from './frame.ts'
 import type { Hook, Outcome } from './node.ts'
-import { chunks, type Extension, errors, flag, type Layer4, type Packet, protocols, type Tcp } from './packet.ts'
+import {
+  chunks,
+  type Extension,
+  errors,
+  flag,
+  type Layer4,
+  type Packet,
+  protocolOf,
+  protocols,
+  type Tcp,
+} from './packet.ts'
 import type { Step } from './scenario.ts'
 import { outside, ownNode, ports, type ServiceKind, slots, strangers } from './universe.ts'
 
@@ -24,6 +34,7 @@ interface Exchange {
   /** As it left; undefined: it did not. */
   readonly left: Packet | undefined
   readonly leftTo: Hook | undefined
+  readonly refused: boolean
 }
 
 /** So many packets back something can be answered. */
@@ -64,6 +75,14 @@ class Draw {
   }
 }
 
+/** As somebody who meets it on the wire would describe it: he does not know what it once was. */
+function plain(packet: Packet): Packet {
+  const { layer4 } = packet
+  if (layer4.kind !== 'error' || layer4.summedAs === undefined) return packet
+  const { summedAs: _, ...rest } = layer4
+  return { ...packet, layer4: rest }
+}
+
 export class Player {
   readonly #materials: Materials
   readonly #recent: Exchange[] = []
@@ -78,7 +97,13 @@ export class Player {
   saw(hook: Hook, packet: Packet, { end, packet: left, pod }: Outcome): void {
     const leftTo: Hook | undefined =
       end === 'pod' && pod !== undefined ? { from: 'pod', pod } : end === 'out' ? { from: 'uplink' } : undefined
-    this.#recent[this.#at++ % rememberedMax] = { hook, packet, left, leftTo }
+    this.#recent[this.#at++ % rememberedMax] = {
+      hook,
+      packet,
+      left: left === undefined ? undefined : plain(left),
+      leftTo,
+      refused: end === 'refusal',
+    }
   }
 
   /** The next step, or undefined where the number asks for something that there is not now. */
@@ -86,6 +111,7 @@ export class Player {
     const draw = new Draw(number)
     const kind = draw.next(100)
     if (kind < 3) return this.#change(cluster, draw)
+    if (kind === 3 && draw.oneIn(30)) return this.#flood(draw)
     if (kind < 5) return { do: 'wait', ms: draw.of([500, 5_000, 11_000, 30_000, 61_000, 181_000, 400_000, 8_100_000]) }
     if (kind < 60) return this.#goOn(draw) ?? this.#begin(cluster, draw)
     return this.#begin(cluster, draw)
@@ -145,7 +171,8 @@ export class Player {
         // The labels of a running pod change.
         const pod = draw.of(pods)
         const { labels } = draw.of(this.#materials.pods)
-        return pod === undefined ? undefined : { do: 'pod', pod: { ...pod, labels } }
+        const { unready, ...ready } = pod
+        return { do: 'pod', pod: { ...ready, labels, ...(unready !== true && draw.oneIn(6) ? { unready: true } : {}) } }
       }
       case 3: {
         const name = draw.of([...cluster.policies.keys()])
@@ -170,11 +197,21 @@ export class Player {
     }
   }
 
+  /** What was refused is sent again, more often than anybody is told so. */
+  #flood(draw: Draw): Step | undefined {
+    const one = draw.of(this.#recent.filter((e) => e.refused))
+    return one === undefined ? undefined : { do: 'send', hook: one.hook, packet: one.packet, times: 1_020 }
+  }
+
   /** Something about a packet that was sent before. */
   #goOn(draw: Draw): Step | undefined {
     const one = draw.of(this.#recent)
     if (one === undefined) return undefined
     const { left, leftTo } = one
+    // The rest of a datagram, or of another one between the same two.
+    if (one.packet.fragment?.more === true && draw.oneIn(2)) return send(one.hook, rest(one.packet, draw))
+    // The same is asked once more, from another port.
+    if (draw.oneIn(8)) return send(one.hook, { ...one.packet, layer4: anew(one.packet.layer4, draw) })
     if (left === undefined || leftTo === undefined || draw.oneIn(6)) {
       // The sender goes on, whatever became of it.
       return send(one.hook, { ...one.packet, hops: 64, layer4: next(one.packet.layer4, draw) })
@@ -199,7 +236,9 @@ export class Player {
     }
     if (place < 19) {
       const from = this.#stranger(cluster, others, family, draw)
-      const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
+      // A pod's or the node's own address does not ask a Service from outside: routes would lead its answer round in a ring.
+      const isOurs = local.some((p) => p.addresses.includes(from)) || ownAddresses(cluster, family).includes(from)
+      const service = !isOurs && draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
       if (service !== undefined) return send({ from: 'uplink' }, packetTo(from, service, draw))
       const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
       return send({ from: 'uplink' }, packetTo(from, { address: to }, draw))
@@ -312,7 +351,11 @@ function layer4To(family: 4 | 6, draw: Draw, protocol: ProtocolName | undefined,
     return { kind: 'echo', reply: draw.oneIn(4), identifier: 1 + draw.next(4), sequence: draw.next(9), payload: 8 }
   if (draw.oneIn(2))
     return { kind: 'message', type: family === 4 ? draw.of([13, 14, 17]) : draw.of([133, 139, 140]), code: 0 }
-  return { kind: 'opaque', protocol: draw.of([protocols.gre, 50, 4, 99]), payload: 24 }
+  return {
+    kind: 'opaque',
+    protocol: draw.of([protocols.gre, 50, 4, 99, family === 4 ? protocols.icmp6 : protocols.icmp]),
+    payload: 24,
+  }
 }
 
 /** Where a protocol lies in the draw of kinds. */
@@ -362,10 +405,37 @@ function next(layer4: Layer4, draw: Draw): Layer4 {
   return tcp(sourcePort, destinationPort, flags, sequence + step, acknowledgement, draw.next(3) * 10)
 }
 
+function rest(packet: Packet, draw: Draw): Packet {
+  const id = draw.oneIn(3) ? 1 + draw.next(3) : (packet.fragment?.id ?? 1)
+  const fragment = { id, offset: 8 * (2 + draw.next(4)), more: draw.oneIn(2) }
+  return { ...packet, fragment, layer4: { kind: 'opaque', protocol: protocolOf(packet), payload: 24 } }
+}
+
+function anew(layer4: Layer4, draw: Draw): Layer4 {
+  const sourcePort = 40_000 + draw.next(6)
+  switch (layer4.kind) {
+    case 'tcp':
+      return tcp(sourcePort, layer4.destinationPort, flag.syn, draw.next(1 << 16) * 65_537, 0, 0)
+    case 'udp':
+    case 'sctp':
+      return { ...layer4, sourcePort }
+    case 'echo':
+    case 'error':
+    case 'message':
+    case 'opaque':
+      return layer4
+    default:
+      return layer4 satisfies never
+  }
+}
+
 /** What whoever got this packet would send back, more or less. */
 function answer(packet: Packet, draw: Draw): Packet {
-  const { source, destination, layer4 } = packet
-  return { source: destination, destination: source, hops: 64, layer4: answerLayer4(layer4, draw) }
+  const { source, destination, layer4, fragment } = packet
+  const turned = { source: destination, destination: source, hops: 64 }
+  // What has no header of its own is not answered by something else.
+  if (fragment !== undefined && fragment.offset > 0) return { ...turned, fragment, layer4 }
+  return { ...turned, layer4: answerLayer4(layer4, draw) }
 }
 
 function answerLayer4(layer4: Layer4, draw: Draw): Layer4 {
@@ -437,8 +507,11 @@ function odd(packet: Packet, draw: Draw): Packet {
   const six = familyOf(packet.source) === 6
   const l4Start = 14 + (six ? 40 : 20)
   switch (draw.next(8)) {
-    case 0:
-      return { ...packet, cut: Math.max(l4Start, l4Start + draw.next(24)) }
+    case 0: {
+      if (draw.oneIn(3)) return { ...packet, cut: Math.max(l4Start, l4Start + draw.next(24)) }
+      if (draw.oneIn(4)) return { ...packet, lie: draw.of(['offset', 'far-offset']) }
+      return { ...packet, short: draw.next(22) }
+    }
     case 1:
       return { ...packet, lie: draw.of(six ? ['version', 'ethertype'] : ['version', 'header', 'ethertype']) }
     case 2:
@@ -458,7 +531,14 @@ function odd(packet: Packet, draw: Draw): Packet {
     default: {
       if (!six) return { ...packet, options: 4 * (1 + draw.next(10)) }
       const all: readonly Extension[] = ['hop-by-hop', 'destination', 'routing', 'authentication']
-      return { ...packet, extensions: Array.from({ length: 1 + draw.next(4) }, () => draw.of(all)) }
+      const length = draw.oneIn(4) ? 6 + draw.next(4) : 1 + draw.next(4)
+      const segments = draw.oneIn(6) ? { lie: 'segments' as const } : {}
+      const first = length > 4 ? 'destination' : draw.of(all)
+      return {
+        ...packet,
+        ...segments,
+        extensions: [first, ...Array.from({ length: length - 1 }, () => draw.of(all.slice(1)))],
+      }
     }
   }
 }

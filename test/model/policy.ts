@@ -39,11 +39,14 @@ export interface Judgement {
 
 const open: Judgement = { allowed: true, isolated: false, rules: [], policies: [] }
 
+const unready: Judgement = { allowed: false, isolated: true, rules: [], policies: [] }
+
 /**
  * May `pod` receive from (ingress) or send to (egress) `peer`? `asked.port` is the destination's, after DNAT.
  * What a pod says to itself no policy blocks.
  */
 export function judgePolicy(cluster: Cluster, direction: Direction, pod: Pod, peer: Party, asked: Asked): Judgement {
+  if (pod.unready === true && peer.pod !== pod) return unready
   const policies = [...cluster.policies.values()].filter((policy) => isolates(policy, direction, pod))
   if (policies.length === 0) return open
   const names = policies.map(nameOf)

@@ -1,9 +1,22 @@
-import { flag, type Packet } from './packet.ts'
+import { flag, type Packet, packetBytes } from './packet.ts'
 
 /** What is denied is told so: a reset for TCP (RFC 9293, 3.10.7.1), "administratively prohibited" for the rest (RFC 1812, 4443). */
 
 /** So many a second for each pod; after that silence. */
 export const refusalsPerSecond = 1_000
+
+/** How many each pod has had in the second that is. */
+export class Refusals {
+  readonly #counts = new Map<string, { second: number; count: number }>()
+
+  allow(device: string, now: number): boolean {
+    const second = Math.floor(now / 1_000)
+    const known = this.#counts.get(device)
+    const count = known?.second === second ? known.count + 1 : 1
+    this.#counts.set(device, { second, count })
+    return count <= refusalsPerSecond
+  }
+}
 
 /** Undefined: to this nobody answers, for it is an answer itself, or could not be told from what. */
 export function refusalOf(packet: Packet): Packet | undefined {
@@ -24,7 +37,9 @@ export function refusalOf(packet: Packet): Packet | undefined {
   }
   if (layer4.kind === 'error' || extensions.length > 0 || options > 0) return undefined
   const six = source.includes(':')
-  if (six && fragment !== undefined) return undefined
+  // What has not even eight bytes behind its header is not worth an answer.
+  const quoted = six ? 48 : 28
+  if ((six && fragment !== undefined) || packetBytes(packet) < quoted) return undefined
   return {
     ...turned,
     layer4: {
@@ -35,7 +50,15 @@ export function refusalOf(packet: Packet): Packet | undefined {
       mtu: 0,
       inner: packet,
       // The header and the eight bytes that have the ports.
-      quoted: six ? 48 : 28,
+      quoted,
     },
   }
+}
+
+/** A connection that is cut ends for its receiver, too: the packet goes on as its sender's reset. Undefined: as `refusalOf`. */
+export function resetOnward(packet: Packet): Packet | undefined {
+  const { source, destination, layer4 } = packet
+  if (layer4.kind !== 'tcp' || refusalOf(packet) === undefined) return undefined
+  const flags = flag.rst | (layer4.flags & flag.ack)
+  return { source, destination, hops: 64, layer4: { ...layer4, flags, window: 0, payload: 0 } }
 }

@@ -33,7 +33,13 @@ export type Change =
 export type Step =
   | Change
   | { readonly do: 'wait'; readonly ms: number }
-  | { readonly do: 'send'; readonly hook: Hook; readonly packet: Packet }
+  | {
+      readonly do: 'send'
+      readonly hook: Hook
+      readonly packet: Packet
+      /** So many at the same moment; absent: one. */
+      readonly times?: number
+    }
 
 export interface Scenario {
   readonly title: string
@@ -119,7 +125,7 @@ export function formatStep(step: Step): string {
     case 'wait':
       return `wait ${step.ms} ms`
     case 'send':
-      return `${formatHook(step.hook)}: ${formatPacket(step.packet)}`
+      return `${step.times === undefined ? '' : `${step.times} times `}${formatHook(step.hook)}: ${formatPacket(step.packet)}`
     default:
       return step satisfies never
   }
@@ -130,9 +136,9 @@ const formatHook = (hook: Hook): string => {
   return hook.from === 'uplink' ? 'from uplink' : `from host to ${hook.pod}`
 }
 
-function formatPod({ namespace, name, labels, node, addresses, ports, hostNetwork }: Pod): string {
+function formatPod({ namespace, name, labels, node, addresses, ports, hostNetwork, unready }: Pod): string {
   const list = ports.map((p) => `${p.name}=${p.port}/${p.protocol}`).join(',')
-  return `pod ${namespace}/${name} on ${node} ${addresses.join(',')} labels ${formatLabels(labels)} ports ${list || '-'}${hostNetwork ? ' host' : ''}`
+  return `pod ${namespace}/${name} on ${node} ${addresses.join(',')} labels ${formatLabels(labels)} ports ${list || '-'}${hostNetwork ? ' host' : ''}${unready ? ' unready' : ''}`
 }
 
 const formatLabels = (labels: Labels): string =>
@@ -194,11 +200,12 @@ function parseStep(line: string): Step {
     case 'from':
       return parseSend(line)
     default:
+      if (rest[0] === 'times') return { ...parseSend(rest.slice(1).join(' ')), times: Number(word) }
       throw new SyntaxError(`there is no step ${JSON.stringify(word)}`)
   }
 }
 
-function parseSend(line: string): Step {
+function parseSend(line: string): Step & { readonly do: 'send' } {
   const found = /^from (host to )?(\S+): (.*)$/.exec(line)
   if (found === null) throw new SyntaxError('write: from POD: SOURCE > DESTINATION …')
   const [, host, name = '', text = ''] = found
@@ -221,7 +228,7 @@ const parseLabels = (text: string): Labels =>
   text === '-' ? {} : Object.fromEntries(text.split(',').map((pair) => pair.split('=') as [string, string]))
 
 function parsePod(words: readonly string[]): Pod {
-  const [full = '', , node = '', addresses = '', , labels = '-', , ports = '-', host] = words
+  const [full = '', , node = '', addresses = '', , labels = '-', , ports = '-', mark] = words
   const [namespace, name] = splitName(full)
   return {
     namespace,
@@ -230,7 +237,8 @@ function parsePod(words: readonly string[]): Pod {
     addresses: addresses.split(','),
     labels: parseLabels(labels),
     ports: ports === '-' ? [] : ports.split(',').map(parseContainerPort),
-    ...(host === 'host' ? { hostNetwork: true } : {}),
+    ...(mark === 'host' ? { hostNetwork: true } : {}),
+    ...(mark === 'unready' ? { unready: true } : {}),
   }
 }
 

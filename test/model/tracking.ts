@@ -69,20 +69,22 @@ export const sameTuple = (a: Tuple, b: Tuple): boolean =>
   a.destinationPort === b.destinationPort &&
   a.protocol === b.protocol
 
-/** How many established flows there may be, and how many of one pod's. */
-export interface FlowLimits {
+/** How many established flows there may be, how many of one pod's, and how many translations. */
+export interface Limits {
   readonly flows: number
   readonly share: number
+  /** Entries of translations: two for each connection. */
+  readonly translations: number
 }
 
 export class Flows {
-  readonly #limits: FlowLimits
+  readonly #limits: Limits
   /** Those that nobody has answered: kept as long as there is room. */
   readonly #unanswered = new Map<string, Flow>()
   readonly #established = new Map<string, Flow>()
   readonly #shares = new Map<string, number>()
 
-  constructor(limits: FlowLimits) {
+  constructor(limits: Limits) {
     this.#limits = limits
   }
 
@@ -111,6 +113,11 @@ export class Flows {
     this.#established.set(key, flow)
     flow.established = true
     return undefined
+  }
+
+  /** Takes away what is over: only their room is missed. */
+  sweep(now: number): void {
+    for (const flow of [...this.#established.values()]) if (now - flow.lastSeen > lifeOf(flow)) this.remove(flow)
   }
 
   remove(flow: Flow): void {
@@ -190,6 +197,10 @@ const endOf = (packet: Packet): number => {
   return (sequence + bytes + ((flags & flag.syn) === 0 ? 0 : 1) + ((flags & flag.fin) === 0 ? 0 : 1)) >>> 0
 }
 
+/** The tag that an INIT asks for; 0 where the packet ends before it. */
+const initiateOf = ({ layer4, short = Number.POSITIVE_INFINITY }: Packet): number =>
+  layer4.kind === 'sctp' && short >= 20 ? layer4.initiate : 0
+
 /** A flow of this packet, not yet known. `side` 1: the packet is the server's, whose client was not heard. */
 export function flowOf(
   packet: Packet,
@@ -218,7 +229,7 @@ export function flowOf(
       flow.acked[1 - side] = layer4.sequence
     }
     flow.fin[side] = (layer4.flags & flag.fin) !== 0
-  } else if (layer4.kind === 'sctp' && layer4.chunk === chunks.init) flow.sent[side] = layer4.initiate
+  } else if (layer4.kind === 'sctp' && layer4.chunk === chunks.init) flow.sent[side] = initiateOf(packet)
   return flow
 }
 
@@ -255,7 +266,7 @@ export function followUnanswered(
       flow.sent[0] = endOf(packet)
       if ((tcp.flags & flag.fin) !== 0) flow.fin[0] = true
     } else note(flow, packet, side)
-    if (sctp?.chunk === chunks.init && side === 0) flow.sent[0] = sctp.initiate
+    if (sctp?.chunk === chunks.init && side === 0) flow.sent[0] = initiateOf(packet)
     return undefined
   }
   if (!flow.adopted && flow.client.protocol === protocols.tcp) {
@@ -279,7 +290,7 @@ export function followUnanswered(
     flow.acked[0] = tcp.sequence
     if ((tcp.flags & flag.fin) !== 0) flow.fin[1] = true
   } else if (tcp !== undefined) note(flow, packet, side)
-  if (sctp !== undefined) flow.sent[1] = sctp.initiate
+  if (sctp !== undefined) flow.sent[1] = initiateOf(packet)
   flow.closing = flow.fin[0] && flow.fin[1]
   return undefined
 }
@@ -295,20 +306,28 @@ export function beginsAnother({ client, closing }: Flow, packet: Packet): boolea
 export function followEstablished(flows: Flows, flow: Flow, packet: Packet, side: 0 | 1, now: number): void {
   const { layer4, fragment } = packet
   flow.lastSeen = now
-  if (fragment !== undefined && fragment.offset > 0) return
+  const isLater = fragment !== undefined && fragment.offset > 0
+  if (isLater && flow.client.protocol !== protocols.tcp) return
   if (layer4.kind === 'sctp') {
     const ends = layer4.chunk === chunks.abort || layer4.chunk === chunks.shutdownComplete
     // The receiver's tag, or, told so by bit T, the sender's own.
     if (ends && (flow.adopted || layer4.tag === flow.sent[0] || layer4.tag === flow.sent[1])) flow.closing = true
     return
   }
-  if (layer4.kind !== 'tcp' || (layer4.flags & tcpBits) === flag.syn) return
+  if (isLater) {
+    removeClosed(flows, flow)
+    return
+  }
+  if (layer4.kind !== 'tcp') return
   if ((layer4.flags & flag.rst) !== 0) {
     const valid = !after(flow.acked[1 - side] ?? 0, layer4.sequence) && !after(layer4.sequence, flow.sent[side])
     if (valid) flows.remove(flow)
-    return
-  }
-  note(flow, packet, side)
+  } else if ((layer4.flags & tcpBits) !== flag.syn) note(flow, packet, side)
+  removeClosed(flows, flow)
+}
+
+/** Both ends have closed: soon forgotten, and at once where both closings are acknowledged. */
+function removeClosed(flows: Flows, flow: Flow): void {
   if (!flow.fin[0] || !flow.fin[1]) return
   flow.closing = true
   if (!after(flow.sent[1], flow.acked[0]) && !after(flow.sent[0], flow.acked[1])) flows.remove(flow)

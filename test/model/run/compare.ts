@@ -1,0 +1,103 @@
+import { gatewayMac } from '#datapath/object.ts'
+import { parseMac } from '#kernel/netlink/netlink.ts'
+import { writeFrame } from '../frame.ts'
+import type { Hook, Identity, NodeModel, Outcome } from '../node.ts'
+import type { Packet } from '../packet.ts'
+import { reasonName, reasons } from '../reasons.ts'
+import { type Answer, type KernelNode, podMac } from './kernel-node.ts'
+
+const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, refusal: 7 } as const
+const verdictNames = new Map<number, string>([
+  [2, 'drop'],
+  [0, 'stack'],
+  [7, 'redirect'],
+])
+const gateway = parseMac(gatewayMac)
+const fixedIdentities = { host: 1, world: 2, 'remote node': 3, 'unknown pod': 4 } as const
+
+/** Room for the packet as it should have come out. */
+const expected = Buffer.alloc(4096)
+
+/** What the kernel did otherwise than the model; undefined: nothing. `length` is that of the packet that went in. */
+export function differences(
+  kernel: KernelNode,
+  model: NodeModel,
+  hook: Hook,
+  outcome: Outcome,
+  answer: Answer,
+  length: number,
+): string | undefined {
+  if (answer.verdict !== verdicts[outcome.end])
+    return `verdict ${verdictNames.get(answer.verdict) ?? answer.verdict} (${reasonName(answer.reason)}), the model says ${outcome.end} (${outcome.reason})`
+  // What it leaves to the stack as it came, the uplink's program does not tell of.
+  if (hook.from === 'uplink' && outcome.end === 'stack') return packetDiffers(kernel, model, hook, outcome, length)
+  if (answer.reason !== reasons[outcome.reason])
+    return `reason ${reasonName(answer.reason) ?? answer.reason}, the model says ${outcome.reason}`
+  return (
+    rulesDiffer(kernel, outcome, answer) ??
+    identityDiffers('source', outcome.source, answer.source, kernel, model) ??
+    identityDiffers('destination', outcome.destination, answer.destination, kernel, model) ??
+    (outcome.backend === undefined || kernel.isChosen(outcome.backend)
+      ? undefined
+      : `backend number ${answer.choice}, the model says ${outcome.backend.address}:${outcome.backend.port}`) ??
+    packetDiffers(kernel, model, hook, outcome, length)
+  )
+}
+
+function rulesDiffer(kernel: KernelNode, { rules, reason, marks }: Outcome, { rule }: Answer): string | undefined {
+  // A denial names the set that denies; an error about what might have been is no rule's.
+  if (reason !== 'forwarded' || marks.includes('error of an allowed connection')) return undefined
+  if (rules.length === 0) return rule === 0 ? undefined : `rule ${kernel.ruleText(rule) ?? rule}, the model says none`
+  const text = kernel.ruleText(rule)
+  if (text !== undefined && rules.includes(text)) return undefined
+  return `rule ${text ?? rule}, the model says ${rules.join(' or ')}`
+}
+
+function identityDiffers(
+  side: string,
+  identity: Identity | undefined,
+  number: number,
+  kernel: KernelNode,
+  model: NodeModel,
+): string | undefined {
+  if (identity === undefined) return undefined
+  const pod = typeof identity === 'string' ? undefined : model.cluster.pods.get(identity.pod)
+  const wanted =
+    typeof identity === 'string' ? fixedIdentities[identity] : pod === undefined ? 0 : kernel.identityOf(pod)
+  if (wanted === number) return undefined
+  return `${side} identity ${number}, the model says ${wanted} (${typeof identity === 'string' ? identity : identity.pod})`
+}
+
+function packetDiffers(
+  kernel: KernelNode,
+  model: NodeModel,
+  hook: Hook,
+  outcome: Outcome,
+  length: number,
+): string | undefined {
+  const { bench } = kernel
+  const { end, packet } = outcome
+  if (end === 'drop') return undefined
+  if (packet === undefined)
+    return bench.outLength === length && bench.packet.compare(bench.out, 0, length, 0, length) === 0
+      ? undefined
+      : 'the packet for the stack is another than what came'
+  const size = writeExpected(model, hook, outcome, packet, bench.packet)
+  if (size !== bench.outLength) return `${bench.outLength} bytes came out, the model says ${size}`
+  if (expected.compare(bench.out, 0, size, 0, size) === 0) return undefined
+  for (let i = 0; i < size; i++)
+    if (expected[i] !== bench.out[i])
+      return `byte ${i} of the packet is ${hex(bench.out[i])}, the model says ${hex(expected[i])}: ${bench.out.toString('hex', 0, size)} against ${expected.toString('hex', 0, size)}`
+  return undefined
+}
+
+/** Into a pod: from its gateway to its MAC address. Out: the kernel writes the addresses later. */
+function writeExpected(model: NodeModel, _hook: Hook, outcome: Outcome, packet: Packet, came: Buffer): number {
+  // Back to where it came from, the MAC addresses turned round.
+  if (outcome.end === 'refusal') return writeFrame(expected, packet, came.subarray(6, 12), came.subarray(0, 6))
+  if (outcome.end !== 'pod') return writeFrame(expected, packet, came.subarray(0, 6), came.subarray(6, 12))
+  const pod = model.cluster.pods.get(outcome.pod ?? '')
+  return writeFrame(expected, packet, pod === undefined ? came.subarray(0, 6) : podMac(pod), gateway)
+}
+
+const hex = (byte: number | undefined): string => (byte ?? 0).toString(16).padStart(2, '0')

@@ -1,0 +1,206 @@
+import type { Endpoint } from '../cluster.ts'
+import { frameLength } from '../frame.ts'
+import { tellOutcome } from '../narrate.ts'
+import { natPorts } from '../nat.ts'
+import { type Chooser, type Hook, NodeModel, type Outcome } from '../node.ts'
+import type { Packet } from '../packet.ts'
+import type { Materials } from '../player.ts'
+import { Player } from '../player.ts'
+import { changed, emptyCluster, formatStep, type Scenario, type Step } from '../scenario.ts'
+import { namespaces, nodes, ownNode, slots } from '../universe.ts'
+import { differences } from './compare.ts'
+import type { Coverage } from './coverage.ts'
+import type { KernelNode } from './kernel-node.ts'
+import { limits } from './programs.ts'
+
+/** What fast-check draws: objects, and a number for each step. */
+export interface History {
+  readonly materials: Materials
+  readonly steps: readonly number[]
+}
+
+/** Steps that every history begins with. */
+function* opening(player: Player, { materials }: History): Generator<Step> {
+  for (const node of nodes) yield { do: 'node', node }
+  for (const namespace of namespaces) yield { do: 'namespace', namespace }
+  for (const [i, slot] of slots.entries()) yield player.podFor(slot, i)
+  for (const [i, policy] of materials.policies.slice(0, 2).entries())
+    yield { do: 'policy', policy: { ...policy, name: `n${i}` } }
+}
+
+/** Time between two packets: enough that no two are at the same moment. */
+const tickMs = 1
+
+/** Programs and model, side by side, one step after the other. */
+export class Duel {
+  readonly model = new NodeModel(ownNode, emptyCluster, limits)
+  readonly #kernel: KernelNode
+  readonly #coverage: Coverage | undefined
+  packets = 0
+  /** ms; far enough from 0 that everything may lie in the past. */
+  #now = 10_000_000
+
+  /** The kernel has chosen already. */
+  readonly #chooser: Chooser = {
+    backend: (candidates, question) => {
+      const to = this.#kernel.translation(question)
+      const same = candidates.find(({ address, port }) => to?.destination === address && to.destinationPort === port)
+      // Where nothing was written, the program says what it would have been.
+      return same ?? candidates.find((c) => this.#kernel.isChosen(c)) ?? (candidates[0] as Endpoint)
+    },
+    port: (wanted, isFree, question) => {
+      if (isFree(wanted)) return wanted
+      const port = this.#kernel.translation(question)?.sourcePort
+      return port !== undefined && port >= natPorts.first && isFree(port) ? port : undefined
+    },
+  }
+
+  constructor(kernel: KernelNode, coverage?: Coverage) {
+    kernel.reset()
+    this.#kernel = kernel
+    this.#coverage = coverage
+  }
+
+  #send(hook: Hook, packet: Packet): Played {
+    const kernel = this.#kernel
+    if (!kernel.canRun(hook) || !isRunnable(packet)) return {}
+    this.packets++
+    const length = kernel.write(hook, packet)
+    const answer = kernel.run(hook, length, this.#now)
+    const outcome = this.model.judge(hook, packet, this.#now, this.#chooser)
+    this.#coverage?.count(hook, outcome)
+    const difference = differences(kernel, this.model, hook, outcome, answer, length)
+    return difference === undefined ? { outcome } : { outcome, difference }
+  }
+
+  /** What was different; undefined: nothing. */
+  play(step: Step): Played {
+    const { model } = this
+    switch (step.do) {
+      case 'wait':
+        this.#now += step.ms
+        this.#kernel.sweep(this.#now)
+        model.sweep(this.#now)
+        return {}
+      case 'send': {
+        this.#now += tickMs
+        let last: Played = {}
+        for (let i = 0; i < (step.times ?? 1) && last.difference === undefined; i++)
+          last = this.#send(step.hook, step.packet)
+        return last
+      }
+      default: {
+        const cluster = changed(model.cluster, step)
+        this.#kernel.change(step, cluster)
+        model.change(cluster)
+        return {}
+      }
+    }
+  }
+}
+
+interface Played {
+  readonly outcome?: Outcome
+  readonly difference?: string
+}
+
+/** The kernel refuses to test-run what is shorter than its first header. */
+const isRunnable = (packet: Packet): boolean =>
+  Math.min(frameLength(packet), packet.cut ?? Number.POSITIVE_INFINITY) >= (packet.source.includes(':') ? 54 : 34)
+
+/** Plays a drawn history. Throws a `Difference` with the steps up to where kernel and model disagree. Returns the number of packets. */
+export function playHistory(kernel: KernelNode, history: History, coverage: Coverage): number {
+  const duel = new Duel(kernel, coverage)
+  const player = new Player(history.materials)
+  const steps: Step[] = []
+  const play = (step: Step): void => {
+    steps.push(step)
+    const { outcome, difference } = duel.play(step)
+    if (outcome !== undefined && step.do === 'send') player.saw(step.hook, step.packet, outcome)
+    if (difference !== undefined) throw new Difference(difference, steps, duel.packets)
+  }
+  for (const step of opening(player, history)) play(step)
+  for (const number of history.steps) {
+    const step = player.step(duel.model.cluster, number)
+    if (step !== undefined) play(step)
+  }
+  return duel.packets
+}
+
+export class Difference extends Error {
+  readonly steps: readonly Step[]
+  /** That were sent until it showed. */
+  readonly packets: number
+  constructor(what: string, steps: readonly Step[], packets: number) {
+    super(what)
+    this.steps = steps
+    this.packets = packets
+  }
+}
+
+/** The kernel chooses backends by chance: what shows only with one of them is looked for so often. */
+const triesMax = 4
+
+/** The first difference of a scenario, with its step; undefined: kernel and model agree. */
+function firstDifference(kernel: KernelNode, steps: readonly Step[]): { at: number; what: string } | undefined {
+  const hasChance = steps.some((step) => step.do === 'service')
+  for (let i = 0; i < (hasChance ? triesMax : 1); i++) {
+    const duel = new Duel(kernel)
+    for (const [at, step] of steps.entries()) {
+      const { difference } = duel.play(step)
+      if (difference !== undefined) return { at, what: difference }
+    }
+  }
+  return undefined
+}
+
+/** Replays at most so many times while it looks for a shorter scenario. */
+const replaysMax = 3_000
+
+/** The shortest scenario that it finds on which kernel and model still disagree (delta debugging: halves, quarters, …, single steps). */
+export function shrink(kernel: KernelNode, difference: Difference): Scenario {
+  // The world's devices and routes are those of all nodes.
+  const fixed = difference.steps.filter((step) => step.do === 'node' || step.do === 'namespace')
+  let steps = difference.steps.filter((step) => step.do !== 'node' && step.do !== 'namespace')
+  let what = difference.message
+  let replays = 0
+  for (let chunk = Math.ceil(steps.length / 2); chunk >= 1; ) {
+    let removed = false
+    for (let from = Math.max(0, steps.length - chunk - 1); from >= 0 && replays < replaysMax; from -= chunk) {
+      const shorter = [...steps.slice(0, from), ...steps.slice(from + chunk)]
+      replays++
+      let found: ReturnType<typeof firstDifference>
+      try {
+        found = firstDifference(kernel, [...fixed, ...shorter])
+      } catch {
+        // Without that step the rest makes no sense: it stays.
+        continue
+      }
+      if (found === undefined) continue
+      steps = shorter.slice(0, found.at + 1 - fixed.length)
+      what = found.what
+      removed = true
+      from = Math.min(from, steps.length - 1)
+    }
+    if (chunk === 1 && !removed) break
+    chunk = removed ? chunk : Math.floor(chunk / 2)
+  }
+  return { title: what, steps: [...fixed, ...steps] }
+}
+
+/** What a person gets to see of a disagreement. */
+export function report(kernel: KernelNode, difference: Difference, seed: number): string {
+  const scenario = shrink(kernel, difference)
+  const stories: string[] = []
+  for (let i = 0; i < triesMax * 4 && !stories.some((line) => line.includes('=> KERNEL')); i++) {
+    const duel = new Duel(kernel)
+    stories.length = 0
+    for (const step of scenario.steps) {
+      const { outcome, difference: what } = duel.play(step)
+      stories.push(formatStep(step))
+      if (outcome !== undefined) stories.push(tellOutcome(outcome))
+      if (what !== undefined) stories.push(`=> KERNEL: ${what}`)
+    }
+  }
+  return `Kernel and model disagree (seed ${seed}). Replay: save this as test/model/scenarios/NAME.txt\n# ${scenario.title}\n${stories.join('\n')}\n`
+}

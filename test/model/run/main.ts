@@ -1,0 +1,56 @@
+import { parseArgs } from 'node:util'
+import { wanted } from './coverage.ts'
+import { faults } from './faults.ts'
+import { play } from './play.ts'
+import { World } from './world.ts'
+
+/** `npm run test:model`: the long run, and the seeded faults. */
+const { values } = parseArgs({
+  options: {
+    histories: { type: 'string', default: '100000' },
+    seed: { type: 'string' },
+    faults: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+if (values.help) {
+  process.stdout.write(`npm run test:model -- [--histories N] [--seed N]   500 packets a history; 100,000 histories unless said
+npm run test:model -- --faults                     each seeded fault of bpf/ must be found\n`)
+  process.exit(0)
+}
+/** What every outcome must have been reached at least. */
+const atLeast = 100
+const seed = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.seed)
+const say = (line: string): void => {
+  process.stdout.write(`${line}\n`)
+}
+
+await using world = await World.create('run')
+if (values.faults) {
+  let missed = 0
+  for (const { number, what } of faults) {
+    const { histories, packets, seconds, difference } = await play(world, { histories: 400, seed, fault: number })
+    if (difference === undefined) missed++
+    const found = difference === undefined ? 'NOT FOUND' : `found by packet ${packets} of history ${histories + 1}`
+    say(`${number.toString().padStart(3)}  ${found} (${seconds.toFixed(1)} s)  ${what}`)
+  }
+  say(`${faults.length - missed} of ${faults.length} faults found (seed ${seed})`)
+  process.exitCode = missed === 0 ? 0 : 1
+} else {
+  // In parts, so that a person sees that it goes on, and a difference names a seed that comes to it soon.
+  const histories = Number(values.histories)
+  const partOf = 2_000
+  let [packets, seconds] = [0, 0]
+  for (let part = 0; part * partOf < histories; part++) {
+    const played = await play(world, { histories: Math.min(partOf, histories - part * partOf), seed: seed + part })
+    packets += played.packets
+    seconds += played.seconds
+    say(`${packets} packets, ${seconds.toFixed(0)} s, seed ${seed + part}`)
+    const missing = played.histories >= partOf ? played.coverage.missing(wanted, atLeast) : []
+    if (part === 0) say(played.coverage.table())
+    if (played.difference === undefined && missing.length === 0) continue
+    say(played.difference ?? `Not reached ${atLeast} times: ${missing.join(', ')}`)
+    process.exitCode = 1
+    break
+  }
+}

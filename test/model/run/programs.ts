@@ -1,0 +1,136 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { bpfDir } from '#datapath/compile.ts'
+import { encodeAddress } from '#datapath/maps/address.ts'
+import { encodeConfig, gatewayMac } from '#datapath/object.ts'
+import { BpfMap } from '#kernel/bpf/map.ts'
+import { BpfObject } from '#kernel/bpf/object.ts'
+import { openPin, type Program } from '#kernel/bpf/program.ts'
+import { hasCode } from '#kernel/errno.ts'
+import { podCidrs, serviceCidrs } from '../scenario.ts'
+import { nodes } from '../universe.ts'
+import type { World } from './world.ts'
+
+const run = promisify(execFile)
+
+/** The programs that a packet of the model meets. */
+export const programNames = ['from_container', 'from_netdev', 'to_container', 'sweep', 'sweep_translations'] as const
+export type ProgramName = (typeof programNames)[number]
+
+export const uplinkMac = '02:00:00:00:00:11'
+
+/** Small enough that histories fill them. */
+export const limits = { flows: 20, share: 7, translations: 40 } as const
+
+const cacheDir = '/var/cache/weft/model'
+
+/**
+ * The real sources, compiled as the agent compiles them, with the seeded fault of that number in (`lib/fault.h`); 0: none.
+ * Kept by a hash of everything that went in.
+ */
+export async function compileWithFault(fault: number): Promise<ReadonlyMap<ProgramName, Buffer>> {
+  const sum = createHash('sha256').update(`${fault}`)
+  for (const file of readdirSync(bpfDir, { recursive: true, encoding: 'utf8' })
+    .filter((f) => /\.[ch]$/.test(f))
+    .toSorted())
+    sum.update(file).update(readFileSync(join(bpfDir, file)))
+  const dir = join(cacheDir, sum.digest('hex').slice(0, 24))
+  if (!existsSync(dir)) {
+    const aside = `${dir}.${process.pid}`
+    mkdirSync(aside, { recursive: true })
+    const machine = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }[process.arch as string]
+    const flags = ['-O2', '-g', '-Wall', '-target', 'bpf', '-mcpu=v3', `-I${bpfDir}`]
+    if (machine !== undefined) flags.push(`-I/usr/include/${machine}`)
+    if (fault !== 0) flags.push(`-DFAULT=${fault}`)
+    try {
+      await Promise.all(
+        programNames.map((name) =>
+          run('clang', [...flags, '-c', join(bpfDir, 'programs', `${name}.bpf.c`), '-o', join(aside, `${name}.o`)]),
+        ),
+      )
+      if (!existsSync(dir)) renameSync(aside, dir)
+    } finally {
+      rmSync(aside, { recursive: true, force: true })
+    }
+  }
+  return new Map(programNames.map((name) => [name, readFileSync(join(dir, `${name}.o`))]))
+}
+
+const u32 = (value: number): Buffer => {
+  const out = Buffer.alloc(4)
+  out.writeUInt32LE(value)
+  return out
+}
+
+/** A private load: programs in probe mode MODEL, maps that nobody else has. */
+export class Programs implements Disposable {
+  readonly #programs: ReadonlyMap<ProgramName, Program>
+  readonly #mapDir: string
+  readonly #maps = new Map<string, BpfMap>()
+
+  private constructor(programs: ReadonlyMap<ProgramName, Program>, mapDir: string) {
+    this.#programs = programs
+    this.#mapDir = mapDir
+  }
+
+  static load(world: World, objects: ReadonlyMap<ProgramName, Buffer>): Programs {
+    world.clearPins()
+    const mapDir = join(world.pinDir, 'maps')
+    mkdirSync(mapDir, { recursive: true })
+    const globals = new Map([
+      ...encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac }),
+      ['cfg_probe', u32(1)],
+      ['cfg_flow_share', u32(limits.share)],
+      ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],
+      ['cfg_node_address6', encodeAddress(nodes[0]?.addresses[1] ?? '')],
+    ])
+    const programs = new Map<ProgramName, Program>()
+    for (const [name, elf] of objects) {
+      using object = BpfObject.open(name, elf, mapDir)
+      for (const [global, value] of globals) ifThere(() => object.setGlobal(global, value))
+      ifThere(() => object.resizeMap('flows_v1', limits.flows))
+      ifThere(() => object.resizeMap('translations_v1', limits.translations))
+      object.load()
+      programs.set(name, object.program(name))
+    }
+    return new Programs(programs, mapDir)
+  }
+
+  program(name: ProgramName): Program {
+    const program = this.#programs.get(name)
+    if (program === undefined) throw new RangeError(`${name} was not loaded`)
+    return program
+  }
+
+  /** A map by its name in the sources. */
+  map(name: string): BpfMap {
+    const known = this.#maps.get(name)
+    if (known !== undefined) return known
+    const fd = openPin(join(this.#mapDir, name))
+    if (fd === undefined) throw new RangeError(`no program that was loaded has map ${name}`)
+    const map = new BpfMap(fd)
+    this.#maps.set(name, map)
+    return map
+  }
+
+  has(name: string): boolean {
+    return existsSync(join(this.#mapDir, name))
+  }
+
+  [Symbol.dispose](): void {
+    for (const map of this.#maps.values()) map[Symbol.dispose]()
+    for (const program of this.#programs.values()) program[Symbol.dispose]()
+  }
+}
+
+/** An object has the globals and maps that its program uses; the compiler left the others out. */
+function ifThere(set: () => void): void {
+  try {
+    set()
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error
+  }
+}
