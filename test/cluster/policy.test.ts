@@ -226,6 +226,38 @@ test.serial(
   },
 )
 
+test.serial(
+  'P26: what comes by another node than the pod’s has that node’s address, and is judged by it',
+  async (t) => {
+    const made = await world.client.get(pods, { namespace: 'x', name: 'a' })
+    const node = world.cluster.layout.nodes.find(({ name }) => name !== made.spec.nodeName)
+    const through = addressOf(node?.addresses[0] ?? '')
+    const service = await world.client.create(services, {
+      metadata: { namespace: 'x', name: 'np' },
+      spec: { type: 'NodePort', selector: { pod: 'a' }, ports: [{ port: 443, targetPort: 8080 }] },
+    })
+    const port = service.spec.ports?.[0]?.nodePort ?? 0
+    const becomes = (wanted: string) =>
+      t.notThrowsAsync(
+        eventually(async () => {
+          const [answer] = await world.outside.ask([{ protocol: 'tcp', address: through, port }])
+          if (answer !== wanted) throw new Error(`${answer}, not ${wanted}`)
+        }),
+      )
+    const from = (cidr: string) => ({
+      podSelector: { matchLabels: { pod: 'a' } },
+      ingress: [{ from: [{ ipBlock: { cidr } }], ports: [{ protocol: 'TCP' as const, port: 8080 }] }],
+    })
+    await becomes('open')
+    await world.policy('x', 'p', from(`${addressOf(world.cluster.layout.fabric.addresses[0] ?? '')}/32`))
+    await becomes('refused')
+    await world.clear()
+    await world.policy('x', 'p', from(`${through}/32`))
+    await becomes('open')
+    await world.client.delete(services, { namespace: 'x', name: 'np' })
+  },
+)
+
 test.serial('P18: a rule for ports lets no echo in, a rule without ports does', async (t) => {
   const ping = (family: 4 | 6): boolean => {
     const address = world.addressOf('x/a', family)

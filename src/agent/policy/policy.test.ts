@@ -571,7 +571,7 @@ test('P9: the resolver’s addresses are a pod of kube-dns to policies, by selec
   t.false(kernelSays(kernel, { from: '10.0.0.2', to: '10.96.0.10', protocol: 17, port: 53 }))
 })
 
-test('the loop: what is in the API is in the kernel, a sandbox’s policies before it is there, and a refusal is an event', async (t) => {
+test('P14, P22: pods that have ended have no addresses, a sandbox’s policies are in the kernel before it is there, a refusal is an event', async (t) => {
   const client = new FakeClient()
   const create = <K extends KubeObject>(resource: Resource<K>, object: unknown) =>
     client.create(resource, object as never)
