@@ -389,6 +389,16 @@ test('IdentityAllocator numbers pods by the labels that policies look at, and sp
   t.is(same.metadata.annotations?.['weft.dev/identity'], '302')
 })
 
+test('IdentityAllocator: a label that changed unnoticed is noticed', async (t) => {
+  const registry = new FakeRegistry()
+  registry.put(networkPolicies, selecting('p', 'app'))
+  registry.put(pods, identityPod('a', { app: 'x' }, 300), identityPod('b', { app: 'x' }, 300))
+  const all = new IdentityAllocator(registry, { revision: 44, clock: new FakeClock(), log: silentLog })
+  registry.put(pods, identityPod('b', { app: 'y' }, 300))
+  await all.settled()
+  t.deepEqual(numbers(registry), { a: '300', b: '301' })
+})
+
 test('IdentityAllocator: what a crash left half renumbered is finished by the next start', async (t) => {
   const registry = new FakeRegistry()
   registry.put(networkPolicies, selecting('p', 'app'))

@@ -142,7 +142,11 @@ export class IdentityAllocator {
     const old = this.#members.get(uid)
     if (next === undefined) this.#members.delete(uid)
     else this.#members.set(uid, next)
-    if (old?.number === next?.number) return
+    if (next !== undefined && next.number === old?.number) {
+      // Numbered before a policy came that looks at a label which the same write changed.
+      if (this.#owners.get(next.number)?.text !== this.#textOf(next)) this.#renumber(next)
+      return
+    }
     if (next !== undefined) this.#join(next)
     if (old !== undefined) this.#leave(old.number)
   }
@@ -156,9 +160,7 @@ export class IdentityAllocator {
       return
     }
     owner.count++
-    if (owner.text === text) return
-    this.#stale.set(member.uid, member)
-    this.#renumber()
+    if (owner.text !== text) this.#renumber(member)
   }
 
   #leave(number: number): void {
@@ -181,10 +183,15 @@ export class IdentityAllocator {
     return identityText(namespace, labels, ports, this.#relevance)
   }
 
-  #renumber(): void {
+  #renumber(member: Member): void {
+    this.#stale.set(member.uid, member)
+    this.#begin()
+  }
+
+  #begin(): void {
     this.#renumbering ??= this.#renumberAll().finally(() => {
       this.#renumbering = undefined
-      if (this.#stale.size > 0 && !this.#stop.signal.aborted) this.#renumber()
+      if (this.#stale.size > 0 && !this.#stop.signal.aborted) this.#begin()
     })
   }
 
