@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import test from 'ava'
@@ -293,6 +293,30 @@ test.serial(
     for (const host of ['kept', 'split', 'if']) t.is((await place.ask(`http://${host}.test/`)).code, 200)
     t.is((await place.ask('http://stray.test/')).code, 404)
     t.is(place.engine.pid, pid)
+  },
+)
+
+test.serial(
+  'an agent of another version puts its own HAProxy beside the one that it finds, and no request fails',
+  async (t) => {
+    const wanted = state(
+      [listener()],
+      [route('kept', ['kept.test'], [{ targets: [target('test/a:80')] }])],
+      [backend('test/a:80', endpoints)],
+    )
+    const before = await place.engine.apply(wanted)
+    const { pid } = place.engine
+    await place.engine.detach()
+    const record = join(place.dir, 'haproxy/engine.json')
+    writeFileSync(record, readFileSync(record, 'utf8').replace(/"shape":"[^"]+"/, '"shape":"another"'))
+    const load = startLoad(place, ['http://kept.test/'], { kept: 3, fresh: 2 })
+    await place.reopen()
+    const after = await place.engine.apply({ ...wanted, revision: wanted.revision + 1 })
+    t.is((await place.ask('http://kept.test/')).code, 200)
+    const { failures } = await load.stop()
+    t.deepEqual([...failures], [])
+    t.not(place.engine.pid, pid)
+    t.is(after.reloads, before.reloads + 1)
   },
 )
 
