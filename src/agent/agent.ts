@@ -287,7 +287,13 @@ export function createAgent(options: AgentOptions): Agent {
     known.nodes.onChange((next, old) => nameIndex.node(next, old, nodeName, clock.now()), signal)
     peers.onChange((next, old) => nameIndex.pod(next, old, clock.now()), signal)
     using events = EventRing.open(options.pinDir)
-    const flows = new Flows({ source: events, names: nameIndex, nodeName, clock })
+    const flows = new Flows({
+      source: events,
+      names: nameIndex,
+      nodeName,
+      clock,
+      requests: (listener, until) => gatewayLoop.requests(listener, until),
+    })
     flowParts = flows
     using stack = new DisposableStack()
     // Loaded when somebody asks: most nodes are never asked.

@@ -3,6 +3,7 @@ import type { Pod, Service } from '#api/gen/core-v1.ts'
 import { FakeClock } from '#base/clock.ts'
 import { at, eventKinds, eventSize } from '#datapath/events/event.ts'
 import { encodeAddress } from '#datapath/maps/address.ts'
+import type { HttpEvent } from '#gateway/engine.ts'
 import { compileQuery, type FlowQuery } from './filter.ts'
 import { type EventSource, Flows } from './flows.ts'
 import { FlowLog } from './log.ts'
@@ -220,4 +221,41 @@ test('the ring is looked at often while there is something, and seldom while the
   t.true((await pass(40)) >= 1)
   stop.abort()
   await t.throwsAsync(running, { name: 'AbortError' })
+})
+
+test('requests that a Gateway answers come among the rest, by the same query, with what a client wrote made harmless', async (t) => {
+  let tell: ((event: HttpEvent) => void) | undefined
+  const names = new NameIndex({ rule: () => undefined, set: () => [] })
+  names.pod(pod('web-1', '10.0.0.2', { app: 'web' }), undefined, 0)
+  const source = new Source()
+  const stop = new AbortController()
+  const flows = new Flows({
+    source,
+    names,
+    nodeName: 'n1',
+    clock: new FakeClock(),
+    requests: (listener) => {
+      tell = listener
+    },
+  })
+  const stream = flows.followAll({ toPod: ['web'] }, flows.end, stop.signal)
+  const first = stream.next()
+  const request: HttpEvent = {
+    ...{ atMs: 1_700_000_000_000, client: '172.30.0.1', clientPort: 40_000, address: '172.30.0.200', port: 80 },
+    ...{ method: 'GET', host: 'shop.example.com', path: '/a\u001b[2Jb', protocol: 'HTTP/1.1', code: 200, latencyMs: 3 },
+    ...{ rule: 'HTTPRoute/shop/web/0', backend: 'shop/web:80', endpoint: '10.0.0.2:8080' },
+  }
+  tell?.({ ...request, endpoint: '10.0.0.9:8080' })
+  tell?.(request)
+  const { value } = await first
+  if (value === undefined || 'missed' in value) return t.fail('a flow was to come')
+  t.regex(
+    formatFlow(value),
+    /172\.30\.0\.1:40000 \(world\) -> default\/web-1:8080 http-response FORWARDED \(HTTP\/1\.1 200 3 ms \(GET http:\/\/shop\.example\.com\/a\\u001b\[2Jb\)\) \[by HTTPRoute\/shop\/web\/0\]$/,
+  )
+  t.like(flowJson(value), {
+    flow: { Type: 'L7', l7: { type: 'RESPONSE', latency_ns: 3e6, http: { code: 200, method: 'GET' } } },
+  })
+  stop.abort(new DOMException('over', 'AbortError'))
+  await stream.return(undefined)
 })

@@ -1,7 +1,10 @@
 import { delay } from '#base/async/delay.ts'
+import { Queue } from '#base/async/queue.ts'
+import { Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import { eventSize } from '#datapath/events/event.ts'
 import { compileQuery, type FlowQuery } from './filter.ts'
+import { httpFlow, type Requests } from './http.ts'
 import { FlowLog } from './log.ts'
 import type { Flow, Names } from './record.ts'
 
@@ -19,12 +22,17 @@ const idleMs = 160
 /** Records taken with one call. */
 const batch = 4096
 
+/** At most so many requests wait for a reader; more are told of as missed. */
+const requestsMax = 4096
+
 export interface FlowsOptions {
   readonly source: EventSource
   readonly names: Names
   readonly nodeName: string
   readonly clock: Clock
   readonly entriesMax?: number
+  /** Requests that the node's gateway answers; told of only while somebody follows. */
+  readonly requests?: Requests
 }
 
 /** The node's connections and drops: drained on a timer, kept raw, named when somebody asks. */
@@ -120,6 +128,40 @@ export class Flows {
       position++
       if (wanted(flow)) yield flow
     }
+  }
+
+  /** Connections, drops and requests in one stream, as they come. */
+  async *followAll(
+    query: FlowQuery,
+    from: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<Flow | { readonly missed: number }> {
+    const { requests, names, nodeName } = this.#options
+    if (requests === undefined) {
+      yield* this.follow(query, from, signal)
+      return
+    }
+    const wanted = compileQuery(query)
+    const queue = new Queue<Flow | { readonly missed: number }>(requestsMax)
+    let missed = 0
+    const offer = (flow: Flow | { readonly missed: number }): void => {
+      if (missed > 0 && queue.push({ missed })) missed = 0
+      if (!queue.push(flow)) missed += 'missed' in flow ? flow.missed : 1
+    }
+    requests((event) => {
+      const flow = httpFlow(event, names, nodeName)
+      if (wanted(flow)) offer(flow)
+    }, signal)
+    await using scope = new Scope(signal)
+    scope.start(async (stop) => {
+      try {
+        for await (const flow of this.follow(query, from, stop)) offer(flow)
+        queue.close()
+      } catch (error) {
+        queue.close(error)
+      }
+    })
+    yield* queue
   }
 
   #flow(position: number): Flow | undefined {

@@ -1,3 +1,4 @@
+import { formatHttp, httpJson } from './http.ts'
 import type { Flow, Party } from './record.ts'
 
 const protocols: ReadonlyMap<number, string> = new Map([
@@ -35,12 +36,15 @@ function side(flow: Flow, which: 'source' | 'destination'): string {
   const port = which === 'source' ? event.sourcePort : event.destinationPort
   const identity = which === 'source' ? event.sourceIdentity : event.destinationIdentity
   const named = `${who(party, event[which])}${hasPorts(event.protocol) ? `:${port}` : ''}`
-  return `${named} (${party.entity ?? `ID:${identity}`})`
+  // A proxy knows addresses, not identities.
+  const tag = party.entity ?? (flow.http === undefined ? `ID:${identity}` : undefined)
+  return tag === undefined ? named : `${named} (${tag})`
 }
 
 const hasPorts = (protocol: number): boolean => protocol === 6 || protocol === 17 || protocol === 132
 
-const detail = ({ event }: Flow): string => {
+const detail = ({ event, http }: Flow): string => {
+  if (http !== undefined) return formatHttp(http)
   if (event.protocol === 6) return `TCP Flags: ${tcpFlags(event.tcpFlags).join(', ') || 'none'}`
   if (event.protocol === 1 || event.protocol === 58) return `${protocolName(event.protocol)} type ${event.tcpFlags}`
   return protocolName(event.protocol)
@@ -48,9 +52,10 @@ const detail = ({ event }: Flow): string => {
 
 /** One line, in the form that `hubble observe` made known; a denied one says by which policies. */
 export function formatFlow(flow: Flow): string {
-  const { event, allowedBy, deniedBy, service } = flow
+  const { event, allowedBy, deniedBy, service, http } = flow
   const dropped = event.kind === 'drop'
   const by = [
+    ...(http === undefined ? [] : [`by ${http.rule || 'no rule'}`]),
     ...(service === undefined ? [] : [`via ${service.namespace}/${service.name}`]),
     ...(dropped
       ? deniedBy.map((p) => `denied by ${p.namespace}/${p.name}`)
@@ -59,10 +64,11 @@ export function formatFlow(flow: Flow): string {
   return [
     `${timeOf(flow.time)}:`,
     side(flow, 'source'),
-    event.isReply ? '<-' : '->',
+    event.isReply && http === undefined ? '<-' : '->',
     side(flow, 'destination'),
-    dropped ? event.reason : event.direction === 'EGRESS' ? 'from-endpoint' : 'to-endpoint',
-    event.direction,
+    ...(http === undefined
+      ? [dropped ? event.reason : event.direction === 'EGRESS' ? 'from-endpoint' : 'to-endpoint', event.direction]
+      : ['http-response']),
     verdictOf(flow),
     `(${detail(flow)})`,
     ...by.map((words) => `[${words}]`),
@@ -103,7 +109,7 @@ export function flowJson(flow: Flow): object {
       l4: layer4(flow),
       source: endpointJson(flow.source, event.sourceIdentity),
       destination: endpointJson(flow.destination, event.destinationIdentity),
-      Type: 'L3_L4',
+      ...(flow.http === undefined ? { Type: 'L3_L4' } : { Type: 'L7', l7: httpJson(flow.http) }),
       node_name: flow.node,
       traffic_direction: event.direction,
       trace_observation_point: event.direction === 'EGRESS' ? 'FROM_ENDPOINT' : 'TO_ENDPOINT',

@@ -1,4 +1,5 @@
 import type { Event } from '#datapath/events/event.ts'
+import type { HttpEvent } from '#gateway/engine.ts'
 
 /** Who is behind an address. */
 export interface Party {
@@ -20,6 +21,8 @@ export interface PolicyName {
 /** A connection or a drop with its names. */
 export interface Flow {
   readonly event: Event
+  /** Of a request that a Gateway answered (http.ts). */
+  readonly http?: HttpEvent
   /** ms since 1970. */
   readonly time: number
   readonly node: string

@@ -5,7 +5,7 @@ import { flowJson, formatFlow } from './present.ts'
 import type { Flow } from './record.ts'
 
 /**
- * `/v1/flows`: the newest `last` that match, and with `follow=true` what comes. Each value is `{time, text, json}`, or
+ * `/v1/flows`: the newest `last` that match, and with `follow=true` what comes, requests that a Gateway answers among it. Each value is `{time, text, json}`, or
  * `{missed}` where the asker was too slow.
  */
 export const flowsRoute = (flows: Flows): Route =>
@@ -20,7 +20,7 @@ export const flowsRoute = (flows: Flows): Route =>
     const { end } = flows
     yield* recent.map(line)
     if (query.get('follow') !== 'true') return
-    for await (const flow of flows.follow(wanted, end, signal)) yield 'missed' in flow ? flow : line(flow)
+    for await (const flow of flows.followAll(wanted, end, signal)) yield 'missed' in flow ? flow : line(flow)
   }
 
 const line = (flow: Flow): object => ({ time: flow.time, text: formatFlow(flow), json: flowJson(flow) })

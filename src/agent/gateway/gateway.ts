@@ -2,7 +2,7 @@ import { Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
-import type { L7Engine, Signals } from '#gateway/engine.ts'
+import type { HttpEvent, L7Engine, Signals } from '#gateway/engine.ts'
 import type { GatewayModel } from '#gateway/model.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
@@ -52,6 +52,7 @@ export class Gateways {
   readonly #acknowledger: Acknowledger
   #model: GatewayModel | undefined
   #engine: NodeL7 | undefined
+  readonly #followers = new Map<(event: HttpEvent) => void, AbortSignal>()
   #reloads = 0
   #trouble: unknown
 
@@ -75,6 +76,14 @@ export class Gateways {
   /** Read from the engine now; empty while there is none. */
   async signals(): Promise<readonly Signals[]> {
     return (await this.#engine?.signals()) ?? []
+  }
+
+  /** Tells of every request that the engine answers, from when there is one, until `signal` aborts. */
+  requests(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
+    if (signal.aborted) return
+    this.#followers.set(listener, signal)
+    signal.addEventListener('abort', () => this.#followers.delete(listener), { once: true })
+    this.#engine?.events(listener, signal)
   }
 
   /** `started` at once: a cluster whose Gateway API is missing or late must not hold up the node's network. */
@@ -109,7 +118,10 @@ export class Gateways {
         this.#acknowledger.say(acknowledge(results, { revision: state.revision, faults: new Map(), reloads: 0 }))
         return
       }
-      this.#engine ??= await openEngine()
+      if (this.#engine === undefined) {
+        this.#engine = await openEngine()
+        for (const [listener, until] of this.#followers) this.#engine.events(listener, until)
+      }
       const outcome = await this.#engine.apply(state)
       this.#reloads = outcome.reloads
       for (const [id, { message }] of outcome.faults) log.warn({ id, fault: message }, 'the gateway cannot do this')
