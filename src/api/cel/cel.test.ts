@@ -4,13 +4,13 @@ import fc from 'fast-check'
 import { compile, Failure, ProgramError } from './compile.ts'
 import { CompileError } from './issue.ts'
 import { kubernetesFunctions } from './library/library.ts'
-import { compileRegex, testRegex } from './regex.ts'
+import { compileRegex } from './regex.ts'
 import { toValue } from './schema/convert.ts'
 import { escapeName } from './schema/escape.ts'
 import { typeOfSchema } from './schema/schema-type.ts'
 import { formatInstant, parseGoDuration, parseRfc3339 } from './times.ts'
 import { dyn, type Type } from './types.ts'
-import { Duration, getKey, isRecord, keysOf, kindOf, Optional, Timestamp, TypeValue, Uint } from './values.ts'
+import { Duration, getKey, isRecord, keysOf, kindOf, Optional, Timestamp, TypeValue, toText, Uint } from './values.ts'
 
 /** What upstream (apiserver v0.36.3, cel-go v0.26.0) makes of an expression; `self` is the object on the first line. */
 interface Row {
@@ -33,7 +33,7 @@ const selfType = typeOfSchema(schema, true)?.type ?? dyn
 const self = toValue(object, schema)
 
 function show(value: unknown): string {
-  if (typeof value === 'number') return `double ${Number.isFinite(value) ? value : value > 0 ? '+Inf' : '-Inf'}`
+  if (typeof value === 'number') return `double ${toText(value)}`
   if (typeof value === 'string') return JSON.stringify(value)
   if (value instanceof Uint) return `${value.value}u`
   if (value instanceof Uint8Array) return `bytes ${Buffer.from(value).toString('hex')}`
@@ -75,11 +75,13 @@ function judge(expression: string): Row {
 const upToSyntax = (text: string | undefined): string | undefined => text?.replace(/(Syntax error)[\s\S]*/, '$1')
 
 test('what upstream makes of hundreds of expressions is what we make of them', (t) => {
-  t.true(rows.length > 360)
+  t.true(rows.length > 1300)
   for (const row of rows) {
     const ours = judge(row.expression)
     t.is(upToSyntax(ours.problem), row.problem, row.expression)
-    t.is(ours.error, row.error, row.expression)
+    // An empty error stands for any: what is wrong with a text is said in words of our own.
+    if (row.error === '') t.not(ours.error, undefined, row.expression)
+    else t.is(ours.error, row.error, row.expression)
     t.is(ours.value, row.value, row.expression)
     if (row.max !== undefined) t.is(ours.max, row.max, `the estimate of ${row.expression}`)
   }
@@ -176,13 +178,13 @@ const regexes: readonly [pattern: string, text: string, expected: boolean | unde
 for (const [pattern, text, expected] of regexes)
   test(`Go takes ${pattern} for ${JSON.stringify(text)} as we do`, (t) => {
     const regex = compileRegex(pattern)
-    t.is(regex && testRegex(regex, text), expected)
+    t.is(regex?.test(text), expected)
   })
 
 test('an expression that makes others backtrack for years takes a moment', (t) => {
   const regex = compileRegex('^(a+)+$')
   const before = performance.now()
-  t.false(regex !== undefined && testRegex(regex, `${'a'.repeat(200)}!`))
+  t.false(regex?.test(`${'a'.repeat(200)}!`))
   t.true(performance.now() - before < 2_000)
 })
 

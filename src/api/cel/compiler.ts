@@ -300,7 +300,8 @@ export class Compiler {
   #common(nodes: readonly Node[]): Type {
     let type: Type | undefined
     for (const node of nodes) {
-      const joined: Type | undefined = type === undefined ? node.type : join(type, node.type)
+      const isMixed = type !== undefined && (type.kind === 'dyn') !== (node.type.kind === 'dyn')
+      const joined: Type | undefined = type === undefined ? node.type : isMixed ? undefined : join(type, node.type)
       if (joined === undefined && this.#mixed > 0) return types.dyn
       if (joined === undefined) {
         const expected = formatType(type ?? types.dyn)

@@ -5,7 +5,17 @@ import type { Frame, Node, Run } from './frame.ts'
 import { sizeOfNode } from './operators.ts'
 import * as types from './types.ts'
 import { formatType, type Type } from './types.ts'
-import { compare, EvaluationError, getKey, keysOf, mapKey, noSuchOverload, Optional } from './values.ts'
+import {
+  compare,
+  EvaluationError,
+  getKey,
+  isRecord,
+  keysOf,
+  kindOf,
+  mapKey,
+  noSuchOverload,
+  Optional,
+} from './values.ts'
 
 /**
  * What looks like a call but is not: `has`, and the loops over lists and maps with one or two variables. Costs are those
@@ -164,8 +174,9 @@ function partsOf(type: Type): { readonly key: Type; readonly value: Type } | und
 
 function itemsOf(value: unknown): readonly unknown[] {
   if (Array.isArray(value)) return value
-  if (typeof value !== 'object' || value === null) throw noSuchOverload()
-  return keysOf(value)
+  if (value instanceof Map || isRecord(value)) return keysOf(value)
+  const kind = kindOf(value)
+  throw new EvaluationError(`got 'types.${kind.charAt(0).toUpperCase()}${kind.slice(1)}', expected iterable type`)
 }
 
 function needBool(compiler: Compiler, node: Node): void {

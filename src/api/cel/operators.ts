@@ -80,7 +80,7 @@ export function checkedUint(value: bigint): Uint {
   return new Uint(value)
 }
 const checkedDuration = (nanos: bigint): Duration => {
-  if (nanos < intMin || nanos > intMax) throw new EvaluationError('duration overflow')
+  if (nanos < intMin || nanos > intMax) throw new EvaluationError('integer overflow')
   return new Duration(nanos)
 }
 const checkedTimestamp = (nanos: bigint): Timestamp => {

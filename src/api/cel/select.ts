@@ -3,7 +3,7 @@ import { add, fixed, free, one } from './cost.ts'
 import type { Node, Run } from './frame.ts'
 import * as types from './types.ts'
 import { formatType, type Type } from './types.ts'
-import { EvaluationError, getKey, hasKey, isRecord, noSuchKey, noSuchOverload, Optional } from './values.ts'
+import { EvaluationError, getKey, hasKey, isRecord, kindOf, noSuchKey, noSuchOverload, Optional } from './values.ts'
 
 interface Member {
   readonly type: Type
@@ -127,7 +127,7 @@ function lookUp(container: unknown, key: unknown): Optional {
 function indexOf(key: unknown): number {
   if (typeof key === 'bigint') return Number(key)
   if (typeof key === 'number' && Number.isInteger(key)) return key
-  throw noSuchOverload()
+  throw new EvaluationError(`unsupported index type '${kindOf(key)}' in list`)
 }
 
 /** `a[b]` and `a[?b]` */

@@ -43,7 +43,7 @@ const secondMax = 253_402_300_799n
 
 /** Nanoseconds since 1970 of an RFC 3339 text; undefined for any other text and outside the years 1 to 9999. */
 export function parseRfc3339(text: string): bigint | undefined {
-  const found = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))$/.exec(text)
+  const found = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))$/.exec(text)
   if (found === null) return undefined
   const [, year, month, day, hour, minute, second, fraction = '', sign, zoneHour = '0', zoneMinute = '0'] = found
   const numbers = [year, month, day, hour, minute, second].map(Number)

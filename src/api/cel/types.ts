@@ -143,10 +143,6 @@ export function formatType(type: Type): string {
     case 'opaque':
     case 'parameter':
       return type.name
-    case 'duration':
-      return 'google.protobuf.Duration'
-    case 'timestamp':
-      return 'google.protobuf.Timestamp'
     default:
       return type.kind
   }

@@ -265,9 +265,14 @@ export function toText(value: unknown): string {
   throw noSuchOverload()
 }
 
-/** As Go's shortest form: 1e+21, 0.1, NaN, +Inf. */
+/** As Go's shortest form: 0.1, 1e+06, 1.5e-07, NaN, +Inf. */
 function formatDouble(value: number): string {
   if (Number.isNaN(value)) return 'NaN'
   if (!Number.isFinite(value)) return value > 0 ? '+Inf' : '-Inf'
-  return String(value).replace(/e([+-])(\d)$/, 'e$10$2')
+  if (Object.is(value, -0)) return '-0'
+  const [mantissa = '', power = '0'] = value.toExponential().split('e')
+  const exponent = Number(power)
+  if (exponent >= -4 && exponent < 6) return String(value)
+  const digits = String(Math.abs(exponent)).padStart(2, '0')
+  return `${mantissa}e${exponent < 0 ? '-' : '+'}${digits}`
 }

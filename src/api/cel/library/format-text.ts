@@ -25,9 +25,9 @@ function formatOne(verb: string, value: unknown, digits: number): string {
       if (typeof value === 'number' && !Number.isFinite(value)) return formatAny(value)
       throw wrong('decimal', 'integers', value)
     case 'f':
-      return fractional(value, (n) => n.toFixed(digits))
+      return fractional(value, 'fixed-point', (n) => fixedPoint(n, digits))
     case 'e':
-      return fractional(value, (n) => scientific(n, digits))
+      return fractional(value, 'scientific', (n) => scientific(n, digits))
     case 'b':
       if (typeof value === 'boolean') return value ? '1' : '0'
       return wholeText(value, 2, 'binary', 'integers and bools')
@@ -51,10 +51,21 @@ const wrong = (clause: string, allowed: string, value: unknown): EvaluationError
     `error during formatting: ${clause} clause can only be used on ${allowed}, was given ${kindOf(value)}`,
   )
 
-function fractional(value: unknown, format: (n: number) => string): string {
-  const number = typeof value === 'bigint' ? Number(value) : value instanceof Uint ? Number(value.value) : value
-  if (typeof number !== 'number') throw wrong('fixed-point', 'numbers', value)
-  return Number.isFinite(number) ? format(number) : formatAny(number)
+function fractional(value: unknown, clause: string, format: (n: number) => string): string {
+  if (typeof value !== 'number') throw wrong(clause, 'doubles', value)
+  return Number.isFinite(value) ? format(value) : formatAny(value)
+}
+
+/** With commas at the thousands; halves go to the even side. */
+function fixedPoint(value: number, digits: number): string {
+  const scaled = Math.abs(value) * 10 ** digits
+  const isHalf = scaled < Number.MAX_SAFE_INTEGER && scaled % 1 === 0.5
+  const rounded = isHalf ? (2 * Math.round(scaled / 2)) / 10 ** digits : Math.abs(value)
+  const isHuge = rounded >= 2 ** 53
+  const text = isHuge ? `${BigInt(rounded)}${digits > 0 ? `.${'0'.repeat(digits)}` : ''}` : rounded.toFixed(digits)
+  const [whole = '', fraction] = text.split('.')
+  const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ',')
+  return `${value < 0 ? '-' : ''}${grouped}${fraction === undefined ? '' : `.${fraction}`}`
 }
 
 const superscripts = '⁰¹²³⁴⁵⁶⁷⁸⁹'

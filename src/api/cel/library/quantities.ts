@@ -1,4 +1,4 @@
-import { compareQuantity, type Quantity, tryParseQuantity } from '#api/meta/quantity.ts'
+import { compareQuantity, parseQuantity, type Quantity, QuantityError, tryParseQuantity } from '#api/meta/quantity.ts'
 import { type Overload, overload } from '../functions.ts'
 import { EvaluationError, type Opaque } from '../values.ts'
 import { overText } from './standard.ts'
@@ -8,8 +8,11 @@ const giga = 1_000_000_000n
 class QuantityValue implements Opaque {
   readonly typeName = 'kubernetes.Quantity'
   readonly quantity: Quantity
-  constructor(quantity: Quantity) {
+  /** Upstream takes `1.0`, and what has more digits than it counts fast with, for no integer. */
+  readonly isPlain: boolean
+  constructor(quantity: Quantity, isPlain = true) {
     this.quantity = quantity
+    this.isPlain = isPlain
   }
   equals(other: Opaque): boolean {
     return other instanceof QuantityValue && compareQuantity(this.quantity, other.quantity) === 0
@@ -17,16 +20,37 @@ class QuantityValue implements Opaque {
 }
 
 function quantityOf(text: string): QuantityValue {
-  const quantity = tryParseQuantity(text)
-  if (quantity === undefined)
-    throw new EvaluationError(
-      "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-    )
-  return new QuantityValue(quantity)
+  try {
+    return new QuantityValue(parseQuantity(text), isPlainInteger(text))
+  } catch (error) {
+    if (error instanceof QuantityError) throw new EvaluationError(error.message, { cause: error })
+    throw error
+  }
 }
 
-const isInteger = ({ quantity: { nano } }: QuantityValue): boolean =>
-  nano % giga === 0n && nano / giga <= 2n ** 63n - 1n && nano / giga >= -(2n ** 63n)
+const exponents: Readonly<Record<string, number>> = {
+  n: -9,
+  u: -6,
+  m: -3,
+  '': 0,
+  k: 3,
+  M: 6,
+  G: 9,
+  T: 12,
+  P: 15,
+  E: 18,
+}
+
+function isPlainInteger(text: string): boolean {
+  const [, whole = '', fraction = '', suffix = ''] = /^[+-]?(\d*)\.?(\d*)(.*)$/.exec(text) ?? []
+  if (whole.length + fraction.length > 18) return false
+  if (suffix.endsWith('i')) return fraction === '' && suffix !== 'Ei'
+  const power = /^[eE]([+-]?\d+)$/.exec(suffix)?.[1]
+  return (power === undefined ? (exponents[suffix] ?? 0) : Number(power)) >= fraction.length
+}
+
+const isInteger = ({ quantity: { nano }, isPlain }: QuantityValue): boolean =>
+  isPlain && nano % giga === 0n && nano / giga <= 2n ** 63n - 1n && nano / giga >= -(2n ** 63n)
 const plus = ({ quantity }: QuantityValue, nano: bigint): QuantityValue =>
   new QuantityValue({ ...quantity, nano: quantity.nano + nano })
 

@@ -27,7 +27,8 @@ const strict = new RegExp(
 function parse(text: string, isNormalizing: boolean): Semver | undefined {
   const found = strict.exec(isNormalizing ? normalized(text) : text)
   if (found === null) return undefined
-  return new Semver(text, found.slice(1, 4).map(BigInt), found[4]?.split('.') ?? [])
+  const numbers = found.slice(1, 4).map(BigInt)
+  return numbers.some((n) => n >= 2n ** 64n) ? undefined : new Semver(text, numbers, found[4]?.split('.') ?? [])
 }
 
 function normalized(text: string): string {

@@ -2,19 +2,9 @@ import { fixed, multiply, regexLength, scale, traversal } from '../cost.ts'
 import type { Node } from '../frame.ts'
 import { type Call, type Costs, type Overload, overload } from '../functions.ts'
 import { checkedInt, checkedUint, sizeOfNode } from '../operators.ts'
-import { compileRegex, testRegex } from '../regex.ts'
+import { compileRegex, type Regex } from '../regex.ts'
 import { calendarOf, isInstant, parseGoDuration, parseRfc3339 } from '../times.ts'
-import {
-  Duration,
-  EvaluationError,
-  kindOf,
-  sizeOf,
-  Timestamp,
-  TypeValue,
-  textSize,
-  toText,
-  type Uint,
-} from '../values.ts'
+import { Duration, EvaluationError, kindOf, sizeOf, Timestamp, TypeValue, textSize, toText, Uint } from '../values.ts'
 
 /** Going over the text once, or `factor` times. */
 export const overText = (factor = 1, at = 0): Costs => ({
@@ -22,7 +12,7 @@ export const overText = (factor = 1, at = 0): Costs => ({
   spend: (args) => Math.ceil(sizeOf(args[at]) * factor * traversal),
 })
 
-function regexOf(pattern: string): RegExp {
+function regexOf(pattern: string): Regex {
   const regex = compileRegex(pattern)
   if (regex === undefined) throw new EvaluationError(`error parsing regexp: invalid or unsupported: \`${pattern}\``)
   return regex
@@ -50,10 +40,10 @@ const matchesCosts: Costs = {
   prepare([, pattern]): Call | undefined {
     const text = literalText(pattern)
     const regex = text === undefined ? undefined : compileRegex(text)
-    return regex && ((value: string) => testRegex(regex, value))
+    return regex && ((value: string) => regex.test(value))
   },
 }
-const matches = (text: string, pattern: string): boolean => testRegex(regexOf(pattern), text)
+const matches = (text: string, pattern: string): boolean => regexOf(pattern).test(text)
 
 const containsCosts: Costs = {
   estimate: ([text, part]) => ({
@@ -72,8 +62,9 @@ const conversionError = (type: string): EvaluationError =>
 const size = (value: unknown): bigint => BigInt(typeof value === 'string' ? textSize(value) : sizeOf(value))
 
 function textToInt(text: string): bigint {
-  if (!/^[+-]?\d+$/.test(text)) throw conversionError('int')
-  return checkedInt(BigInt(text.replace(/^\+/, '')))
+  const value = /^[+-]?\d+$/.test(text) ? BigInt(text.replace(/^\+/, '')) : undefined
+  if (value === undefined || BigInt.asIntN(64, value) !== value) throw conversionError('int')
+  return value
 }
 function doubleToInt(value: number): bigint {
   if (!Number.isFinite(value) || Math.abs(value) >= 2 ** 63) throw new EvaluationError('integer overflow')
@@ -82,7 +73,8 @@ function doubleToInt(value: number): bigint {
 function textToDouble(text: string): number {
   if (/^[+-]?(Inf|inf|Infinity|NaN)$/.test(text))
     return /NaN/.test(text) ? Number.NaN : text.startsWith('-') ? -Infinity : Infinity
-  if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) throw conversionError('double')
+  if (!/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text) || !Number.isFinite(Number(text)))
+    throw conversionError('double')
   return Number(text)
 }
 function textToDuration(text: string): Duration {
@@ -124,8 +116,8 @@ const conversions: readonly Overload[] = [
     return checkedUint(BigInt(Math.trunc(a)))
   }),
   overload('uint(string): uint', (a: string) => {
-    if (!/^\d+$/.test(a)) throw conversionError('uint')
-    return checkedUint(BigInt(a))
+    if (!/^\d+$/.test(a) || BigInt(a) >= 2n ** 64n) throw conversionError('uint')
+    return new Uint(BigInt(a))
   }),
   overload('double(double): double', same),
   overload('double(int): double', (a: bigint) => Number(a)),

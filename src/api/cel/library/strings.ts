@@ -1,6 +1,7 @@
 import { add, fixed, multiply, type Range, regexLength, scale, traversal } from '../cost.ts'
 import { type Costs, type Overload, overload } from '../functions.ts'
 import { sizeOfNode } from '../operators.ts'
+import { compileRegex } from '../regex.ts'
 import { EvaluationError, sizeOf, toText } from '../values.ts'
 import { formatText } from './format-text.ts'
 import { overText, regexOf } from './standard.ts'
@@ -38,12 +39,14 @@ function substring(text: string, from: bigint, to?: bigint): string {
 /** Found position in characters, from a position in characters. */
 function indexOf(text: string, part: string, from = 0n): bigint {
   const all = characters(text)
+  if (from > BigInt(all.length)) return -1n
   const start = within(from, all.length)
   const found = text.indexOf(part, all.slice(0, start).join('').length)
   return found < 0 ? -1n : BigInt(characters(text.slice(0, found)).length)
 }
 function lastIndexOf(text: string, part: string, from?: bigint): bigint {
   const all = characters(text)
+  if (from !== undefined && from > BigInt(all.length)) return -1n
   const start = from === undefined ? text.length : all.slice(0, within(from, all.length)).join('').length
   const found = text.lastIndexOf(part, start)
   return found < 0 ? -1n : BigInt(characters(text.slice(0, found)).length)
@@ -118,6 +121,11 @@ function join(list: readonly unknown[], separator = ''): string {
 }
 
 const findCosts: Costs = {
+  check([, pattern]) {
+    const text = pattern?.literal?.value
+    const isWrong = typeof text === 'string' && compileRegex(text) === undefined
+    return isWrong ? `error parsing regexp: invalid or unsupported: \`${text}\`` : undefined
+  },
   estimate: ([text, pattern]) => {
     const size = sizeOfNode(text)
     const cost = multiply(scale(add(size, fixed(1)), traversal), scale(sizeOfNode(pattern), regexLength))
@@ -126,20 +134,8 @@ const findCosts: Costs = {
   spend: ([text, pattern]) => Math.ceil((1 + sizeOf(text)) * traversal) * Math.ceil(sizeOf(pattern) * regexLength),
 }
 
-function findAll(text: string, pattern: string, limit = -1n): string[] {
-  const all: string[] = []
-  for (const found of text.matchAll(regexOf(pattern))) {
-    if (limit >= 0n && BigInt(all.length) >= limit) break
-    all.push(found[0])
-  }
-  return all
-}
-
-const find = (text: string, pattern: string): string => {
-  const regex = regexOf(pattern)
-  regex.lastIndex = 0
-  return regex.exec(text)?.[0] ?? ''
-}
+const findAll = (text: string, pattern: string, limit = -1n): string[] => regexOf(pattern).all(text, Number(limit))
+const find = (text: string, pattern: string): string => regexOf(pattern).first(text) ?? ''
 
 const quoted: Readonly<Record<string, string>> = {
   '\u0007': '\\a',

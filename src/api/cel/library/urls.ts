@@ -23,28 +23,51 @@ class Url implements Opaque {
   }
 }
 
-/** As Go's url.ParseRequestURI takes it: an absolute URI or an absolute path. A text is what is wrong. */
+const isBadEscape = (text: string): boolean => /%(?![0-9A-Fa-f]{2})/.test(text)
+const quoteEscape = (text: string): string => JSON.stringify(/%(?:.{0,2})/.exec(text)?.[0] ?? '%')
+
+/**
+ * Whether Go's url.ParseRequestURI takes it (an absolute URI or an absolute path), and what its url.Parse makes of it: the
+ * fragment is no part of the path. A text is what is wrong.
+ */
 function parse(text: string): Url | string {
   const fail = (words: string): string =>
     `URL parse error during conversion from string: parse ${JSON.stringify(text)}: ${words}`
   if (text === '') return fail('empty url')
   if (/\p{Cc}/u.test(text)) return fail('net/url: invalid control character in URL')
-  const [, scheme, rest = text] = /^([A-Za-z][A-Za-z0-9+.-]*):(.*)$/s.exec(text) ?? []
-  if (scheme === undefined && text.startsWith(':')) return fail('missing protocol scheme')
-  if (scheme === undefined && !text.startsWith('/')) return fail('invalid URI for request')
+  const [, scheme = '', rest = text] = /^([A-Za-z][A-Za-z0-9+.-]*):(.*)$/s.exec(text) ?? []
+  if (scheme === '' && text.startsWith(':')) return fail('missing protocol scheme')
   const mark = rest.indexOf('?')
   const before = mark < 0 ? rest : rest.slice(0, mark)
-  const query = mark < 0 ? '' : rest.slice(mark + 1)
-  if (scheme !== undefined && !before.startsWith('/')) return fail('invalid URI for request')
-  const authority = scheme !== undefined || !before.startsWith('///') ? /^\/\/([^/]*)(.*)$/s.exec(before) : null
-  const isHosted = authority !== null && (scheme !== undefined || before.startsWith('//'))
-  const host = isHosted ? (authority?.[1] ?? '').replace(/^.*@/, '') : ''
-  const path = isHosted ? (authority?.[2] ?? '') : before
-  if (/%(?![0-9A-Fa-f]{2})/.test(path))
-    return fail(`invalid URL escape ${JSON.stringify(/%.{0,2}/.exec(path)?.[0] ?? '%')}`)
-  if (isHosted && !/^(\[[^\]]*\]|[^:[\]\s<>"{}|\\^`]*)(:\d*)?$/.test(host))
-    return fail('invalid character in host name')
-  return new Url(text, { scheme: (scheme ?? '').toLowerCase(), host, path, query })
+  const query = withoutFragment(mark < 0 ? '' : rest.slice(mark + 1))
+  const parts = { scheme: scheme.toLowerCase(), host: '', path: '', query }
+  if (!before.startsWith('/')) return scheme === '' ? fail('invalid URI for request') : new Url(text, parts)
+  const hasHost = before.startsWith('//') && (scheme !== '' || !before.startsWith('///'))
+  const [, authority = '', path = before] = hasHost ? (/^\/\/([^/]*)(.*)$/s.exec(before) ?? []) : []
+  if (isBadEscape(path)) return fail(`invalid URL escape ${quoteEscape(path)}`)
+  const host = parseHost(authority.replace(/^.*@/s, ''))
+  if ('words' in host) return fail(host.words)
+  return new Url(text, { ...parts, host: host.host, path: withoutFragment(path) })
+}
+
+const withoutFragment = (text: string): string => text.split('#', 1)[0] ?? ''
+
+/** A host may only escape what is not ASCII; a zone within brackets, its percent sign. */
+function parseHost(text: string): { readonly host: string } | { readonly words: string } {
+  const forbidden = /%(?![89A-Fa-f][0-9A-Fa-f]|25[^\]]*\])/.exec(text)
+  if (forbidden !== null)
+    return { words: `invalid URL escape ${JSON.stringify(text.slice(forbidden.index, forbidden.index + 3))}` }
+  const odd = /[\s#/?@^`{|}\\]/.exec(text)
+  if (odd !== null) return { words: `invalid character ${JSON.stringify(odd[0])} in host name` }
+  if (text.startsWith('[') && !text.includes(']')) return { words: "missing ']' in host" }
+  const port = text.startsWith('[') ? text.slice(text.indexOf(']') + 1) : /:.*$/s.exec(text)?.[0]
+  if (port !== undefined && port !== '' && !/^:\d*$/.test(port))
+    return { words: `invalid port ${JSON.stringify(port)} after host` }
+  try {
+    return { host: decodeURIComponent(text) }
+  } catch {
+    return { host: text }
+  }
 }
 
 function urlOf(text: string): Url {
@@ -64,9 +87,13 @@ const port = ({ parts }: Url): string => /:(\d*)$/.exec(parts.host)?.[1] ?? ''
 const escaped = (path: string): string =>
   path.replace(/[^A-Za-z0-9\-._~!$&'()*+,;=:@/%[\]]+/g, (part) => encodeURIComponent(part))
 
+/** Pairs that are written wrongly are left out, as Go does. */
 function queryOf({ parts }: Url): Map<string, string[]> {
   const map = new Map<string, string[]>()
-  for (const [key, value] of new URLSearchParams(parts.query)) map.set(key, [...(map.get(key) ?? []), value])
+  for (const pair of parts.query.split('&')) {
+    if (pair === '' || pair.includes(';') || isBadEscape(pair)) continue
+    for (const [key, value] of new URLSearchParams(pair)) map.set(key, [...(map.get(key) ?? []), value])
+  }
   return map
 }
 
