@@ -159,7 +159,7 @@ WEFT_API int weft_probe_tcx(void);
 WEFT_API int weft_probe_device(const char *kind);
 WEFT_API int weft_probe_map(uint32_t type);
 
-/* ---- DNS answers (names.c): a table, and threads that serve it ---- */
+/* ---- DNS answers (names/): a table, and threads that serve it ---- */
 
 struct weft_names;
 

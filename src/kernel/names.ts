@@ -1,7 +1,7 @@
 import { checkResult, KernelError } from './errno.ts'
 import * as ffi from './ffi.ts'
 
-/** What the name has a row of its own for, or one of the two meanings of native/names.c. */
+/** What the name has a row of its own for, or one of the two meanings of native/names/. */
 export type RowType = number | 'any' | 'below'
 
 /** An answer, without header and question. */
@@ -31,7 +31,7 @@ export interface AskFrom {
   readonly address: Buffer
 }
 
-/** Counters as native/names.c has them, in a file that weft-names shares too; what is missing there is 0. */
+/** Counters as native/names/ has them, in a file that weft-names shares too; what is missing there is 0. */
 export const countsOf = (values: readonly bigint[]): NameCounts =>
   Object.fromEntries(counterNames.map((name, i) => [name, Number(values[i] ?? 0n)])) as NameCounts
 
@@ -44,7 +44,7 @@ export function decodeAsk(data: Buffer): Ask {
   }
 }
 
-/** Order as in native/names.c. */
+/** Order as in native/names/. */
 const counterNames = [
   'queries',
   'answers',

@@ -68,7 +68,7 @@ export interface NamesStatus {
 }
 
 /**
- * The node's resolver: every Service and slice becomes rows of a native table that answers by itself (native/names.c);
+ * The node's resolver: every Service and slice becomes rows of a native table that answers by itself (native/names/);
  * here is what the table has to be told, and what it hands over. Nothing is answered before all objects are there: a
  * wrong "no such name" would be believed.
  */

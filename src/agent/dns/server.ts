@@ -19,7 +19,7 @@ import {
 } from '#kernel/names.ts'
 import type { TableChange } from './zone.ts'
 
-/** Of the protocol in native/names-server.c. */
+/** Of the protocol in native/names/server.c. */
 const protocolVersion = 3
 const kinds = { change: 1, replace: 2, answer: 3, end: 4 } as const
 const heard = { question: 1, hello: 2 } as const

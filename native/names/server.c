@@ -6,7 +6,7 @@
  *   weft-names SOCKET COUNTS ADDRESS...       (port 53 of each address, which is on the node already)
  *
  * Both ways: size u32 (of what follows), kind u8, then the content. One agent at a time; a newer one takes over.
- *   to us:   1 change   2 replace (see names.c for rows)   3 an answer: socket u32, address size u32, address, message
+ *   to us:   1 change   2 replace (see table.c for rows)   3 an answer: socket u32, address size u32, address, message
  *            4 end
  *   from us: 1 a question, as weft_names_take gives it   2 hello: version u32, our pid u32, an error of bind(2) for each
  *            address u32
@@ -25,7 +25,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "shim.h"
+#include "../shim.h"
 
 enum {
 	/* Of this protocol and of the rows: an agent of another version ends us and starts its own. */
