@@ -1,5 +1,4 @@
-import type { NamedPort } from '#api/core/pod/identity.ts'
-import { formatNamedPorts } from '#api/core/pod/identity.ts'
+import { formatNamedPorts, type NamedPort } from '#api/core/pod/identity.ts'
 import type { Labels } from '#api/meta/labels.ts'
 import type { PolicyEntry } from '#datapath/maps/policy.ts'
 import type { Network } from './networks.ts'

@@ -1,4 +1,5 @@
 import type { Cidr } from '#base/net/address.ts'
+import { firstClass } from '#datapath/maps/identities.ts'
 
 /** `ipBlock`: a network without some parts of it. */
 export interface Block {
@@ -25,8 +26,6 @@ interface Entry extends Network {
   users: number
 }
 
-/** Numbers of networks: above all identities, so that a set needs not say which it means. */
-export const classFirst = 2 ** 24
 /** Numbers that the node itself gives to pods: above all networks. */
 export const localIdentityFirst = 2 ** 30
 
@@ -38,12 +37,8 @@ export class Networks {
   readonly #byKey = new Map<string, Entry>()
   /** Keys in order: those of a network's parts follow it immediately. */
   readonly #sorted: string[] = []
-  #next = classFirst
+  #next = firstClass
   readonly #adopted = new Map<string, number>()
-
-  get size(): number {
-    return this.#byKey.size
-  }
 
   /** Classes that the kernel has from an earlier agent: a network keeps its own while it lives. */
   adopt(present: Iterable<readonly [Cidr, number]>): void {

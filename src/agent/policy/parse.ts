@@ -1,4 +1,3 @@
-import { selectorText } from '#api/apps/columns.ts'
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '#api/gen/networking-v1.ts'
 import { formatSelector, type Selector, selectorFrom } from '#api/meta/selector.ts'
 import { parseCidr } from '#base/net/address.ts'
@@ -208,7 +207,3 @@ function parsePorts(
 }
 
 const isPort = (port: number): boolean => Number.isInteger(port) && port >= 1 && port <= 65_535
-
-/** One line of a policy for people: `default/web selects app=web`. */
-export const describePolicy = ({ key, object }: Policy): string =>
-  `${key} selects ${selectorText(object.spec.podSelector)}`

@@ -53,10 +53,6 @@ export class RuleBook {
   source(number: number): RuleSource | undefined {
     return this.#sources.get(number)
   }
-
-  get size(): number {
-    return this.#numbers.size
-  }
 }
 
 const keyOf = ({ uid, generation }: Policy, path: string): string => `${uid}/${generation}/${path}`

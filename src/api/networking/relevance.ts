@@ -13,8 +13,6 @@ export interface Relevance {
   readonly ports: ReadonlySet<string>
 }
 
-export const nothingRelevant: Relevance = { labels: new Set(), ports: new Set() }
-
 /** The label keys that one policy selects pods by, and the port names that it uses. Reads what may be malformed. */
 export function relevantTo({ spec }: Pick<NetworkPolicy, 'spec'>): Relevance {
   const labels = new Set<string>()
