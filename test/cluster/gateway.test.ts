@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import test from 'ava'
 import type { Service } from '#api/gen/core-v1.ts'
 import type { Condition } from '#api/gen/meta-v1.ts'
@@ -196,6 +197,32 @@ test.serial(
     t.regex(weft('status', '--name', 't-gateway'), new RegExp(`shop/edge +http://127\\.0\\.0\\.1:${port} `))
   },
 )
+
+test.serial('weft flows -f tells of requests, with rule and endpoint', async (t) => {
+  const program = join(import.meta.dirname, '../../src/cli/main.ts')
+  const args = [program, 'flows', '--name', 't-gateway', '-f', '-o', 'json', '--last', '1']
+  const flows = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const seen: string[] = []
+  createInterface({ input: flows.stdout }).on('line', (line) => seen.push(line))
+  try {
+    await soon(async () => {
+      await outside.ask({ address: addressOf('edge'), port: 80, host: 'split.example.com', path: '/told' })
+      const told = seen.find((line) => line.includes('http://split.example.com/told'))
+      assert.ok(told)
+      const { flow } = JSON.parse(told) as { flow: { l7: { http: object }; destination: object; Summary: string } }
+      assert.deepEqual(flow.l7.http, {
+        code: 200,
+        method: 'GET',
+        url: 'http://split.example.com/told',
+        protocol: 'HTTP/1.1',
+      })
+      assert.match(JSON.stringify(flow.destination), /"pod_name":"(one|two)-/)
+    })
+    t.pass()
+  } finally {
+    flows.kill()
+  }
+})
 
 test.serial('a node may read the certificates that Gateways use, and no other Secret', async (t) => {
   const can = (name: string): string =>
