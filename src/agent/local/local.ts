@@ -1,6 +1,7 @@
 import { once } from 'node:events'
-import { rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, renameSync, rmdirSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
+import { join } from 'node:path'
 import type { Log } from '#base/log/log.ts'
 
 /** Answers one question: with a value, or with a stream of them, each on a line. A RangeError is the asker's fault. */
@@ -41,13 +42,14 @@ export async function serveLocal({ socketPath, routes, log }: LocalOptions, sign
       })
       .finally(() => streams--)
   })
-  // What an agent that was killed left.
-  rmSync(socketPath, { force: true })
-  // The socket is made within listen(): nobody but us ever may open it.
-  const umask = process.umask(0o177)
-  server.listen(socketPath)
-  process.umask(umask)
+  // Made where only we can look and moved when its rights are right, over what an agent that was killed left.
+  const aside = mkdtempSync(`${socketPath}.`)
+  const made = join(aside, 's')
+  server.listen(made)
   await once(server, 'listening')
+  chmodSync(made, 0o600)
+  renameSync(made, socketPath)
+  rmdirSync(aside)
   if (!signal.aborted) await once(signal, 'abort')
   server.closeAllConnections()
   server.close()
