@@ -620,13 +620,14 @@ test('a match of an unknown type is refused by the schema, and the rules say tha
 
 test.serial('judging an ordinary route takes well under a millisecond', async (t) => {
   const spec = good.HTTPRoute?.() ?? {}
-  let best = Number.POSITIVE_INFINITY
-  // The best of many: other work on the machine is not what is looked at.
-  for (let batch = 0; batch < 200 && best >= 0.8; batch++) {
-    const before = performance.now()
+  let bestUs = Number.POSITIVE_INFINITY
+  // Time of the processor, and the best of many: other work on the machine is not what is looked at.
+  for (let batch = 0; batch < 200 && bestUs >= 800; batch++) {
+    const before = process.cpuUsage()
     for (let i = 0; i < 20; i++) await create('HTTPRoute', spec, 'timed')
-    best = Math.min(best, (performance.now() - before) / 20)
+    const { user, system } = process.cpuUsage(before)
+    bestUs = Math.min(bestUs, (user + system) / 20)
   }
-  t.log(`${(best * 1000).toFixed(0)} us`)
-  t.true(best < 0.8)
+  t.log(`${bestUs.toFixed(0)} us`)
+  t.true(bestUs < 800)
 })

@@ -1,20 +1,17 @@
 import { setFlagsFromString } from 'node:v8'
+import { translateRegex } from '#api/cel/regex-translate.ts'
 
 // Go's expressions run in time linear to the text; V8's usual engine may take exponential time for the same pattern, and
 // a custom resource's author chooses the text. With this, V8 changes to its linear engine after too much backtracking.
 // It has no unicode mode, so that mode is only used for patterns that cannot do without.
 setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
 
-/** Go's syntax where JavaScript has the same; undefined for what neither takes. */
+/** An expression in Go's syntax; undefined for what Go does not take. */
 export function compilePattern(pattern: string): RegExp | undefined {
-  const flags = /^\(\?([ims]+)\)/.exec(pattern)
-  const body = (flags ? pattern.slice(flags[0].length) : pattern)
-    .replace(/\(\?P</g, '(?<')
-    .replace(/\\z/g, '$')
-    .replace(/\\A/g, '^')
-  const needsUnicode = /\\[pP]|[\u{10000}-\u{10ffff}]/u.test(body)
+  const translated = translateRegex(pattern)
+  if (translated === undefined) return undefined
   try {
-    return new RegExp(body, (flags?.[1] ?? '') + (needsUnicode ? 'u' : ''))
+    return new RegExp(translated.source, translated.isUnicode ? 'u' : '')
   } catch {
     return undefined
   }
