@@ -258,6 +258,46 @@ test.serial(
   },
 )
 
+test.serial(
+  'the resolver on each node is a pod of kube-dns to policies, by its own address and by the Service’s',
+  async (t) => {
+    const dns = await world.client.get(services, { namespace: 'kube-system', name: 'kube-dns' })
+    const addresses = ['169.254.20.10', 'fd00:169:254:20::10', ...(dns.spec.clusterIPs ?? [])]
+    const becomes = (wanted: string, other: string) =>
+      t.notThrowsAsync(
+        eventually(async () => {
+          const answers = await world
+            .prober('x/a')
+            .ask([
+              ...addresses.map((address) => ({ protocol: 'tcp' as const, address, port: 53 })),
+              { protocol: 'tcp', address: world.addressOf('y/b', 4), port: 80 },
+            ])
+          const expected = [...addresses.map(() => wanted), other].join()
+          if (answers.join() !== expected) throw new Error(`${answers}, not ${expected}`)
+        }),
+      )
+    await becomes('open', 'open')
+    const out = { podSelector: { matchLabels: { pod: 'a' } }, policyTypes: ['Egress' as const] }
+    await world.policy('x', 'deny', out)
+    await becomes('refused', 'refused')
+    await world.policy('x', 'dns', {
+      ...out,
+      egress: [
+        {
+          to: [
+            {
+              namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'kube-system' } },
+              podSelector: { matchLabels: { 'k8s-app': 'kube-dns' } },
+            },
+          ],
+          ports: [{ protocol: 'TCP', port: 53 }],
+        },
+      ],
+    })
+    await becomes('open', 'refused')
+  },
+)
+
 test.serial('P18: a rule for ports lets no echo in, a rule without ports does', async (t) => {
   const ping = (family: 4 | 6): boolean => {
     const address = world.addressOf('x/a', family)
