@@ -76,25 +76,27 @@ class Bench implements AsyncDisposable {
     for (const count of [10, 1000, 5000]) {
       await this.#place.engine.apply(routes(count))
       await this.#pin()
-      const row = await this.#compare(count, 32)
-      rates.set(count, row.ours / row.haproxy)
-      rows.push({
-        name: `${count} routes, 32 connections, requests/s of plain HAProxy`,
-        ratio: row.ours / row.haproxy,
-        goal: 0.78,
-      })
+      const one = await this.#compare(count, 32, '/r7/x')
+      rates.set(count, one.ours / one.haproxy)
+      const of = 'requests/s of plain HAProxy'
+      rows.push({ name: `${count} routes, one of them asked, ${of}`, ratio: one.ours / one.haproxy, goal: 0.78 })
       if (this.#nginx && count === 10)
-        rows.push({ name: 'requests/s of nginx with one static route', ratio: row.ours / row.nginx, goal: 0.78 })
+        rows.push({
+          name: '10 routes, requests/s of nginx with one static route',
+          ratio: one.ours / one.nginx,
+          goal: 0.78,
+        })
+      if (count === 10) continue
+      // Each request another route: rows, counters and caches at their coldest.
+      const all = await this.#compare(count, 32, '/r%d/x')
+      rows.push({ name: `${count} routes, all asked in turn, ${of}`, ratio: all.ours / all.haproxy, goal: 0.78 })
     }
-    rows.push({
-      name: 'requests/s at 5,000 routes of those at 10',
-      ratio: (rates.get(5000) ?? 0) / (rates.get(10) ?? 1),
-      goal: 0.95,
-    })
-    const one = await this.#compare(5000, 1)
+    const flat = (rates.get(5000) ?? 0) / (rates.get(10) ?? 1)
+    rows.push({ name: 'requests/s at 5,000 routes of those at 10', ratio: flat, goal: 0.95 })
+    const single = await this.#compare(5000, 1, '/r7/x')
     rows.push({
       name: '5,000 routes, 1 connection, requests/s of plain HAProxy',
-      ratio: one.ours / one.haproxy,
+      ratio: single.ours / single.haproxy,
       goal: 0.78,
     })
     rows.push(...(await this.#changes()))
@@ -102,16 +104,20 @@ class Bench implements AsyncDisposable {
   }
 
   /** Requests a second, each case by turns. */
-  async #compare(count: number, connections: number): Promise<{ ours: number; haproxy: number; nginx: number }> {
+  async #compare(
+    count: number,
+    connections: number,
+    path: string,
+  ): Promise<{ ours: number; haproxy: number; nginx: number }> {
     const cases = {
-      direct: ['10.1.0.1', ports.direct, 'bench.test', '/r%d/x'],
-      haproxy: ['10.1.0.1', ports.haproxy, 'bench.test', '/r%d/x'],
-      ...(this.#nginx ? { nginx: ['10.1.0.1', ports.nginx, 'bench.test', '/r%d/x'] } : {}),
-      ours: [vip, 80, 'bench.test', '/r%d/x'],
+      direct: ['10.1.0.1', ports.direct, 'bench.test', path],
+      haproxy: ['10.1.0.1', ports.haproxy, 'bench.test', path],
+      ...(this.#nginx ? { nginx: ['10.1.0.1', ports.nginx, 'bench.test', path] } : {}),
+      ours: [vip, 80, 'bench.test', path],
     } as const satisfies Record<string, readonly [string, number, string, string]>
     const results = new Map<string, Measured[]>(Object.keys(cases).map((name) => [name, []]))
     for (let round = 0; round < rounds; round++)
-      for (const [name, [address, port, host, path]] of Object.entries(cases))
+      for (const [name, [address, port, host]] of Object.entries(cases))
         results
           .get(name)
           ?.push(await this.#measure(name, () => this.#load(address, port, connections, runMs, host, path, count)))
@@ -124,7 +130,7 @@ class Bench implements AsyncDisposable {
       cost.set(name, costs[Math.floor(costs.length * (1 - fastPhase))] ?? 0)
       const words = `${(fast.get(name) ?? 0).toFixed(0)}/s p50 ${median(found.map((m) => m.p50)).toFixed(0)} us p99 ${median(found.map((m) => m.p99)).toFixed(0)} us, ${(cost.get(name) ?? 0).toFixed(1)} us computed`
       process.stderr.write(
-        `  ${count} routes, ${connections} connections: ${name.padEnd(8)} ${words}, ${found.reduce((n, m) => n + m.failed, 0)} failed\n`,
+        `  ${count} routes, ${path}, ${connections} connections: ${name.padEnd(8)} ${words}, ${found.reduce((n, m) => n + m.failed, 0)} failed\n`,
       )
     }
     const perSecond = (name: string): number => 1e6 / (cost.get(name) || 1e6)
