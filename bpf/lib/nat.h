@@ -266,6 +266,8 @@ FUNCTION int translate_error(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 	r = bpf_map_lookup_elem(&translations_v1, &w->key);
 	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return 0;
+	if ((*flags & REWRITE_MASQUERADE) && !(r->flags & REWRITE_MASQUERADE))
+		return 0;
 	*flags = r->flags;
 	turn(&r->to, &w->inner);
 	w->outer = pkt->tuple;

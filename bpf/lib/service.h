@@ -224,7 +224,7 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	struct nat_work *w = nat_work();
 	const struct rewrite *known;
 	struct rewrite *r;
-	__u32 flags = 0;
+	__u32 flags = REWRITE_MASQUERADE; /* of errors, too, only those */
 	int verdict;
 
 	if (!pkt || !w)
