@@ -10,7 +10,13 @@ export const beginMs = 10_000_000
 /** What became of a packet, on one line. */
 export function tellOutcome({ end, reason, pod, rules, story }: Outcome): string {
   const where =
-    end === 'pod' ? `to ${pod}` : end === 'out' ? 'out' : end === 'stack' ? 'to the node itself' : `dropped, ${reason}`
+    end === 'pod'
+      ? `to ${pod}`
+      : end === 'out'
+        ? 'out'
+        : end === 'stack'
+          ? 'to the node itself'
+          : `${end === 'drop' ? 'dropped' : 'refused'}, ${reason}`
   const why = [...story, ...(rules.length > 1 ? [`also allowed by ${rules.slice(1).join(' and ')}`] : [])]
   return `=> ${where}${why.length === 0 ? '' : `: ${why.join('; ')}`}`
 }

@@ -135,8 +135,6 @@ interface Journey {
   readonly choose: Chooser
   /** First address of the pod that it is from, or, from outside, to: whose refusals are counted. */
   device: string
-  /** What it was before a reset took its place. */
-  instead?: Packet
   backend?: Endpoint
   /** It goes to a Service: its flow has another name for who asks. */
   translated: boolean
@@ -250,7 +248,7 @@ export class NodeModel {
     const served = this.#serve('inside', journey)
     if (served !== undefined) return this.#leave(journey, served)
     const tracked = this.#track('pod', journey)
-    if (tracked.reset !== undefined) become(journey, tracked.reset)
+    if (tracked.reset !== undefined) journey.packet = tracked.reset
     else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
     const masked = this.#nameAnswer(journey, tracked) ?? this.#masquerade(journey, tracked)
     if (masked !== undefined && masked !== 'named') return this.#refuse(journey, { ...tracked, reason: masked })
@@ -282,7 +280,7 @@ export class NodeModel {
     }
     journey.device = this.#local(journey.packet.destination)?.addresses[0] ?? ''
     const tracked = this.#track('uplink', journey)
-    if (tracked.reset !== undefined) become(journey, tracked.reset)
+    if (tracked.reset !== undefined) journey.packet = tracked.reset
     else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
     const named = this.#nameAnswer(journey, tracked)
     if (named !== undefined && named !== 'named') return this.#refuse(journey, { ...tracked, reason: named })
@@ -300,7 +298,7 @@ export class NodeModel {
     if (tuple === undefined) return drop('fragment without first')
     journey.tuple = tuple
     const tracked = this.#track('host', journey)
-    if (tracked.reset !== undefined) become(journey, tracked.reset)
+    if (tracked.reset !== undefined) journey.packet = tracked.reset
     else if (tracked.reason !== 'forwarded') return { end: 'drop', ...withoutSide(tracked), rules: [] }
     const named = this.#nameAnswer(journey, tracked)
     if (named !== undefined && named !== 'named')
@@ -479,7 +477,7 @@ export class NodeModel {
     if (side === 1 && !adopted) return undefined
     // Of a Service that is no more: its packets must not begin something else under the same ports.
     if ((this.#pairs.get(tuple)?.pair.kind ?? 'masquerade') !== 'masquerade') return 'no nat mapping'
-    if (this.#translateError(journey) !== undefined) return undefined
+    if (this.#translateError(journey, ({ pair }) => pair.kind === 'masquerade') !== undefined) return undefined
     const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
     if (known !== undefined) {
       this.#become(journey, onward(known))
@@ -512,9 +510,7 @@ export class NodeModel {
   }
 
   #refuse(journey: Journey, tracked: Tracked): Result {
-    const { asked } = journey
-    // It is the sender's own packet that is refused, not the reset that was to go on in its place.
-    const packet = journey.instead ?? journey.packet
+    const { packet, asked } = journey
     // From whom the sender thinks to hear.
     const seen = asked === undefined ? packet : withEnds(packet, asked)
     const answer = refused.includes(tracked.reason) ? refusalOf(seen) : undefined
@@ -719,11 +715,6 @@ export class NodeModel {
 
 const stack = { end: 'stack', reason: 'forwarded', rules: [] } as const
 const drop = (reason: Reason): Result => ({ end: 'drop', reason, rules: [] })
-
-function become(journey: Journey, reset: Packet): void {
-  journey.instead = journey.packet
-  journey.packet = reset
-}
 
 /** What of tracking is told outside. */
 function withoutSide({ reason, rules, source, destination }: Tracked): Omit<Result, 'end'> {
