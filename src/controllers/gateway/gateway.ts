@@ -24,6 +24,8 @@ import { certificateReaders, managedLabels, planRole } from './certificates.ts'
 import {
   applyIngressService,
   createIngressClass,
+  faultsOfIngress,
+  ingressKey,
   ingressStatus,
   planIngressService,
   writeIngressStatus,
@@ -233,7 +235,7 @@ class GatewayLoop {
     const changed = this.#model.refresh()
     const { controller } = this.#start
     for (const key of changed.gateways) controller.enqueue(key === ingressGateway ? sharedService : `gateway/${key}`)
-    for (const id of changed.routes) controller.enqueue(id)
+    for (const id of changed.routes) controller.enqueue(id.startsWith('Ingress/') ? ingressKey(id) : id)
     if (changed.gateways.size === 0) return
     for (const namespace of this.#readable().keys()) controller.enqueue(`certificates/${namespace}`)
     for (const { metadata } of this.#roles.list()) controller.enqueue(`certificates/${metadata.namespace}`)
@@ -273,6 +275,9 @@ class GatewayLoop {
     const ingress = copies.get(name)
     if (ingress === undefined) return
     const status = ingressStatus(ingress, informers.of(ingressClasses), this.#ingressService())
+    // An Ingress has no conditions: what is wrong with it is told as events.
+    for (const { reason, message } of faultsOfIngress(ingress, this.#model))
+      this.#start.events.record(ingress, { type: 'Warning', reason, message })
     if (status === undefined) return
     this.#writes.wrote(key, copies, await writeIngressStatus(client, ingress, status, signal))
   }
@@ -317,8 +322,15 @@ class GatewayLoop {
     const result = this.#model.gateway(name)
     const action = planService(gateway, result, this.#serviceOf(name))
     if (action !== undefined) {
-      const answer = await applyService(client, gateway, action, signal)
-      if (answer !== undefined) this.#writes.wrote(key, informers.of(services), answer)
+      try {
+        const answer = await applyService(client, gateway, action, signal)
+        if (answer !== undefined) this.#writes.wrote(key, informers.of(services), answer)
+      } catch (error) {
+        // Somebody's own Service has the name: it stays, and the Gateway is told why it has no address.
+        if (!isStatus(error, 'AlreadyExists')) throw error
+        const message = `Service ${gateway.metadata.namespace}/${serviceNameOf(gateway.metadata.name)} is somebody else's`
+        this.#start.events.record(gateway, { type: 'Warning', reason: 'AddressNotAssigned', message })
+      }
     }
     if (result === undefined) return
     const view = {

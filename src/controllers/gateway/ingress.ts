@@ -6,8 +6,18 @@ import { isStatus } from '#api/meta/status.ts'
 import type { Client, Draft } from '#client/client.ts'
 import type { Store } from '#client/informer.ts'
 import type { GatewayResult } from '#gateway/gateways.ts'
-import { ingressClassName, ingressController, ingressService, isOurIngress } from '#gateway/ingress.ts'
+import {
+  ingressClassName,
+  ingressController,
+  ingressGateway,
+  ingressService,
+  isOurIngress,
+  routesOfIngress,
+} from '#gateway/ingress.ts'
+import type { GatewayModel } from '#gateway/model.ts'
+import { routeId } from '#gateway/routes.ts'
 import { addressesOfService, servedByGateway, servedByLabel } from '#gateway/service.ts'
+import type { Verdict } from '#gateway/verdict.ts'
 import { portsOf } from './service.ts'
 
 export type IngressServiceAction =
@@ -83,6 +93,27 @@ export async function writeIngressStatus(
   signal: AbortSignal,
 ): Promise<Ingress> {
   return client.update(ingresses, { ...ingress, status }, { subresource: 'status', signal })
+}
+
+/** `Ingress/shop/web:a.example.com` as the key of its Ingress. */
+export const ingressKey = (id: string): string => `ingress/${id.slice('Ingress/'.length).split(':', 1)[0]}`
+
+/** What of an Ingress cannot be served, each once: references that lead nowhere, certificates that are none. Pure. */
+export function faultsOfIngress(ingress: Ingress, model: Pick<GatewayModel, 'route' | 'gateway'>): Verdict[] {
+  const ofRoutes = routesOfIngress(ingress).flatMap((route) =>
+    (model.route(routeId(route))?.parents ?? []).flatMap(({ verdicts }) => verdicts),
+  )
+  const hosts = new Set(
+    (ingress.spec.tls ?? []).flatMap(({ hosts: named = [] }) => (named.length === 0 ? [''] : named)),
+  )
+  const ofListeners = (model.gateway(ingressGateway)?.listeners ?? [])
+    .filter(({ listener }) => listener.protocol === 'HTTPS' && hosts.has(listener.hostname ?? ''))
+    .flatMap(({ verdicts }) => verdicts)
+  const bad = [...ofRoutes, ...ofListeners].filter(
+    ({ type, status }) =>
+      ((type === 'Accepted' || type === 'ResolvedRefs') && status === 'False') || type === 'PartiallyInvalid',
+  )
+  return [...new Map(bad.map((verdict) => [verdict.message, verdict])).values()]
 }
 
 /** The class that every cluster has from the start. */

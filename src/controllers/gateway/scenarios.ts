@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert'
 import type { Service } from '#api/gen/core-v1.ts'
-import { ingresses, roles, secrets, services } from '#api/gen/resources.ts'
+import { events, ingresses, roles, secrets, services } from '#api/gen/resources.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import type { Draft } from '#client/client.ts'
 import { controllerName } from '#gateway/gateways.ts'
@@ -131,6 +131,11 @@ export const gatewayScenarios = [
         assert.equal(status.loadBalancer?.ingress?.[0]?.ip, shared.status.loadBalancer?.ingress?.[0]?.ip)
       })
       assert.equal((await get(ingresses, 'theirs')).status?.loadBalancer?.ingress, undefined)
+      await until(async () => {
+        const { items } = await client.list(events, { namespace })
+        const said = items.filter((e) => e.involvedObject.name === 'ours').map(({ reason }) => reason)
+        assert.deepEqual(said, ['BackendNotFound'])
+      })
       await client.delete(ingresses, { namespace, name: 'ours' })
       await until(async () => assert.rejects(client.get(services, service)))
     },
