@@ -2,19 +2,23 @@ import { parseMac } from '#kernel/netlink/netlink.ts'
 import { addressBytes } from '#kernel/netns.ts'
 
 /**
- * "This address is at this MAC now", to everybody on the link: a gratuitous ARP (RFC 5227, section 3) or an unsolicited
+ * "This address is at this MAC now", to everybody on the link: an ARP announcement (RFC 5227, section 2.3) or an unsolicited
  * neighbour advertisement with the override flag (RFC 4861, section 7.2.6). A whole Ethernet frame.
  */
 export function announcement(address: string, mac: string): Buffer {
   const ip = addressBytes(address)
   const from = parseMac(mac)
-  return ip.length === 4 ? arpReply(ip, from) : advertisement(ip, from)
+  return ip.length === 4 ? arpAnnouncement(ip, from) : advertisement(ip, from)
 }
 
-function arpReply(ip: Buffer, mac: Buffer): Buffer {
+/**
+ * In the form of a question about oneself: Linux takes it over what it knows however fresh that is, which of an answer it does
+ * only where the target's hardware address is the sender's.
+ */
+function arpAnnouncement(ip: Buffer, mac: Buffer): Buffer {
   const everybody = Buffer.alloc(6, 0xff)
-  const head = Buffer.from('08060001080006040002', 'hex')
-  return Buffer.concat([everybody, mac, head, mac, ip, everybody, ip, Buffer.alloc(18)])
+  const head = Buffer.from('08060001080006040001', 'hex')
+  return Buffer.concat([everybody, mac, head, mac, ip, Buffer.alloc(6), ip, Buffer.alloc(18)])
 }
 
 function advertisement(ip: Buffer, mac: Buffer): Buffer {
