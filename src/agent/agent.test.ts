@@ -18,6 +18,7 @@ import { assignedAddresses, freeAddresses } from './endpoints/address.ts'
 import { planDevice } from './endpoints/device.ts'
 import { type EndpointRecord, Records } from './endpoints/record.ts'
 import { registerGatewayMetrics } from './gateway/metrics.ts'
+import { NodeHealth } from './health/health.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { planNodes, unreachableNetworks } from './nodes/plan.ts'
@@ -402,4 +403,48 @@ test('what the agent counts has no label that grows with what runs, and is read 
     [...labels].filter((label) => !closed.includes(label)),
     [],
   )
+})
+
+test('NodeHealth names the nodes that are silent, asks a few at a time, and forgets those that are gone', async (t) => {
+  const client = new FakeClient({ clock: new FakeClock() })
+  const node = (name: string, address: string): Node => ({
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name, ...stamp },
+    spec: {},
+    status: { addresses: [{ type: 'InternalIP', address }] } as Node['status'],
+  })
+  for (let i = 0; i < 40; i++) client.seed(nodes, node(`n${i}`, `10.0.0.${i}`))
+  await using informers = new Informers({ client })
+  const copy = informers.of(nodes)
+  const stop = new AbortController()
+  await copy.whenSynced(stop.signal)
+  const asked: string[] = []
+  let silent = '10.0.0.7'
+  const health = new NodeHealth({
+    nodes: copy,
+    nodeName: 'n0',
+    clock: new FakeClock(),
+    log: silentLog,
+    dial: async (address) => {
+      asked.push(address)
+      return address === silent ? 'silent' : 'answered'
+    },
+  })
+  await health.round(stop.signal)
+  t.is(asked.length, 32)
+  t.false(asked.includes('10.0.0.0'), 'not itself')
+  await health.round(stop.signal)
+  t.is(new Set(asked).size, 39)
+  t.like(health.status(), { asked: 39, unreachable: ['n7 (10.0.0.7)'], trouble: 'no answer from n7 (10.0.0.7)' })
+  silent = ''
+  for (let i = 0; i < 2; i++) await health.round(stop.signal)
+  t.is(health.status().trouble, '')
+  silent = '10.0.0.8'
+  for (let i = 0; i < 2; i++) await health.round(stop.signal)
+  await client.delete(nodes, { name: 'n8' })
+  await eventually(() => copy.get('n8') === undefined)
+  await health.round(stop.signal)
+  t.deepEqual(health.status().unreachable, [])
+  stop.abort()
 })

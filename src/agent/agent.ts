@@ -41,6 +41,7 @@ import { flowsRoute } from './flows/route.ts'
 import { NodeEngine } from './gateway/engine/engine.ts'
 import { Gateways, type GatewaysStatus } from './gateway/gateway.ts'
 import { registerGatewayMetrics } from './gateway/metrics.ts'
+import { type HealthStatus, NodeHealth } from './health/health.ts'
 import { livePodsSelector } from './identity/reflect.ts'
 import { type Route, serveLocal } from './local/local.ts'
 import { mapsRoute } from './local/maps.ts'
@@ -101,6 +102,7 @@ export interface AgentStatus {
   readonly nodes: ReturnType<Nodes['status']> | undefined
   readonly names: NamesStatus | undefined
   readonly gateways: GatewaysStatus | undefined
+  readonly health: HealthStatus | undefined
   readonly policies: ReturnType<Policies['status']> | undefined
   readonly features: readonly Feature[]
 }
@@ -133,6 +135,7 @@ export function createAgent(options: AgentOptions): Agent {
     | undefined
 
   let gatewayParts: Gateways | undefined
+  let healthPart: NodeHealth | undefined
   let flowParts: Flows | undefined
 
   const metrics = new AgentMetrics(registry)
@@ -156,6 +159,11 @@ export function createAgent(options: AgentOptions): Agent {
   const observeSweep = registerSweepMetrics(metrics)
   registerFlowMetrics(metrics, () => flowParts)
   registerGatewayMetrics(metrics, async () => (await gatewayParts?.signals()) ?? [])
+  metrics.value(
+    'cilium_unreachable_nodes',
+    'Nodes that do not answer from here',
+    () => healthPart?.status().unreachable.length,
+  )
   registerNameMetrics(metrics, () => parts?.names.status())
 
   async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
@@ -325,6 +333,12 @@ export function createAgent(options: AgentOptions): Agent {
     scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
     scope.start((stop) => flows.run(stop))
     scope.start((stop) => sweepFlows(kernel, { clock, log, observe: observeSweep }, stop))
+    // From another namespace than the node's nobody could be reached.
+    if (namespace === undefined) {
+      const health = new NodeHealth({ nodes: known.nodes, nodeName, clock, log: log.child({ loop: 'health' }) })
+      healthPart = health
+      scope.start((stop) => health.run(stop))
+    }
     const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
     await Promise.all(loops.map((loop) => startPart(scope, loop)))
     installPlugin(cniBinDir)
@@ -348,6 +362,7 @@ export function createAgent(options: AgentOptions): Agent {
     names: parts?.names.status(),
     policies: parts?.policies.status(),
     gateways: gatewayParts?.status(),
+    health: healthPart?.status(),
     features,
   })
 

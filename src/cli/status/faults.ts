@@ -36,6 +36,7 @@ const remedies: Readonly<Record<string, string>> = {
   nodes: 'routes stay as they were last; look at the device to the other nodes and at the nodes’ addresses',
   names: 'something else may listen on port 53 there (ss -lunp in its namespace); it is tried again every 10 s',
   policies: 'policies stay as they were last, and new pods that need a changed one wait',
+  health: 'look at the network between the nodes: weft doctor tries each address',
   gateways: 'listeners and routes stay as they were last; see the log of the agent',
 }
 
