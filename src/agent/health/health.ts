@@ -31,12 +31,20 @@ const dialMs = 2_000
 /** Nodes asked in one round: in a large cluster each is asked every few minutes, and by all others. */
 const roundMax = 32
 const namedMax = 5
+/** Once may be our own fault: a process that is held up hears neither the answer nor the clock. */
+const silentTimes = 2
+
+interface Heard {
+  /** Addresses that were silent when the node was last asked. */
+  readonly silent: readonly string[]
+  /** How many times running. */
+  readonly times: number
+}
 
 /** Asks the other nodes, a few at a time, whether they can be reached from here. */
 export class NodeHealth {
   readonly #options: HealthOptions
-  /** By node: the addresses that were silent when it was last asked. */
-  readonly #silent = new Map<string, readonly string[]>()
+  readonly #heard = new Map<string, Heard>()
   #next = 0
 
   constructor(options: HealthOptions) {
@@ -44,12 +52,12 @@ export class NodeHealth {
   }
 
   status(): HealthStatus {
-    const unreachable = [...this.#silent]
-      .flatMap(([name, addresses]) => (addresses.length === 0 ? [] : [`${name} (${addresses.join(' ')})`]))
+    const unreachable = [...this.#heard]
+      .flatMap(([name, { silent, times }]) => (times < silentTimes ? [] : [`${name} (${silent.join(' ')})`]))
       .toSorted()
     const more = unreachable.length > namedMax ? ` and ${unreachable.length - namedMax} more` : ''
     const trouble = unreachable.length === 0 ? '' : `no answer from ${unreachable.slice(0, namedMax).join(', ')}${more}`
-    return { asked: this.#silent.size, unreachable, trouble }
+    return { asked: this.#heard.size, unreachable, trouble }
   }
 
   /** `started` at once: nobody waits for other nodes. */
@@ -68,7 +76,7 @@ export class NodeHealth {
     const { nodes, nodeName, log, dial = dialTcp } = this.#options
     const others = nodes.list().filter(({ metadata }) => metadata.name !== nodeName)
     const known = new Set(others.map(({ metadata }) => metadata.name))
-    for (const name of this.#silent.keys()) if (!known.has(name)) this.#silent.delete(name)
+    for (const name of this.#heard.keys()) if (!known.has(name)) this.#heard.delete(name)
     const first = others.length <= roundMax ? 0 : this.#next % others.length
     this.#next = first + roundMax
     await Promise.all(
@@ -80,11 +88,11 @@ export class NodeHealth {
           const answers = await Promise.all(addresses.map((address) => dial(address, port, limit)))
           if (signal.aborted) return
           const silent = addresses.filter((_, i) => answers[i] === 'silent')
-          const before = this.#silent.get(metadata.name)?.length ?? 0
-          this.#silent.set(metadata.name, silent)
-          if (silent.length > 0 && before === 0)
-            log.warn({ other: metadata.name, silent }, 'another node does not answer')
-          if (silent.length === 0 && before > 0) log.info({ other: metadata.name }, 'another node answers again')
+          const before = this.#heard.get(metadata.name)?.times ?? 0
+          const times = silent.length === 0 ? 0 : before + 1
+          this.#heard.set(metadata.name, { silent, times })
+          if (times === silentTimes) log.warn({ other: metadata.name, silent }, 'another node does not answer')
+          if (times === 0 && before >= silentTimes) log.info({ other: metadata.name }, 'another node answers again')
         }),
     )
   }
