@@ -5,7 +5,7 @@ import { type Service, serviceNumber } from '#datapath/datapath.ts'
 import { openMap } from '#datapath/load.ts'
 import { encodeTuple } from '#datapath/maps/flows.ts'
 import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
-import { frame, packet, plain, read, readPacket, type Seen, type Segment } from './frames.ts'
+import { frame, packet, plain, read, readPacket, type Seen, type Segment, sum16 } from './frames.ts'
 import { type TestPod, Topology } from './topology.ts'
 
 /** Services and masquerade packet by packet: BPF_PROG_TEST_RUN on a node's own programs and maps, nothing is sent. */
@@ -510,4 +510,107 @@ test.serial('between pods, nodes and pods, and for the answers of pods nothing i
   const inward = arrived({ source: outside.v4, destination: a.v4, sourcePort: fresh() })
   t.is(inward.seen.to, at(a.v4, 80))
   same(sent(a, answer(inward.seen)), a.v4)
+})
+
+/** An IPv4 datagram in two pieces, the second from byte `at` of its transport on. */
+function inTwo(whole: Buffer, at: number, id: number): [Buffer, Buffer] {
+  const piece = (from: number, to: number | undefined, more: boolean): Buffer => {
+    const bytes = Buffer.concat([
+      whole.subarray(0, 34),
+      whole.subarray(34 + from, to === undefined ? undefined : 34 + to),
+    ])
+    bytes.writeUInt16BE(bytes.length - 14, 16)
+    bytes.writeUInt16BE(id, 18)
+    bytes.writeUInt16BE((more ? 0x2000 : 0) | (from / 8), 20)
+    bytes.writeUInt16BE(0, 24)
+    bytes.writeUInt16BE(sum16(bytes.subarray(14, 34)), 24)
+    return bytes
+  }
+  return [piece(0, at, true), piece(at, undefined, false)]
+}
+
+test.serial('S5: fragments of a masqueraded datagram and of its answer arrive as one, under the right names', (t) => {
+  const payload = Buffer.from(Array.from({ length: 64 }, (_, i) => i))
+  const sourcePort = fresh()
+  const whole = frame({
+    source: a.v4,
+    destination: outside.v4,
+    protocol: 'UDP',
+    sourcePort,
+    destinationPort: 53,
+    payload,
+  })
+  const join4 = ([first, second]: readonly Buffer[]): Buffer => {
+    const joined = Buffer.concat([first?.subarray(0) ?? Buffer.alloc(0), second?.subarray(34) ?? Buffer.alloc(0)])
+    joined.writeUInt16BE(joined.length - 14, 16)
+    joined.writeUInt16BE(0, 20)
+    joined.writeUInt16BE(0, 24)
+    joined.writeUInt16BE(sum16(joined.subarray(14, 34)), 24)
+    return joined
+  }
+  const out = inTwo(whole, 32, 77).map((piece) => run('from_container', piece, a.endpoint.ifindex))
+  t.deepEqual(
+    out.map((o) => o.verdict),
+    [verdicts.redirect, verdicts.redirect],
+  )
+  const asked = read(join4(out.map((o) => o.data)))
+  t.is(asked.from.split(' ')[0], plain(own('v4')))
+  t.deepEqual(asked.payload, payload)
+  const reply = frame({ ...answer(asked, { protocol: 'UDP', payload }) })
+  const uplink = topology.node(1).namespace.ifindex('eth0')
+  const back = inTwo(reply, 24, 78).map((piece) => run('from_netdev', piece, uplink))
+  t.deepEqual(
+    back.map((o) => o.verdict),
+    [verdicts.redirect, verdicts.redirect],
+  )
+  const heard = read(join4(back.map((o) => o.data)))
+  t.deepEqual([heard.from, heard.to], [at(outside.v4, 53), at(a.v4, sourcePort)])
+  const [, orphan] = inTwo(reply, 24, 79)
+  t.is(run('from_netdev', orphan, uplink).verdict, verdicts.pass, 'a later fragment of nothing is the stack’s')
+})
+
+test.serial('S28: ports behind IPv4 options and IPv6 extension headers are found and exchanged', (t) => {
+  const sourcePort = fresh()
+  const four = frame({ source: a.v4, destination: outside.v4, sourcePort })
+  const withOptions = Buffer.concat([four.subarray(0, 34), Buffer.from([1, 1, 1, 0]), four.subarray(34)])
+  withOptions[14] = 0x46
+  withOptions.writeUInt16BE(withOptions.length - 14, 16)
+  withOptions.writeUInt16BE(0, 24)
+  withOptions.writeUInt16BE(sum16(withOptions.subarray(14, 38)), 24)
+  const seen = read(run('from_container', withOptions, a.endpoint.ifindex).data)
+  t.is(seen.from.split(' ')[0], plain(own('v4')))
+  t.is(seen.to, at(outside.v4, 80))
+
+  const six = frame({ source: a.v6, destination: outside.v6, sourcePort })
+  const extension = Buffer.from([6, 0, 1, 4, 0, 0, 0, 0])
+  const extended = Buffer.concat([six.subarray(0, 54), extension, six.subarray(54)])
+  extended[20] = 60
+  extended.writeUInt16BE(extended.length - 54, 18)
+  const { data } = run('from_container', extended, a.endpoint.ifindex)
+  // Without the extension again it is an ordinary packet, and its checksum must be right.
+  const bare = Buffer.concat([data.subarray(0, 54), data.subarray(62)])
+  bare[20] = 6
+  bare.writeUInt16BE(bare.length - 54, 18)
+  t.is(read(bare).from.split(' ')[0], plain(own('v6')))
+})
+
+test.serial('S3: an ICMP error about a packet that nobody sent reaches no pod', (t) => {
+  const quoted = packet({
+    source: own('v4'),
+    destination: '203.0.113.200',
+    sourcePort: 60_000,
+    destinationPort: 80,
+    protocol: 'TCP',
+    flags: 'S',
+    payload: Buffer.alloc(0),
+  })
+  const error = arrived({
+    source: '172.30.0.1',
+    destination: own('v4'),
+    protocol: 'ICMP',
+    flags: 'unreachable',
+    payload: quoted,
+  })
+  t.is(error.verdict, verdicts.pass, 'it is the node’s own affair')
+  t.is(error.seen.to, at(own('v4'), 0))
 })
