@@ -420,7 +420,7 @@ test('NodeHealth names the nodes that are silent, asks a few at a time, and forg
   const stop = new AbortController()
   await copy.whenSynced(stop.signal)
   const asked: string[] = []
-  let silent = '10.0.0.7'
+  let silent = '10.0.0.28'
   const health = new NodeHealth({
     nodes: copy,
     nodeName: 'n0',
@@ -437,8 +437,8 @@ test('NodeHealth names the nodes that are silent, asks a few at a time, and forg
   await health.round(stop.signal)
   t.is(new Set(asked).size, 39)
   t.is(health.status().trouble, '', 'once is not enough')
-  for (let i = 0; i < 2; i++) await health.round(stop.signal)
-  t.like(health.status(), { asked: 39, unreachable: ['n7 (10.0.0.7)'], trouble: 'no answer from n7 (10.0.0.7)' })
+  await health.round(stop.signal)
+  t.like(health.status(), { asked: 39, unreachable: ['n28 (10.0.0.28)'], trouble: 'no answer from n28 (10.0.0.28)' })
   silent = ''
   for (let i = 0; i < 2; i++) await health.round(stop.signal)
   t.is(health.status().trouble, '')
