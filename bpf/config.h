@@ -32,6 +32,9 @@ const volatile __u32 cfg_first_tick = 0;
 /* How many established flows one pod may hold; 0: as many as there is room for. */
 const volatile __u32 cfg_flow_share = 0;
 
+/* How many unanswered flows wait among the established ones; more are a flood, and have a map of their own. */
+const volatile __u32 cfg_unanswered_max = 16384;
+
 /* 1: packets to pods of other nodes are wrapped in VXLAN and sent by this device. */
 const volatile __u32 cfg_tunnel = 0;
 const volatile __u32 cfg_tunnel_ifindex = 0;

@@ -161,15 +161,21 @@ INLINE void count_share(__u32 number, __s32 change)
 {
 	__u32 *share = bpf_map_lookup_elem(&shares_v1, &number);
 
-	if (share && number)
+	if (share)
 		__sync_fetch_and_add(share, change);
 }
 
-/* Of several CPUs that do this at once, one counts. */
-FUNCTION int remove_flow(const struct tuple *key, __u32 number)
+/* What a flow counts to: its endpoint's share, or, unanswered, those that wait. */
+INLINE __u32 counted_to(__u32 flags, __u32 number)
 {
-	if (key && may_write() && bpf_map_delete_elem(&flows_v1, key) == 0)
-		count_share(number, FAULTY(14, 0, -1));
+	return flags & FLOW_ANSWERED ? number : 0;
+}
+
+/* `counted`: as counted_to says; an answered flow of nobody is counted nowhere. Of several CPUs that do this, one counts. */
+FUNCTION int remove_flow(const struct tuple *key, __u32 flags, __u32 number)
+{
+	if (key && may_write() && bpf_map_delete_elem(&flows_v1, key) == 0 && (number || !(flags & FLOW_ANSWERED)))
+		count_share(counted_to(flags, number), -1);
 	return 0;
 }
 
@@ -287,7 +293,7 @@ FUNCTION int follow_event(struct packet *pkt, const struct place *place, struct 
 		return FAULTY(13, 0, (flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH) ? FORGOTTEN : CONTINUE;
 	if (type & TCP_RST) {
 		if (reset_is_valid(flow, pkt, side))
-			remove_flow(&place->key, flow->number);
+			remove_flow(&place->key, flow->flags, flow->number);
 		return CONTINUE;
 	}
 	if (!may_write())
@@ -303,27 +309,74 @@ FUNCTION int follow_event(struct packet *pkt, const struct place *place, struct 
 	return CONTINUE;
 }
 
-/* The first answer: from now on nothing pushes the flow out. */
+INLINE int has_its_share(__u32 number)
+{
+	const __u32 *share = bpf_map_lookup_elem(&shares_v1, &number);
+
+	return cfg_flow_share && number && share && *share >= cfg_flow_share;
+}
+
+/* The first answer to one that waits where it stays. Of two CPUs that see one, one counts. */
+INLINE int stay(struct flow *flow)
+{
+	if (has_its_share(flow->number))
+		return drop(REASON_FLOWS_SHARE);
+	/* The flags are the lower half of their word. */
+	if (__sync_fetch_and_or((__u32 *)&flow->flags, FLOW_ANSWERED) & FLOW_ANSWERED)
+		return CONTINUE;
+	count_share(0, -1);
+	if (flow->number)
+		count_share(flow->number, 1);
+	return CONTINUE;
+}
+
+/* The first answer to one of a flood: from now on nothing pushes the flow out. */
 FUNCTION int establish(const struct tuple *key, struct flow *embryo, struct flow *flow)
 {
-	__u32 number, *share;
 	long failed;
 
 	if (!key || !embryo || !flow || !may_write())
 		return CONTINUE;
-	number = flow->number;
-	share = bpf_map_lookup_elem(&shares_v1, &number);
-	if (cfg_flow_share && number && share && *share >= cfg_flow_share)
+	if (has_its_share(flow->number))
 		return drop(REASON_FLOWS_SHARE);
 	failed = bpf_map_update_elem(&flows_v1, key, flow, BPF_NOEXIST);
 	if (failed == -17) /* EEXIST: another CPU had the same thought */
 		return CONTINUE;
 	if (failed)
 		return drop(REASON_FLOWS_FULL);
-	if (share && number)
-		__sync_fetch_and_add(share, 1);
+	if (flow->number)
+		count_share(flow->number, 1);
 	embryo->flags |= FLOW_ESTABLISHED;
 	return CONTINUE;
+}
+
+INLINE void note_embryonic(__u64 time)
+{
+	__u32 zero = 0;
+	__u64 *used = bpf_map_lookup_elem(&embryonic_used_v1, &zero);
+
+	if (used)
+		*used = time;
+}
+
+/* A look at a bucket that is not in the cache is a quarter of what a new connection costs. */
+INLINE struct flow *find_embryo(const struct tuple *key, __u64 time)
+{
+	__u32 zero = 0;
+	const __u64 *used = bpf_map_lookup_elem(&embryonic_used_v1, &zero);
+
+	/* Signed: a probe's clock may be behind. */
+	if (!used || !*used || (__s64)(time - *used) > (__s64)LIFE_UNANSWERED)
+		return 0;
+	return bpf_map_lookup_elem(&embryonic_v1, key);
+}
+
+INLINE void forget_embryo(const struct tuple *key, const struct flow *embryo)
+{
+	if (embryo->flags & FLOW_ESTABLISHED)
+		remove_flow(key, embryo->flags, embryo->number);
+	else
+		bpf_map_delete_elem(&embryonic_v1, key);
 }
 
 /* A packet of a flow that nobody has answered yet. */
@@ -333,13 +386,13 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 	struct judging *with = judging();
 	__u8 protocol, type;
 	struct flow *flow;
+	int verdict;
 	__u32 side;
 
 	if (!pkt || !place || !embryo || !with)
 		return CONTINUE;
 	if (place->hook >= HOOK_NETDEV && (embryo->flags & FLOW_LOCAL))
 		return drop(REASON_INVALID_IDENTITY);
-	flow = &with->flow;
 	side = side_of(place, embryo->flags);
 	protocol = pkt->tuple.protocol;
 	type = pkt->tcp_flags;
@@ -349,12 +402,14 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 	if (protocol == IPPROTO_TCP && (type & TCP_RST) && !(pkt->flags & PACKET_LATER_FRAGMENT)) {
 		/* Refused: the answer names what it answers (RFC 9293, 3.10.7.3). */
 		if (side == 0 || (embryo->flags & FLOW_ADOPTED) || pkt->acknowledgement == embryo->sent[0])
-			bpf_map_delete_elem(&embryonic_v1, &place->key);
+			forget_embryo(&place->key, embryo);
 		return CONTINUE;
 	}
 	/* Not an answer: once more whoever was heard before. */
 	if (side == !!(embryo->flags & FLOW_TURNED)) {
 		account(embryo, skb, side, now(skb));
+		if (!(embryo->flags & FLOW_ESTABLISHED))
+			note_embryonic(embryo->seen);
 		if (protocol == IPPROTO_TCP) {
 			if ((type & TCP_SYN) && !side && !(pkt->flags & PACKET_LATER_FRAGMENT))
 				embryo->sent[0] = sequence_end(pkt);
@@ -379,8 +434,16 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 		if ((type != SCTP_INIT_ACK && type != SCTP_INIT) || (type == SCTP_INIT_ACK && pkt->sequence != embryo->sent[0]))
 			return CONTINUE;
 	}
-	*flow = *embryo;
-	flow->flags |= FLOW_ANSWERED | FLOW_ESTABLISHED;
+	if (embryo->flags & FLOW_ESTABLISHED) {
+		verdict = stay(embryo);
+		if (verdict != CONTINUE)
+			return verdict;
+		flow = embryo;
+	} else {
+		flow = &with->flow;
+		*flow = *embryo;
+		flow->flags |= FLOW_ANSWERED | FLOW_ESTABLISHED;
+	}
 	flow->timeout = answered_life(protocol);
 	account(flow, skb, side, now(skb));
 	if (protocol == IPPROTO_TCP) {
@@ -398,7 +461,7 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 	} else if (protocol == IPPROTO_SCTP) {
 		flow->sent[1] = pkt->acknowledgement;
 	}
-	return establish(&place->key, embryo, flow);
+	return flow == embryo ? CONTINUE : establish(&place->key, embryo, flow);
 }
 
 /* What the first packet says of its sender, and one in the middle also of the other. Constants only: it is on the stack. */
@@ -433,6 +496,7 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 	__u32 side = how & 1, flags = how >> 1;
 	struct judging *with = judging();
 	struct flow *flow, *other;
+	__u32 zero = 0, *waiting;
 	long failed;
 
 	if (!pkt || !place || !j || !with)
@@ -455,9 +519,27 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 		pkt->flags |= PACKET_ANSWER;
 	if (!may_write())
 		return CONTINUE;
+	waiting = bpf_map_lookup_elem(&shares_v1, &zero);
+	if (waiting && *waiting < cfg_unanswered_max) {
+		flow->flags |= FLOW_ESTABLISHED;
+		failed = bpf_map_update_elem(&flows_v1, &place->key, flow, BPF_NOEXIST);
+		if (!failed) {
+			__sync_fetch_and_add(waiting, 1);
+			return CONTINUE;
+		}
+		if (failed == -17) { /* EEXIST: another CPU was first, perhaps with the other end's packet */
+			other = bpf_map_lookup_elem(&flows_v1, &place->key);
+			if (!other || (other->flags & FLOW_ANSWERED))
+				return CONTINUE;
+			return follow_embryo(skb, pkt, place, other);
+		}
+		/* Full: it may yet be one that nobody answers. */
+		flow->flags &= ~FLOW_ESTABLISHED;
+	}
+	note_embryonic(flow->seen);
 	/* FLOW_ESTABLISHED in `how`: there is an entry of a flow that is over. */
 	failed = bpf_map_update_elem(&embryonic_v1, &place->key, flow, flags & FLOW_ESTABLISHED ? BPF_ANY : BPF_NOEXIST);
-	if (failed == -17) { /* EEXIST: another CPU was first, perhaps with the other end's packet */
+	if (failed == -17) {
 		other = bpf_map_lookup_elem(&embryonic_v1, &place->key);
 		return other ? follow_embryo(skb, pkt, place, other) : CONTINUE;
 	}
@@ -479,7 +561,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	if (!pkt || !place || !with)
 		return drop(REASON_MAP_WRITE_FAILED);
 	j = &with->j;
-	embryo = bpf_map_lookup_elem(&embryonic_v1, &place->key);
+	embryo = find_embryo(&place->key, now(skb));
 	if (embryo) {
 		if (!(embryo->flags & FLOW_ESTABLISHED) && now(skb) - embryo->seen <= embryo->timeout) {
 			verdict = CONTINUE;
@@ -575,7 +657,7 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
 		return verdict;
 	onward.tuple = pkt->tuple;
 	onward.flags = pkt->tcp_flags & TCP_ACK;
-	remove_flow(&place->key, number);
+	remove_flow(&place->key, FLOW_ANSWERED, number);
 	if (pkt->tuple.protocol != IPPROTO_TCP || !may_write() || !is_answerable(pkt) ||
 	    bpf_skb_load_bytes(skb, 0, onward.destination_mac, 12))
 		return verdict;
@@ -592,6 +674,8 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
 	skb->mark = 0;
 	/* The refusal went back under the name that was asked; this goes on as it was going. */
 	pkt->tuple = onward.tuple;
+	pkt->tcp_flags = TCP_RST | onward.flags;
+	pkt->flags |= PACKET_EVENT;
 	pkt->cut = -verdict;
 	pkt->flags &= ~PACKET_OPTIONS;
 	pkt->hops = 64;
@@ -626,7 +710,7 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 	find_place(&inner.tuple, &place);
 	flow = bpf_map_lookup_elem(&flows_v1, &place.key);
 	if (!flow) {
-		flow = bpf_map_lookup_elem(&embryonic_v1, &place.key);
+		flow = find_embryo(&place.key, now(skb));
 		if (flow && (flow->flags & FLOW_ESTABLISHED))
 			flow = 0;
 	}
@@ -678,13 +762,17 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 		return drop(REASON_INVALID_IDENTITY);
 	time = now(skb);
 	if (time - flow->seen > flow->timeout) {
-		remove_flow(&place.key, flow->number);
+		remove_flow(&place.key, flow->flags, flow->number);
 		return begin(skb, pkt, &place, from, to);
 	}
 	verdict = CONTINUE;
 	if (state && FAULTY(11, 0, flow->epoch != state->epoch)) {
 		verdict = reassess(pkt, &place, flow);
 		if (verdict != CONTINUE && verdict != FORGOTTEN) {
+			if (!(flow->flags & FLOW_ANSWERED)) {
+				remove_flow(&place.key, flow->flags, flow->number);
+				return verdict;
+			}
 			/* The reset that it becomes is renamed like any packet of its flow. */
 			pkt->flow_flags = flow->flags;
 			if (side_of(&place, flow->flags))
@@ -692,10 +780,12 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 			return cut(skb, pkt, &place, flow->number, verdict);
 		}
 	}
+	if (verdict == CONTINUE && !(flow->flags & FLOW_ANSWERED))
+		return follow_embryo(skb, pkt, &place, flow);
 	if (verdict == CONTINUE && (pkt->flags & PACKET_EVENT))
 		verdict = follow_event(pkt, &place, flow);
 	if (verdict == FORGOTTEN) {
-		remove_flow(&place.key, flow->number);
+		remove_flow(&place.key, flow->flags, flow->number);
 		return begin(skb, pkt, &place, from, to);
 	}
 	side = side_of(&place, flow->flags);
@@ -707,7 +797,7 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 		if (!(pkt->flags & (PACKET_EVENT | PACKET_LATER_FRAGMENT)))
 			note_sequence(flow, pkt, side, pkt->sequence + pkt->length);
 		if ((flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH && all_acknowledged(flow))
-			remove_flow(&place.key, flow->number);
+			remove_flow(&place.key, flow->flags, flow->number);
 	}
 	return CONTINUE;
 }

@@ -206,7 +206,7 @@ INLINE int nat_answer(struct __sk_buff *skb, struct packet *pkt)
 	if (pkt->flow_flags & FLOW_NATED) {
 		if (!(pkt->flags & PACKET_ANSWER))
 			return CONTINUE;
-	} else if (!(pkt->flow_flags & FLOW_ADOPTED) || (pkt->flow_flags & FLOW_ESTABLISHED)) {
+	} else if (!(pkt->flow_flags & FLOW_ADOPTED) || (pkt->flow_flags & FLOW_ANSWERED)) {
 		return CONTINUE;
 	}
 	return restore_answer(skb, pkt);

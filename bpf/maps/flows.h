@@ -1,7 +1,8 @@
 /*
- * Connections, one entry each. A flow that nobody has answered yet is embryonic: kept while there is room, the oldest goes.
- * Once answered it is established and nothing but its own end or age takes it away; where there is no room for another one,
- * the new one is refused.
+ * Connections, one entry each. Once answered, a flow is established, and nothing but its own end or age takes it away; where
+ * there is no room for another one, the new one is refused. A flow that nobody has answered yet is embryonic. The first
+ * so many of these wait where they will stay (writing an entry twice would be the dearest thing that happens to a new
+ * connection); those of a flood are in a map of their own, where the oldest goes.
  */
 #ifndef WEFT_MAPS_FLOWS_H
 #define WEFT_MAPS_FLOWS_H
@@ -19,7 +20,7 @@ enum flow_flag {
 	FLOW_NATED = 1 << 5,   /* translations_v1 knows the other names of its ends */
 	FLOW_HOST = 1 << 6,    /* begun by this node itself */
 	FLOW_ADOPTED = 1 << 7, /* met in the middle: sequence numbers are not known from the start */
-	FLOW_ESTABLISHED = 1 << 8, /* lives in flows_v1; in embryonic_v1: has moved there */
+	FLOW_ESTABLISHED = 1 << 8, /* lives in flows_v1, answered or not; in embryonic_v1: has moved there */
 	FLOW_LOCAL = 1 << 9,	   /* both ends are on this node: never met on a packet from outside */
 	FLOW_TURNED = 1 << 10,	   /* adopted by a packet of the server: the client has to be heard before it is answered */
 };
@@ -56,7 +57,18 @@ struct {
 	__type(value, struct flow);
 } embryonic_v1 SEC(".maps");
 
-/* Established flows that each endpoint began (or, begun from elsewhere, serves), by endpoint number. */
+/* ns: when a packet last met that map. Long ago, there is nothing in it, and nobody needs to look. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} embryonic_used_v1 SEC(".maps");
+
+/*
+ * Established flows that each endpoint began (or, begun from elsewhere, serves), by endpoint number. Number 0, which is no
+ * endpoint's: unanswered flows in flows_v1.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, ENDPOINTS_MAX);

@@ -17,7 +17,7 @@ struct sweep {
 
 static long sweep_flow(void *map, const struct tuple *key, struct flow *flow, struct sweep *s)
 {
-	__u32 number = flow->number, *share;
+	__u32 number = flow->number, counted, *share;
 	struct tuple copy;
 
 	/* Signed: a packet may have come in since the time was asked. */
@@ -26,10 +26,12 @@ static long sweep_flow(void *map, const struct tuple *key, struct flow *flow, st
 		return 0;
 	}
 	copy = *key;
+	/* As lib/flow.h counts them. */
+	counted = flow->flags & FLOW_ANSWERED ? number : 0;
+	share = counted || !(flow->flags & FLOW_ANSWERED) ? bpf_map_lookup_elem(&shares_v1, &counted) : 0;
 	if (bpf_map_delete_elem(&flows_v1, &copy))
 		return 0;
 	s->removed++;
-	share = number ? bpf_map_lookup_elem(&shares_v1, &number) : 0;
 	if (share)
 		__sync_fetch_and_sub(share, 1);
 	return 0;

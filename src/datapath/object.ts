@@ -61,6 +61,8 @@ export interface DatapathConfig {
   readonly podCidrs?: readonly string[]
   /** Established flows that one pod may hold; absent: half of what there is room for. */
   readonly flowShare?: number
+  /** Unanswered flows that wait among the established ones; absent: an eighth of what there is room for. */
+  readonly unansweredMax?: number
   /** Between two ticks of the kernel; absent: programs ask for the time, which is slower. */
   readonly tickNanoseconds?: number
   /** Device by which packets go to other nodes' pods, wrapped; absent: they go as they are. */
@@ -98,6 +100,7 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_first_tick', u32(config.tickNanoseconds === undefined ? 0 : firstTick(config.tickNanoseconds))],
     ['cfg_tunnel', u32(config.tunnelIndex === undefined ? 0 : 1)],
     ['cfg_tunnel_ifindex', u32(config.tunnelIndex ?? 0)],
+    ['cfg_unanswered_max', u32(config.unansweredMax ?? flowsMax / 8)],
     ['cfg_flow_share', u32(config.flowShare ?? flowsMax / 2)],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],

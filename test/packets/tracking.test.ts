@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
 import { EndpointMap } from '#datapath/maps/endpoints.ts'
+import { flowFlags } from '#datapath/maps/flows.ts'
 import type { PolicyEntry } from '#datapath/maps/policy.ts'
 import { setNotReady } from '#datapath/maps/policy.ts'
 import { gatewayMac } from '#datapath/object.ts'
@@ -568,6 +569,26 @@ test.serial('two processors that make the same flow at once make one, whichever 
   )
   t.true(new Set(flows.map(({ tuple }) => tuple.source)).size <= 2)
 })
+
+test.serial(
+  'L2: in a flood, flows wait for their answers elsewhere, the oldest goes first, and all else is as ever',
+  (t) => {
+    using flooded = new Asked(topology.node(1), topology.objects, { unansweredMax: 0 })
+    flooded.ms = asked.ms
+    const [p, q] = [ports(), ports()]
+    isolate(a, 'ingress')
+    t.true(passed(flooded.sent(a, `${a.v4} > ${b.v4} tcp ${p} > 80 syn seq 1000`)))
+    t.is(flowsOf(p).length, 1)
+    t.is((flowsOf(p)[0]?.flags ?? 0) & flowFlags.established, 0)
+    t.true(passed(flooded.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${p} syn ack seq 5000 acks 1001`)))
+    t.is(flowsOf(p).length, 1)
+    t.not((flowsOf(p)[0]?.flags ?? 0) & flowFlags.established, 0)
+    t.true(passed(flooded.sent(a, `${a.v4} > ${b.v4} tcp ${p} > 80 ack seq 1001 acks 5001 data 5`)))
+    t.true(passed(flooded.sent(a, `${a.v4} > ${b.v4} udp ${q} > 53 data 5`)))
+    flooded.ms += 61_000
+    t.is(flooded.sent(b, `${b.v4} > ${a.v4} udp 53 > ${q} data 5`).reason, 'Policy denied', 'too late')
+  },
+)
 
 test.serial('S29: a checksum that was not made is not made here; one that was stays right', (t) => {
   const unsummed = asked.sent(a, `${a.v4} > ${b.v4} udp ${ports()} > 53 unsummed data 10`)
