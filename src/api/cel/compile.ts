@@ -69,9 +69,18 @@ export function compile(source: string, declarations: Declarations): Program {
   }
 }
 
+/** Definitions say the same rules at many places and in several versions. Trees are only read. */
+const trees = new Map<string, ASTNode>()
+const treesMax = 128
+
 function parse(source: string): ASTNode {
+  const known = trees.get(source)
+  if (known !== undefined) return known
   try {
-    return grammar.parse(source).ast
+    const { ast } = grammar.parse(source)
+    if (trees.size >= treesMax) trees.clear()
+    trees.set(source, ast)
+    return ast
   } catch (error) {
     if (!(error instanceof ParseError)) throw error
     const offset = error.node?.start ?? error.range?.start ?? source.length

@@ -6,8 +6,20 @@ import { translateRegex } from '#api/cel/regex-translate.ts'
 // It has no unicode mode, so that mode is only used for patterns that cannot do without.
 setFlagsFromString('--enable-experimental-regexp-engine-on-excessive-backtracks')
 
+/** Schemas say the same few patterns at many places. */
+const cache = new Map<string, RegExp | undefined>()
+const cacheMax = 2000
+
 /** An expression in Go's syntax; undefined for what Go does not take. */
 export function compilePattern(pattern: string): RegExp | undefined {
+  if (!cache.has(pattern)) {
+    if (cache.size >= cacheMax) cache.clear()
+    cache.set(pattern, compile(pattern))
+  }
+  return cache.get(pattern)
+}
+
+function compile(pattern: string): RegExp | undefined {
   const translated = translateRegex(pattern)
   if (translated === undefined) return undefined
   try {

@@ -67,7 +67,7 @@ function checkString(value: string, schema: JsonSchema, path: string, errors: Fi
     errors.push(fieldError.tooLong(path, schema.maxLength))
   if (schema.minLength !== undefined && length < schema.minLength)
     errors.push(fieldError.invalid(path, value, `${path} in body should be at least ${schema.minLength} chars long`))
-  if (schema.pattern !== undefined && patternOf(schema.pattern)?.test(value) === false)
+  if (schema.pattern !== undefined && compilePattern(schema.pattern)?.test(value) === false)
     errors.push(fieldError.invalid(path, value, `${path} in body should match '${schema.pattern}'`))
   if (schema.format !== undefined && !isFormat(schema.format, value))
     errors.push(
@@ -205,17 +205,6 @@ function fittingFields(value: unknown, { properties = {} }: JsonSchema, path: st
   const isFit = ([name, below]: [string, JsonSchema]): boolean =>
     Object.hasOwn(value, name) && validateValue(value[name], below, path).length === 0
   return Object.entries(properties).filter(isFit).length
-}
-
-const patterns = new Map<string, RegExp | undefined>()
-const patternsMax = 2000
-
-function patternOf(pattern: string): RegExp | undefined {
-  if (!patterns.has(pattern)) {
-    if (patterns.size >= patternsMax) patterns.clear()
-    patterns.set(pattern, compilePattern(pattern))
-  }
-  return patterns.get(pattern)
 }
 
 const same = (a: unknown, b: unknown): boolean => a === b || (typeof a === 'object' && stable(a) === stable(b))
