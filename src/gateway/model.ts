@@ -10,6 +10,7 @@ import { type Grants, grantsOf } from './grants.ts'
 import { gatewayOfIngresses, ingressGateway, isOurIngress, routesOfIngress } from './ingress.ts'
 import type { ListenerResult } from './listeners.ts'
 import type { Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, Route } from './objects.ts'
+import { ReverseIndex } from './reverse-index.ts'
 import { examineRoute, listenerId, type RouteNeeds, type RouteResult, routeId } from './routes.ts'
 import { secretsOf } from './secrets.ts'
 
@@ -56,8 +57,8 @@ export class GatewayModel {
   readonly #facts: GatewayFacts
   readonly #gateways = new Map<string, GatewayResult>()
   readonly #routes = new Map<string, RouteResult>()
-  readonly #byService = new Index()
-  readonly #byGateway = new Index()
+  readonly #byService = new ReverseIndex()
+  readonly #byGateway = new ReverseIndex()
   readonly #listeners = new Map<string, Listener>()
   readonly #engineRoutes = new Map<string, EngineRoute>()
   readonly #backends = new Map<string, Backend>()
@@ -383,27 +384,5 @@ function readSelector(selector: Parameters<typeof selectorFrom>[0]): Selector | 
     return selectorFrom(selector)
   } catch {
     return undefined
-  }
-}
-
-/** Which routes name something. */
-class Index {
-  readonly #ids = new Map<string, Set<string>>()
-
-  get(key: string): Iterable<string> {
-    return this.#ids.get(key) ?? []
-  }
-
-  change(id: string, before: Iterable<string> | undefined, next: Iterable<string> | undefined): void {
-    for (const key of before ?? []) {
-      const ids = this.#ids.get(key)
-      ids?.delete(id)
-      if (ids?.size === 0) this.#ids.delete(key)
-    }
-    for (const key of next ?? []) {
-      const ids = this.#ids.get(key)
-      if (ids === undefined) this.#ids.set(key, new Set([id]))
-      else ids.add(id)
-    }
   }
 }

@@ -24,12 +24,21 @@ export interface NodeAcknowledgement {
   readonly said: Acknowledgement | undefined
 }
 
+/** What a version of a Node says is read once: it is asked for every route. */
+const read = new WeakMap<Node, NodeAcknowledgement>()
+
 /** Nodes that count: a node that is lost or going serves nobody, and must not hold up the others. */
 export function acknowledgementsOf(nodes: Iterable<Node>): NodeAcknowledgement[] {
   const found: NodeAcknowledgement[] = []
-  for (const { metadata, status } of nodes) {
+  for (const node of nodes) {
+    const { metadata, status } = node
     if (metadata.deletionTimestamp !== undefined || !isConditionTrue(status.conditions, 'Ready')) continue
-    found.push({ node: metadata.name, said: parseAcknowledgement(metadata.annotations?.[acknowledgement]) })
+    const said = read.get(node) ?? {
+      node: metadata.name,
+      said: parseAcknowledgement(metadata.annotations?.[acknowledgement]),
+    }
+    read.set(node, said)
+    found.push(said)
   }
   return found
 }
