@@ -23,6 +23,7 @@ const objectNames = [
   'sweep',
   'sweep_translations',
   'xdp_entry',
+  'to_netdev',
 ] as const
 export type ObjectName = (typeof objectNames)[number]
 

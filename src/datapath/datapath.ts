@@ -159,6 +159,11 @@ export interface Datapath extends Disposable {
   changeServices(upserts: readonly Service[], removals: readonly Frontend[]): void
   /** What is in force now, in no order. */
   services(): Service[]
+  /**
+   * After changes of Services and addresses: programs that only some of them need are attached or taken off. Resolves when
+   * that is so; nothing to do costs nothing.
+   */
+  attachForServices(): Promise<void>
   /** Whether any frontend leads to it. */
   hasBackend(backend: Backend): boolean
   /** Takes away translations that nobody has used for long, and those to `stale` at once. */

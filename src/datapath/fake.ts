@@ -148,6 +148,8 @@ export class FakeDatapath implements Datapath {
     return [...this.kernel.services.values()]
   }
 
+  async attachForServices(): Promise<void> {}
+
   hasBackend(backend: Backend): boolean {
     const name = frontendName(backend)
     return this.services().some((s) =>

@@ -99,6 +99,9 @@ export class KernelDatapath implements Datapath {
   readonly #addresses: AddressMap
   readonly #stale: BpfMap
   readonly #exclusions: BpfMap
+  #ownAddresses: ReadonlySet<string> = new Set()
+  /** Not known at first: an earlier agent may have attached it. */
+  #hasEgress: boolean | undefined
   readonly #counters: BpfMap
   readonly #maps: readonly BpfMap[]
   #tunnelIndex: number | undefined
@@ -352,6 +355,14 @@ export class KernelDatapath implements Datapath {
     return this.#services.list()
   }
 
+  async attachForServices(): Promise<void> {
+    const isNeeded = this.#services.leadsOutsideTo(this.#ownAddresses)
+    if (isNeeded === this.#hasEgress) return
+    if (isNeeded) await this.#attachments.attachDevice('egress', 'node', this.#uplink.index)
+    else this.#attachments.detachDevice('egress', 'node')
+    this.#hasEgress = isNeeded
+  }
+
   hasBackend(backend: Backend): boolean {
     return this.#services.numberOfBackend(backend) !== undefined
   }
@@ -369,6 +380,7 @@ export class KernelDatapath implements Datapath {
   }
 
   setAddresses(addresses: readonly KnownAddress[]): void {
+    this.#ownAddresses = new Set(addresses.flatMap((a) => (a.kind === 'own' ? [a.address] : [])))
     const begun = this.#addresses.set(addresses)
     if (begun.length === 0) return
     using own = Namespace.own()

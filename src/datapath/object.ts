@@ -4,7 +4,7 @@ import type { ObjectName } from './compile.ts'
 import { addressSize, encodeAddress } from './maps/address.ts'
 
 /** Where a program goes. */
-export type Place = 'endpoint' | 'uplink' | 'overlay' | 'xdp' | 'cgroup'
+export type Place = 'endpoint' | 'uplink' | 'overlay' | 'xdp' | 'egress' | 'cgroup'
 
 export interface ProgramSpec {
   readonly object: ObjectName
@@ -21,6 +21,8 @@ export const programs: readonly ProgramSpec[] = [
   ...(['connect4', 'connect6', 'sendmsg4', 'sendmsg6'] as const).map(sock),
   ...(['recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'] as const).map(sock),
   ...(['post_bind4', 'post_bind6'] as const).map(sock),
+  // Only while a process of the node serves somebody outside.
+  { object: 'to_netdev', name: 'to_netdev', place: 'egress', hook: 'tcxEgress' },
   // Only where it is asked for; the mode is chosen then.
   { object: 'xdp_entry', name: 'xdp_entry', place: 'xdp', hook: 'xdpNative' },
   { object: 'from_netdev', name: 'from_netdev', place: 'uplink', hook: 'tcxIngress' },

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import type { Service } from '#datapath/datapath.ts'
 import { ensureCgroup, findCgroups, removeCgroup } from '#kernel/cgroup.ts'
@@ -75,6 +77,41 @@ test('S18: a process of the node cannot listen on a node port; a pod can, and on
     t.pass()
   }
   await using _ = await serve(onNode(topology, node), node.addresses[0] ?? '', 30556)
+})
+
+test('a node port leads to a process of the node itself, and its answers come from there (host network)', async (t) => {
+  const node = topology.node(2)
+  const addresses = topology.nodes.flatMap((other) =>
+    other.addresses.map((address) => ({ address, kind: other === node ? 'own' : 'node' }) as const),
+  )
+  for (const [i, address] of node.addresses.entries()) {
+    const backends = (['TCP', 'UDP'] as const).map((protocol) => ({ address, port: 18_081, protocol }))
+    node.datapath.changeServices(
+      backends.map((b) => ({
+        frontend: { address: i === 0 ? '0.0.0.0' : '::', port: 30_600, protocol: b.protocol },
+        backends: [b],
+        outside: { backends: [b] },
+      })),
+      [],
+    )
+  }
+  node.datapath.setAddresses(addresses)
+  await node.datapath.attachForServices()
+  for (const address of node.addresses) {
+    await using _ = await serve(onNode(topology, node), address, 18_081)
+    for (const mode of ['rr', 'crr', 'urr', 'stream'] as const)
+      t.true((await load(onFabric(topology), mode, address, 30_600)) > 0, `${mode} ${address}`)
+  }
+  const link = join(node.pinDir, 'links', 'egress-node-to_netdev')
+  t.true(existsSync(link))
+  node.datapath.changeServices(
+    [],
+    ['0.0.0.0', '::'].flatMap((address) =>
+      (['TCP', 'UDP'] as const).map((protocol) => ({ address, port: 30_600, protocol })),
+    ),
+  )
+  await node.datapath.attachForServices()
+  t.false(existsSync(link), 'packets between nodes pay for it no longer')
 })
 
 test('S6: sockets of a pod and of the node that talk to a backend that is gone are ended at once', async (t) => {

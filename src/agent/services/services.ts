@@ -135,12 +135,13 @@ export class Services {
     }, signal)
     await using health = this.#healthServers()
     let first = true
-    const write = (): void => {
+    const write = async (): Promise<void> => {
       this.#learnFacts()
       if (first) this.#writeAll()
       else this.#writeChanged()
       first = false
       health?.set([...this.#health.values()])
+      await this.#options.datapath.attachForServices()
     }
     const tell = (trouble: unknown): void => {
       this.#trouble = trouble

@@ -99,6 +99,8 @@ export class ServiceMaps {
   readonly #known = new Map<string, KnownBackend>()
   /** By number. */
   readonly #byNumber: (KnownBackend | undefined)[] = []
+  /** By address of a backend: how many frontends lead those outside to it. */
+  readonly #outsideUses = new Map<string, number>()
   readonly #ranges: SourceRanges
   readonly #affinities: Affinities
 
@@ -139,7 +141,9 @@ export class ServiceMaps {
         ...((flags & frontendFlags.outsideOnly) === 0 ? {} : { isOutsideOnly: true }),
         ...(outside === undefined ? {} : { outside: this.#restoreOutside(number, flags, outside) }),
       }
-      this.#placed.set(nameOf(frontend), { service, inside, outside })
+      const place = { service, inside, outside }
+      this.#placed.set(nameOf(frontend), place)
+      this.#countOutside(place, 1)
       this.#ranges.note(service)
       this.#affinities.note(service)
     }
@@ -189,6 +193,17 @@ export class ServiceMaps {
     return [...this.#placed.values()].map(({ service }) => service)
   }
 
+  /** Whether somebody outside is led to one of these addresses. */
+  leadsOutsideTo(addresses: ReadonlySet<string>): boolean {
+    for (const address of addresses) if ((this.#outsideUses.get(address) ?? 0) > 0) return true
+    return false
+  }
+
+  #countOutside({ service }: Placed, change: 1 | -1): void {
+    for (const { address } of service.outside?.backends ?? [])
+      this.#outsideUses.set(address, (this.#outsideUses.get(address) ?? 0) + change)
+  }
+
   /** The number by which the kernel knows a backend; undefined where no Service has it. */
   numberOfBackend(backend: Backend): number | undefined {
     return this.#known.get(nameOf(backend))?.number
@@ -232,8 +247,12 @@ export class ServiceMaps {
   #settle(name: string, next: Placed | undefined): void {
     const old = this.#placed.get(name)
     if (next === undefined) this.#placed.delete(name)
-    else this.#placed.set(name, next)
+    else {
+      this.#placed.set(name, next)
+      this.#countOutside(next, 1)
+    }
     if (old === undefined) return
+    this.#countOutside(old, -1)
     if (old.service.outside?.ranges !== undefined) this.#ranges.remove(old.service)
     if (old.service.affinitySeconds !== undefined) this.#affinities.remove(old.service)
     this.#free(old)
