@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import test from 'ava'
 import type { Filter } from '#gateway/engine.ts'
 import { GatewayPlace } from './place.ts'
@@ -143,6 +144,49 @@ test.serial('its connections to backends are used again', async (t) => {
   t.true(last - first <= 16, `${last - first} new connections for 400 requests`)
   agent.destroy()
 })
+
+/** `WEFT_GATEWAY_REQUESTS=100000` for the long form. */
+const requestsInAll = Number(process.env.WEFT_GATEWAY_REQUESTS ?? 3000)
+const residentMb = (pid: number | undefined): number =>
+  Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
+
+test.serial(
+  'many requests with mirrors, retries and deadlines: bytes identical, memory flat, connections used again',
+  async (t) => {
+    const agent = place.agent({ keepAlive: true, maxSockets: 16 })
+    const body = randomBytes(2000)
+    const expected = createHash('sha256').update(body).digest('hex')
+    const hosts = ['mirror.test', 'retry.test', 'request.test']
+    let next = 0
+    const wrong = new Map<string, number>()
+    const client = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) {
+        const host = hosts[next++ % hosts.length]
+        const { code, body: answer } = await place.ask(`http://${host}/`, { method: 'PATCH', body, agent })
+        const right = code === 200 && answer.includes(expected)
+        if (!right) wrong.set(`${host} ${code}`, (wrong.get(`${host} ${code}`) ?? 0) + 1)
+      }
+    }
+    const burst = async (count: number): Promise<void> => {
+      await Promise.all(Array.from({ length: 16 }, () => client(Math.ceil(count / 16))))
+    }
+    // Past the growth of the first requests.
+    await burst(requestsInAll / 3)
+    const first = { side: residentMb(place.engine.side.pid), haproxy: residentMb(place.engine.pid) }
+    const before = (await place.seen('http://request.test/', { agent })).connections
+    await burst((requestsInAll * 2) / 3)
+    const last = { side: residentMb(place.engine.side.pid), haproxy: residentMb(place.engine.pid) }
+    const after = (await place.seen('http://request.test/', { agent })).connections
+    t.deepEqual([...wrong], [])
+    t.log(
+      `${requestsInAll} requests; side engine ${first.side.toFixed(0)} -> ${last.side.toFixed(0)} MB, HAProxy ${first.haproxy.toFixed(0)} -> ${last.haproxy.toFixed(0)} MB, ${after - before} new connections`,
+    )
+    t.true(last.side - first.side < 40, `${last.side - first.side} MB more`)
+    t.true(last.haproxy - first.haproxy < 10)
+    t.true(after - before < 64)
+    agent.destroy()
+  },
+)
 
 test.serial('kill -9 of the side engine: its rules are back, others did not notice', async (t) => {
   const { pid } = place.engine.side

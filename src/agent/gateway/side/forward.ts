@@ -104,9 +104,11 @@ export class Forwarder {
       const last = attempt >= attempts
       const own = new AbortController()
       const limit = timer(order.timeouts.backendRequestMs, own)
-      const both = AbortSignal.any([signal, own.signal])
+      // AbortSignal.any() and AbortSignal.timeout() hold what they were given until they fire: here that would be every request.
+      const pass = () => own.abort(signal.reason)
+      signal.addEventListener('abort', pass, { once: true })
       try {
-        const reply = await this.#dispatch(order.backend, base, body, both)
+        const reply = await this.#dispatch(order.backend, base, body, own.signal)
         if (!last && order.retry?.codes.includes(reply.code) === true && body?.replayable !== false) {
           reply.body.on('error', () => {}).resume()
         } else {
@@ -119,6 +121,7 @@ export class Forwarder {
           throw late ? own.signal.reason : error
       } finally {
         clearTimeout(limit)
+        signal.removeEventListener('abort', pass)
       }
       this.counts.retries++
       const backoff = order.retry?.backoffMs ?? 0
@@ -165,9 +168,11 @@ export class Forwarder {
       return
     }
     this.#mirrors++
+    const limit = new AbortController()
+    const late = timer(mirrorWithinMs, limit)
     const call = {
       ...base,
-      signal: AbortSignal.timeout(mirrorWithinMs),
+      signal: limit.signal,
       ...(body === undefined ? {} : { body: body.read('mirror') }),
     }
     this.#upstream
@@ -180,6 +185,7 @@ export class Forwarder {
         this.counts.mirrorsFailed++
       })
       .finally(() => {
+        clearTimeout(late)
         this.#mirrors--
       })
   }

@@ -144,7 +144,13 @@ export class SideEngine implements L7Engine {
 
   #spawn(): void {
     const { dir, namespace } = this.#options
-    const command = [process.execPath, '--disable-warning=ExperimentalWarning', mainFile, dir]
+    const command = [
+      process.execPath,
+      '--max-semi-space-size=4',
+      '--disable-warning=ExperimentalWarning',
+      mainFile,
+      dir,
+    ]
     const [file = process.execPath, ...args] =
       namespace === undefined ? command : ['nsenter', `--net=${namespace.path}`, ...command]
     const log = openSync(join(dir, 'side.log'), 'w', 0o600)
