@@ -1,4 +1,4 @@
-import type { NamedPort } from '#api/core/pod/identity.ts'
+import { identityFirst, type NamedPort } from '#api/core/pod/identity.ts'
 import type { Labels } from '#api/meta/labels.ts'
 import { identityText, type Relevance } from '#api/networking/relevance.ts'
 
@@ -54,8 +54,8 @@ export class Numbering {
   readonly #pods = new Map<string, Numbered>()
   #owners = new Map<number, Owner>()
   #locals = new Map<string, number>()
-  /** Numbers without pods; what they meant still holds for packets on their way. */
-  readonly #idle = new Set<number>()
+  /** Numbers without pods, and what they meant: it still holds for packets on their way, so nobody else may have them yet. */
+  readonly #idle = new Map<number, string>()
   readonly #adopted = new Map<string, number>()
   #nextLocal: number
 
@@ -68,12 +68,12 @@ export class Numbering {
     return this.#pods.size
   }
 
-  /** Numbers that addresses have in the kernel from an earlier agent: the node's own among them are kept. */
+  /** Numbers that pods' addresses have in the kernel from an earlier agent: the node's own among them are kept. */
   adopt(present: Iterable<readonly [string, number]>): void {
     for (const [address, number] of present) {
-      if (number < this.#options.localFirst) continue
+      if (number < identityFirst) continue
       this.#adopted.set(address, number)
-      this.#nextLocal = Math.max(this.#nextLocal, number + 1)
+      if (number >= this.#options.localFirst) this.#nextLocal = Math.max(this.#nextLocal, number + 1)
     }
   }
 
@@ -107,20 +107,53 @@ export class Numbering {
     this.set(key, { ...pod, identity: undefined })
   }
 
-  /** Policies look at other labels or port names than before: every pod is looked at again. */
+  /**
+   * Policies look at other labels or port names than before: every pod is looked at again. A number never passes from pods
+   * that have it to others: who has it comes first.
+   */
   refresh(): void {
     const old = this.#owners
     this.#owners = new Map()
     this.#locals = new Map()
+    const rest: [string, Numbered][] = []
     for (const [key, numbered] of this.#pods) {
       numbered.text = this.#textOf(numbered.pod)
+      const { number, text, pod } = numbered
+      const isOurs = number >= this.#options.localFirst
+      // One of ours that is alike with another group by now has no reason to be any more.
+      if (this.#owners.has(number) ? this.#owners.get(number)?.text !== text : isOurs && pod.identity !== undefined) {
+        rest.push([key, numbered])
+        continue
+      }
+      this.#join(number, text, pod)
+      if (isOurs && !this.#locals.has(text)) this.#locals.set(text, number)
+    }
+    for (const [key, numbered] of rest) {
       const number = this.#choose(numbered.pod, numbered.text, numbered.number)
       this.#join(number, numbered.text, numbered.pod)
       if (number === numbered.number) continue
       numbered.number = number
       this.#options.onPod(key, numbered.pod, number)
     }
-    for (const number of old.keys()) if (!this.#owners.has(number)) this.#idle.add(number)
+    for (const [number, { text }] of old) if (!this.#owners.has(number)) this.#idle.set(number, text)
+  }
+
+  /**
+   * What there is at the start, all at once: who has in the kernel the number that he is to have comes first. What others
+   * have there means them until they have been written anew.
+   */
+  load(pods: readonly PeerPod[]): void {
+    const has = (pod: PeerPod): boolean => pod.addresses.some((a) => this.#adopted.get(a) === pod.identity)
+    for (const pod of pods.toSorted((a, b) => Number(has(b)) - Number(has(a)))) this.set(pod.key, pod)
+    for (const { pod, text, number } of this.#pods.values()) {
+      for (const address of pod.addresses) {
+        const present = this.#adopted.get(address)
+        if (present === undefined || present === number || this.#owners.has(present) || this.#idle.has(present))
+          continue
+        this.#mean(present, pod)
+        this.#idle.set(present, text)
+      }
+    }
   }
 
   /** Numbers that no pod has since a while are given up: call it when packets of their pods can no longer be on their way. */
@@ -129,7 +162,7 @@ export class Numbering {
   }
 
   idle(): number[] {
-    return [...this.#idle]
+    return [...this.#idle.keys()]
   }
 
   #textOf({ namespace, labels, ports }: PeerPod): string {
@@ -138,8 +171,8 @@ export class Numbering {
 
   #choose({ identity, addresses }: PeerPod, text: string, current: number | undefined): number {
     const isFree = (number: number): boolean => {
-      const owner = this.#owners.get(number)
-      return owner === undefined || owner.text === text
+      const meant = this.#owners.get(number)?.text ?? this.#idle.get(number)
+      return meant === undefined || meant === text
     }
     if (identity !== undefined && isFree(identity)) return identity
     const local = this.#locals.get(text)
@@ -161,6 +194,10 @@ export class Numbering {
       return
     }
     this.#owners.set(number, { text, count: 1 })
+    this.#mean(number, pod)
+  }
+
+  #mean(number: number, pod: PeerPod): void {
     const { relevance, onMeaning } = this.#options
     const ports = pod.ports.filter((port) => relevance.ports.has(port.name))
     onMeaning(number, { namespace: pod.namespace, labels: pod.labels, ports })
@@ -171,7 +208,7 @@ export class Numbering {
     if (owner === undefined || --owner.count > 0) return
     this.#owners.delete(number)
     if (this.#locals.get(owner.text) === number) this.#locals.delete(owner.text)
-    this.#idle.add(number)
+    this.#idle.set(number, owner.text)
   }
 }
 

@@ -55,7 +55,10 @@ test('rangePrefixes() covers exactly the ports of the range, with at most 30 pre
 })
 
 /** The kernel's side: what its maps say of a packet. */
-function kernelSays(kernel: FakeKernel, { from, to, protocol, port }: Packet): boolean {
+const kernelSays = (kernel: FakeKernel, packet: Packet): boolean => !endsSay(kernel, packet).includes(false)
+
+/** What its sender's side says, and its receiver's. */
+function endsSay(kernel: FakeKernel, { from, to, protocol, port }: Packet): [boolean, boolean] {
   const identityOf = (address: string): number => kernel.identities.get(address)?.identity ?? 4
   const classOf = (address: string): number | undefined => {
     const parsed = parseAddress(address)
@@ -75,10 +78,10 @@ function kernelSays(kernel: FakeKernel, { from, to, protocol, port }: Packet): b
     entries.some((e) => e.set === set && [identityOf(address), classOf(address), 0].includes(e.peer) && matches(e))
   const source = kernel.addresses.get(from)
   const destination = kernel.addresses.get(to)
-  return (
-    (source === undefined || allowed(source.egressSet, to)) &&
-    (destination === undefined || allowed(destination.ingressSet, from))
-  )
+  return [
+    source === undefined || allowed(source.egressSet, to),
+    destination === undefined || allowed(destination.ingressSet, from),
+  ]
 }
 
 /** A world, and the agent's copy of it. */
@@ -121,6 +124,24 @@ class Trial {
     await this.datapath.upsertEndpoint({ ...entry, identity: own, ingressSet: ingress, egressSet: egress })
   }
 
+  /** A running pod's labels change, and its number with them. */
+  relabel(pod: WorldPod): void {
+    this.world.pods.set(pod.name, pod)
+    const key = `${pod.namespace}/${pod.name}`
+    const { namespace, labels, ports, addresses, identity } = pod
+    this.state.setPeer(key, { key, uid: pod.name, namespace, labels, ports, addresses, identity })
+    if (pod.isLocal) this.state.setLocalPod(pod.name, { namespace, labels, ports })
+  }
+
+  /** Calls of the datapath are nobody's to look at any more. */
+  fresh(): void {
+    const own = Object.getPrototypeOf(this.datapath) as FakeDatapath
+    this.datapath.changePolicy = own.changePolicy
+    this.datapath.upsertIdentities = own.upsertIdentities
+    this.datapath.removeIdentities = own.removeIdentities
+    this.datapath.removePolicyEntries = own.removePolicyEntries
+  }
+
   noPod(name: string): void {
     const pod = this.world.pods.get(name)
     if (pod === undefined) return
@@ -150,13 +171,15 @@ class Trial {
     this.state = this.#newState()
     for (const [name, labels] of this.world.namespaces) this.state.setNamespace(name, labels)
     for (const [key, object] of this.world.policies) this.state.setPolicy(key, object)
-    for (const pod of this.world.pods.values()) {
-      const key = `${pod.namespace}/${pod.name}`
-      const { namespace, labels, ports, addresses, identity } = pod
-      this.state.setPeer(key, { key, uid: pod.name, namespace, labels, ports, addresses, identity })
-      if (!pod.isLocal) continue
-      this.state.setEndpoint(pod.name, { id: pod.name, podKey: key, addresses })
-      this.state.setLocalPod(pod.name, { namespace, labels, ports })
+    const pods = [...this.world.pods.values()]
+    this.state.loadPeers(
+      pods.map(({ name, namespace, labels, ports, addresses, identity }) => {
+        return { key: `${namespace}/${name}`, uid: name, namespace, labels, ports, addresses, identity }
+      }),
+    )
+    for (const { name, namespace, labels, ports, addresses } of pods.filter((pod) => pod.isLocal)) {
+      this.state.setEndpoint(name, { id: name, podKey: `${namespace}/${name}`, addresses })
+      this.state.setLocalPod(name, { namespace, labels, ports })
     }
   }
 
@@ -329,6 +352,107 @@ test('whatever policies, pods and namespaces come, change and go, the maps say w
       if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`)
     }),
     { numRuns: 1000 },
+  )
+  t.pass()
+})
+
+/** Packets between pods, and from one address outside. */
+function packetsOf(trial: Trial): Packet[] {
+  const addresses = [...[...trial.world.pods.values()].map((pod) => pod.addresses[0] ?? ''), '192.0.2.1']
+  return addresses.flatMap((from) =>
+    addresses.flatMap((to) =>
+      from === to ? [] : probes.slice(0, 4).map(([protocol, port]) => ({ from, to, protocol, port })),
+    ),
+  )
+}
+
+/** Looks at every packet after each single step that the datapath is asked for, until it is told to stop. */
+function watched(trial: Trial, packets: readonly Packet[]) {
+  const says = () => packets.flatMap((packet) => endsSay(trial.kernel, packet))
+  const before = says()
+  const between: boolean[][] = []
+  const { datapath } = trial
+  const look = <A extends readonly unknown[]>(call: (...asked: A) => void) => {
+    const bound = call.bind(datapath)
+    return (...asked: A): void => {
+      bound(...asked)
+      between.push(says())
+    }
+  }
+  datapath.changePolicy = look(datapath.changePolicy)
+  datapath.upsertIdentities = look(datapath.upsertIdentities)
+  datapath.removeIdentities = look(datapath.removeIdentities)
+  datapath.removePolicyEntries = look(datapath.removePolicyEntries)
+  return {
+    /** Packets of which one of their ends said one thing on the way, and the other before and after it. */
+    flickered(): string[] {
+      const after = says()
+      return before.flatMap((was, i) => {
+        if (was !== after[i] || between.every((state) => state[i] === was)) return []
+        const { from, to, protocol, port } = packets[i >> 1] ?? ask('')
+        return [
+          `${from} -> ${to} ${protocol}/${port}: ${i % 2 ? 'in' : 'out'} ${was ? 'allowed' : 'denied'} before and after`,
+        ]
+      })
+    },
+  }
+}
+
+const changeArb = fc.oneof(...[stepArb].map((arbitrary) => ({ weight: 3, arbitrary })), {
+  weight: 4,
+  arbitrary: fc.record({
+    do: fc.constant('relabel' as const),
+    slot: fc.nat(4),
+    labels: labelsArb,
+    identity: fc.constantFrom(undefined, 256, 257, 258),
+  }),
+})
+
+test('P13: on the way from one state to the next nothing opens and nothing is cut, restarts included', async (t) => {
+  const slots = [0, 1, 2, 3, 4]
+  const worldPodOf = (slot: number): WorldPod => {
+    const isLocal = slot < 3
+    const address = `10.0.${isLocal ? 0 : 1}.${slot + 1}`
+    return { ...worldPod(`pod-${slot}`, slot % 2 === 0 ? 'x' : 'y', {}, address, isLocal), ports: portSets[1] }
+  }
+  await fc.assert(
+    fc.asyncProperty(fc.array(changeArb, { minLength: 4, maxLength: 12 }), async (steps) => {
+      const trial = new Trial()
+      for (const name of ['x', 'y']) trial.namespace(name, { app: name === 'x' ? 'a' : 'b' })
+      for (const slot of slots) await trial.pod(worldPodOf(slot))
+      trial.state.write()
+      for (const step of steps) {
+        const packets = packetsOf(trial)
+        // The one that restarts looks at another datapath.
+        if (step.do === 'restart') await trial.restart()
+        const watching = watched(trial, packets)
+        switch (step.do) {
+          case 'policy':
+            trial.policy(step.namespace, step.name, step.spec)
+            break
+          case 'relabel': {
+            const pod = trial.world.pods.get(`pod-${step.slot}`)
+            if (pod !== undefined) trial.relabel({ ...pod, labels: step.labels, identity: step.identity })
+            break
+          }
+          case 'namespace':
+            trial.namespace(step.namespace, step.labels)
+            break
+          case 'sweep':
+            trial.now += 10_000
+            trial.state.write()
+            trial.state.sweep()
+            break
+          default:
+        }
+        trial.state.write()
+        const wrong = watching.flickered()
+        if (wrong.length > 0) throw new Error(`${step.do}: ${wrong.slice(0, 5).join('\n')}`)
+        // What is looked at is put away with its datapath.
+        trial.fresh()
+      }
+    }),
+    { numRuns: 400 },
   )
   t.pass()
 })

@@ -8,6 +8,7 @@ import type { EventRecorder } from '#client/events.ts'
 import type { Informer } from '#client/informer.ts'
 import { keyOf } from '#client/key.ts'
 import type { Datapath } from '#datapath/datapath.ts'
+import type { PeerPod } from '../identity/numbering.ts'
 import { reflectPeer } from '../identity/reflect.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
@@ -98,6 +99,7 @@ export class Policies {
       this.#nodesChanged = true
       wake()
     }, signal)
+    state.loadPeers(peers.list().flatMap((pod) => this.#peerOf(pod) ?? []))
     peers.onChange((next, old) => {
       const object = next ?? old
       if (object !== undefined) this.#setPeer(state, keyOf(object), next)
@@ -206,14 +208,18 @@ export class Policies {
   }
 
   #setPeer(state: PolicyState, key: string, object: Pod | undefined): void {
+    const peer = object && this.#peerOf(object)
+    // A sandbox of ours may have its addresses before its pod says so.
+    if (peer === undefined && object !== undefined && state.endpointsOf(key).length > 0) return
+    state.setPeer(key, peer)
+  }
+
+  #peerOf(object: Pod): PeerPod | undefined {
     try {
-      const peer = object && reflectPeer(object)
-      // A sandbox of ours may have its addresses before its pod says so.
-      if (peer === undefined && object !== undefined && state.endpointsOf(key).length > 0) return
-      state.setPeer(key, peer)
+      return reflectPeer(object)
     } catch (err) {
-      state.setPeer(key, undefined)
-      this.#options.log.error({ err, pod: key }, 'a pod cannot be known to policies')
+      this.#options.log.error({ err, pod: keyOf(object) }, 'a pod cannot be known to policies')
+      return undefined
     }
   }
 

@@ -69,6 +69,7 @@ export class PolicyState {
   /** Identities of sandboxes here that are to follow their addresses', and when. */
   readonly #identityMoves = new Map<string, { readonly identity: number; readonly at: number }>()
   #epochDue = false
+  #refreshDue = false
   #isFirst = true
   /** Isolation that could not be written: these pods are closed until it is. */
   readonly #closed = new Set<string>()
@@ -127,11 +128,31 @@ export class PolicyState {
   #replacePolicy(key: string, known: Policy | undefined, next: Policy | undefined): void {
     if (next !== undefined && next.uid === known?.uid && next.generation === known.generation) return
     const relevant = next === undefined ? undefined : relevantTo(next.object)
-    // Numbers are split before the policy that tells them apart is compiled.
-    if (this.#relevance.replace(this.#relevantTo.get(key), relevant)) this.numbering.refresh()
+    // Numbers are split, and addresses have theirs, before the policy that tells them apart is compiled …
+    if (this.#relevance.replace(undefined, relevant)) {
+      this.numbering.refresh()
+      this.#flush()
+    }
+    this.compiler.setPolicy(key, next)
+    // … and come together again only when no set tells them apart any more.
+    if (this.#relevance.replace(this.#relevantTo.get(key), undefined)) this.#refreshDue = true
     if (relevant === undefined) this.#relevantTo.delete(key)
     else this.#relevantTo.set(key, relevant)
-    this.compiler.setPolicy(key, next)
+  }
+
+  /** Not before everything is known: half of it must not be written. */
+  #flush(): void {
+    if (this.#isFirst) return
+    try {
+      this.#writeOnce()
+    } catch {
+      // The write that follows meets the same, and says so.
+    }
+  }
+
+  /** Pods of the cluster that are there when the agent starts. */
+  loadPeers(pods: readonly PeerPod[]): void {
+    this.numbering.load(pods)
   }
 
   setNamespace(name: string, labels: Labels | undefined): void {
@@ -184,6 +205,14 @@ export class PolicyState {
 
   /** Brings the kernel up to date. Throws where it cannot; then everything not written is written by the next call. */
   write(): void {
+    this.#writeOnce()
+    if (!this.#refreshDue) return
+    this.#refreshDue = false
+    this.numbering.refresh()
+    this.#writeOnce()
+  }
+
+  #writeOnce(): void {
     const { datapath } = this.#options
     const round = this.compiler.round()
     if (round !== undefined) this.#writeRound(round)
