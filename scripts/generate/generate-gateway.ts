@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parse } from 'yaml'
+import { definitionRuleErrors, digestOf } from '../../src/api/cel/schema/definition-rules.ts'
 import { rules } from './gateway-rules.ts'
 import { deprecationWords, fieldWords, kindWords } from './gateway-words.ts'
 import { fetchModules } from './modules.ts'
@@ -134,6 +135,14 @@ const definitions = published.map((definition) => own(definition as Definition))
 const unused = Object.keys(rules).filter((message) => !used.has(message))
 if (unused.length > 0) throw new Error(`Cannot place these rules, the release has none such: ${unused.join('; ')}`)
 
+const schemas = (definitions as unknown as Definition[]).flatMap(({ spec }) =>
+  spec.versions.map((v) => v.schema.openAPIV3Schema),
+)
+const complaints = schemas.flatMap((schema) => definitionRuleErrors(schema, ''))
+if (complaints.length > 0)
+  throw new Error(`Cannot use these rules: ${complaints.map(({ path, message }) => `${path}: ${message}`).join('\n')}`)
+const checked = [...new Set(schemas.map(digestOf))]
+
 const body = share(definitions)
 // Changes when we change what we say of the same release, so that a server that knows better can tell.
 const revision = createHash('sha256').update(JSON.stringify(body)).digest('hex').slice(0, 12)
@@ -141,6 +150,6 @@ const folder = new URL('../../src/api/gateway/gen/', import.meta.url)
 mkdirSync(folder, { recursive: true })
 /** A line for each part, so that a change shows. */
 const lines = (values: readonly unknown[]): string => `[\n${values.map((v) => JSON.stringify(v)).join(',\n')}\n]`
-const head = `"release":${JSON.stringify(release)},"revision":${JSON.stringify(revision)}`
+const head = `"release":${JSON.stringify(release)},"revision":${JSON.stringify(revision)},"checked":${lines(checked)}`
 const parts = `"shared":${lines(body.shared)},"definitions":${lines(body.definitions)}`
 writeFileSync(new URL('crds.json', folder), `{${head},${parts}}\n`)

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { rememberRight } from '#api/cel/schema/definition-rules.ts'
 import type { CustomResourceDefinition } from '#api/gen/apiextensions-v1.ts'
 import { compareReleases } from './release.ts'
 
@@ -11,6 +12,8 @@ export const revisionAnnotation = 'weft.dev/gateway-crds'
 interface Data {
   readonly release: string
   readonly revision: string
+  /** Digests of the schemas, whose rules the generator has compiled. */
+  readonly checked: readonly string[]
   readonly shared: readonly unknown[]
   readonly definitions: readonly unknown[]
 }
@@ -18,10 +21,11 @@ interface Data {
 /**
  * The Gateway API's CustomResourceDefinitions, experimental channel, as one would send them to an API server. Read from
  * the generated file at each call and not kept: they are needed once, at start-up. Equal parts are the same objects, so
- * nothing in them may be changed.
+ * nothing in them may be changed. Their rules need not be compiled to accept them.
  */
 export function gatewayDefinitions(): CustomResourceDefinition[] {
   const data = JSON.parse(readFileSync(new URL('gen/crds.json', import.meta.url), 'utf8')) as Data
+  rememberRight(data.checked)
   const parts = new Map<number, unknown>()
   const build = (value: unknown): unknown => {
     if (Array.isArray(value)) return value.map(build)

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { type FieldError, fieldError } from '#api/meta/status.ts'
 import { itemsOf, type JsonSchema, valuesOf } from '#api/schema/json-schema.ts'
 import type { Type } from '../types.ts'
@@ -19,6 +20,8 @@ const reasons = ['FieldValueDuplicate', 'FieldValueForbidden', 'FieldValueInvali
  * whether they may cost too much. `path` is where the schema is.
  */
 export function definitionRuleErrors(schema: JsonSchema, path: string): FieldError[] {
+  const digest = digestOf(schema)
+  if (right.has(digest)) return []
   const survey = new Survey()
   survey.visit(schema, {
     path,
@@ -29,7 +32,22 @@ export function definitionRuleErrors(schema: JsonSchema, path: string): FieldErr
     count: 1,
     uncorrelated: undefined,
   })
-  return survey.findings(path)
+  const findings = survey.findings(path)
+  if (findings.length === 0) rememberRight([digest])
+  return findings
+}
+
+/** Schemas whose rules were compiled before and found right: the same ones come with every update, and with the server. */
+const right = new Set<string>()
+const rightMax = 1000
+
+export const digestOf = (schema: JsonSchema): string =>
+  createHash('sha256').update(JSON.stringify(schema)).digest('hex')
+
+/** Takes the rules of these schemas (digests) for right without looking: they were looked at when they were made. */
+export function rememberRight(digests: readonly string[]): void {
+  if (right.size + digests.length > rightMax) right.clear()
+  for (const digest of digests) right.add(digest)
 }
 
 interface Place {
