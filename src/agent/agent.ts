@@ -261,6 +261,7 @@ export function createAgent(options: AgentOptions): Agent {
     const gatewayLoop = new Gateways({
       nodeName,
       client,
+      nodes: known.nodes,
       copies: {
         classes: informers.of(gatewayClasses),
         gateways: informers.of(gateways),

@@ -1,7 +1,9 @@
+import type { Node } from '#api/gen/core-v1.ts'
 import { Scope } from '#base/async/scope.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
+import type { Informer } from '#client/informer.ts'
 import type { HttpEvent, L7Engine, Signals } from '#gateway/engine.ts'
 import type { GatewayModel } from '#gateway/model.ts'
 import { Signal } from '../signal.ts'
@@ -15,6 +17,7 @@ export interface GatewaysOptions {
   readonly nodeName: string
   readonly client: Client
   readonly copies: GatewayCopies
+  readonly nodes: Informer<Node>
   /** Called when there is first something to serve, or something that an earlier agent left; again where it failed. */
   readonly openEngine: () => Promise<NodeL7>
   /** Whether an earlier agent left an engine that serves on. */

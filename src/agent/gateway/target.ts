@@ -1,7 +1,9 @@
+import type { Node } from '#api/gen/core-v1.ts'
 import { nodes } from '#api/gen/resources.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import type { Client } from '#client/client.ts'
+import type { Informer } from '#client/informer.ts'
 import { type Acknowledgement, acknowledgement, formatAcknowledgement } from '#gateway/acknowledge.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
@@ -9,6 +11,7 @@ import { writeLoop } from '../write-loop.ts'
 export interface AcknowledgerOptions {
   readonly client: Client
   readonly nodeName: string
+  readonly nodes: Informer<Node>
   readonly clock: Clock
   readonly log: Log
 }
@@ -32,7 +35,13 @@ export class Acknowledger {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { client, nodeName, clock, log } = this.#options
+    const { client, nodeName, nodes: copies, clock, log } = this.#options
+    copies.onChange((next) => {
+      if (next?.metadata.name !== nodeName || next.metadata.annotations?.[acknowledgement] === this.#written) return
+      // A Node that was deleted and made again knows nothing of it; nor must somebody else's words stay.
+      this.#written = undefined
+      this.#wake.raise()
+    }, signal)
     const write = async (): Promise<void> => {
       const text = this.#wanted
       if (text === undefined || text === this.#written) return
