@@ -175,7 +175,7 @@ INLINE __u32 counted_to(__u32 flags, __u32 number)
 FUNCTION int remove_flow(const struct tuple *key, __u32 flags, __u32 number)
 {
 	if (key && may_write() && bpf_map_delete_elem(&flows_v1, key) == 0 && (number || !(flags & FLOW_ANSWERED)))
-		count_share(counted_to(flags, number), -1);
+		count_share(counted_to(flags, number), FAULTY(14, 0, -1));
 	return 0;
 }
 
@@ -541,7 +541,10 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 	failed = bpf_map_update_elem(&embryonic_v1, &place->key, flow, flags & FLOW_ESTABLISHED ? BPF_ANY : BPF_NOEXIST);
 	if (failed == -17) {
 		other = bpf_map_lookup_elem(&embryonic_v1, &place->key);
-		return other ? follow_embryo(skb, pkt, place, other) : CONTINUE;
+		if (other && !(other->flags & FLOW_ESTABLISHED) && flow->seen - other->seen <= other->timeout)
+			return follow_embryo(skb, pkt, place, other);
+		/* Of a flow that is over, which find_embryo() did not look for. */
+		failed = bpf_map_update_elem(&embryonic_v1, &place->key, flow, BPF_ANY);
 	}
 	return failed ? drop(REASON_MAP_WRITE_FAILED) : CONTINUE;
 }
