@@ -161,7 +161,11 @@ export class NodeModel {
   #pods: Map<string, Pod>
   #epoch = 0
 
-  constructor(name: string, cluster: Cluster, limits: Limits = { flows: 1e6, share: 1e6, translations: 1e6 }) {
+  constructor(
+    name: string,
+    cluster: Cluster,
+    limits: Limits = { flows: 1e6, share: 1e6, waiting: 1e5, translations: 1e6 },
+  ) {
     this.name = name
     this.flows = new Flows(limits)
     this.#pairs = new Pairs(limits.translations)

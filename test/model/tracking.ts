@@ -73,16 +73,20 @@ export const sameTuple = (a: Tuple, b: Tuple): boolean =>
 export interface Limits {
   readonly flows: number
   readonly share: number
+  /** Of the flows, so many may be unanswered; more are a flood. */
+  readonly waiting: number
   /** Entries of translations: two for each connection. */
   readonly translations: number
 }
 
 export class Flows {
   readonly #limits: Limits
-  /** Those that nobody has answered: kept as long as there is room. */
-  readonly #unanswered = new Map<string, Flow>()
-  readonly #established = new Map<string, Flow>()
+  /** The established ones; the first so many that nobody has answered wait among them. */
+  readonly #table = new Map<string, Flow>()
+  /** The rest of those that nobody has answered: kept as long as there is room. */
+  readonly #flood = new Map<string, Flow>()
   readonly #shares = new Map<string, number>()
+  #waiting = 0
 
   constructor(limits: Limits) {
     this.#limits = limits
@@ -91,59 +95,68 @@ export class Flows {
   /** The live flow that a packet of this tuple belongs to, in either direction. */
   find(tuple: Tuple, now: number): Flow | undefined {
     const key = keyOf(tuple)
-    const known = this.#established.get(key) ?? this.#unanswered.get(key)
-    if (known === undefined || now - known.lastSeen <= lifeOf(known)) return known
-    this.remove(known)
-    return undefined
+    const known = this.#table.get(key)
+    if (known !== undefined) {
+      if (now - known.lastSeen <= lifeOf(known)) return known
+      this.remove(known)
+    }
+    const other = this.#flood.get(key)
+    return other !== undefined && now - other.lastSeen <= lifeOf(other) ? other : undefined
   }
 
   begin(flow: Flow): void {
-    this.#unanswered.set(keyOf(flow.client), flow)
+    const waits = this.#waiting < this.#limits.waiting && this.#table.size < this.#limits.flows
+    if (waits) this.#waiting++
+    const map = waits ? this.#table : this.#flood
+    map.set(keyOf(flow.client), flow)
   }
 
   /** Both sides have spoken. Says why it may not be established. */
   establish(flow: Flow): 'flows full' | 'flows share' | undefined {
     const { countedTo } = flow
+    const key = keyOf(flow.client)
     const share = countedTo === undefined ? 0 : (this.#shares.get(countedTo) ?? 0)
     if (countedTo !== undefined && share >= this.#limits.share) return 'flows share'
-    if (this.#established.size >= this.#limits.flows) return 'flows full'
+    if (this.#table.get(key) === flow) this.#waiting--
+    else {
+      if (this.#table.size >= this.#limits.flows) return 'flows full'
+      this.#flood.delete(key)
+      this.#table.set(key, flow)
+    }
     if (countedTo !== undefined) this.#shares.set(countedTo, share + 1)
-    const key = keyOf(flow.client)
-    this.#unanswered.delete(key)
-    this.#established.set(key, flow)
     flow.established = true
     return undefined
   }
 
-  /** Takes away what is over: only their room is missed. */
+  /** Takes away what is over: only its room is missed. */
   sweep(now: number): void {
-    for (const flow of [...this.#established.values()]) if (now - flow.lastSeen > lifeOf(flow)) this.remove(flow)
+    for (const flow of [...this.#table.values()]) if (now - flow.lastSeen > lifeOf(flow)) this.remove(flow)
   }
 
   remove(flow: Flow): void {
     const key = keyOf(flow.client)
-    if (this.#unanswered.get(key) === flow) this.#unanswered.delete(key)
-    if (this.#established.get(key) !== flow) return
-    this.#established.delete(key)
-    const { countedTo } = flow
-    if (countedTo !== undefined) this.#shares.set(countedTo, (this.#shares.get(countedTo) ?? 1) - 1)
+    if (this.#flood.get(key) === flow) this.#flood.delete(key)
+    if (this.#table.get(key) !== flow) return
+    this.#table.delete(key)
+    const { countedTo, established } = flow
+    if (!established) this.#waiting--
+    else if (countedTo !== undefined) this.#shares.set(countedTo, (this.#shares.get(countedTo) ?? 1) - 1)
   }
 
   has(flow: Flow): boolean {
     const key = keyOf(flow.client)
-    return this.#established.get(key) === flow || this.#unanswered.get(key) === flow
+    return this.#table.get(key) === flow || this.#flood.get(key) === flow
   }
 
   /** Whoever has the address from now on has nothing to do with the flows of whoever had it before. */
   disown(address: string): void {
-    for (const flow of [...this.#unanswered.values(), ...this.#established.values()])
+    for (const flow of [...this.#flood.values(), ...this.#table.values()])
       if (flow.client.source === address || flow.client.destination === address) flow.epoch = disowned
   }
 
-  /** The pod whose share is counted under this address is gone, and its count with it. */
+  /** The pod whose share is counted under this address is gone, and what is counted with it. */
   forgetShare(address: string): void {
-    for (const flow of this.#established.values()) if (flow.countedTo === address) this.remove(flow)
-    this.#shares.delete(address)
+    for (const flow of [...this.#table.values()]) if (flow.countedTo === address) this.remove(flow)
   }
 }
 

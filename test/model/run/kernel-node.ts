@@ -87,7 +87,11 @@ export class KernelNode {
   /** As if nothing had ever been written. */
   reset(): void {
     for (const name of emptied) if (this.#programs.has(name)) clear(this.#programs.map(name))
-    if (this.#programs.has(sharesMap)) zero(this.#programs.map(sharesMap), 64)
+    for (const [name, count] of [
+      [sharesMap, 64],
+      ['embryonic_used_v1', 1],
+    ] as const)
+      if (this.#programs.has(name)) zero(this.#programs.map(name), count)
     this.#policy.state = { epoch: 1, networks: 0 }
     this.#compiler = new Compiler()
     this.#numbers = new Map()
@@ -293,11 +297,11 @@ export class KernelNode {
 
   /** The share is of the sandbox: the next one with the number begins with none. */
   #removeFlows(number: number): void {
-    const flows = this.#programs.map(flowsMap)
-    for (const { key, value } of flows.entries()) if (value.readUInt16LE(30) === number) flows.delete(key)
-    const key = Buffer.alloc(4)
-    key.writeUInt32LE(number)
-    this.#programs.map(sharesMap).update(key, Buffer.alloc(4))
+    const context = Buffer.alloc(24)
+    // At a time when nothing is over: only that pod's flows go.
+    context.writeBigUInt64LE(1n)
+    context.writeUInt32LE(number, 8)
+    runSyscallNow(this.#programs.program('sweep'), context)
   }
 
   #addIdentities(addresses: readonly string[], identity: number, name: string, node: number): void {

@@ -23,7 +23,7 @@ export type ProgramName = (typeof programNames)[number]
 export const uplinkMac = '02:00:00:00:00:11'
 
 /** Small enough that histories fill them. */
-export const limits = { flows: 20, share: 7, translations: 40 } as const
+export const limits = { flows: 20, share: 7, waiting: 6, translations: 40 } as const
 
 const cacheDir = '/var/cache/weft/model'
 
@@ -84,6 +84,7 @@ export class Programs implements Disposable {
       ...encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac }),
       ['cfg_probe', u32(1)],
       ['cfg_flow_share', u32(limits.share)],
+      ['cfg_unanswered_max', u32(limits.waiting)],
       ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],
       ['cfg_node_address6', encodeAddress(nodes[0]?.addresses[1] ?? '')],
     ])
