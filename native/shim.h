@@ -169,6 +169,8 @@ WEFT_API struct weft_names *weft_names_new(void);
 WEFT_API int weft_names_change(struct weft_names *names, const void *changes, uint32_t size);
 /* The same for a whole table: these rows and no others. */
 WEFT_API int weft_names_replace(struct weft_names *names, const void *changes, uint32_t size);
+/* All rows, as weft_names_replace takes them. Returns their size; more than room: nothing was written. */
+WEFT_API int weft_names_dump(struct weft_names *names, void *out, uint32_t room);
 /* Without an owner, what the table does not know is told SERVFAIL at once. weft_names_bell makes the caller the owner. */
 WEFT_API void weft_names_own(struct weft_names *names, int has_owner);
 /* Counters are kept in this file from now on; before any thread serves, and until the process ends. */

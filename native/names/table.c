@@ -185,6 +185,44 @@ int weft_names_replace(struct weft_names *names, const void *changes, uint32_t s
 	return result;
 }
 
+static void put16le(uint8_t *p, uint32_t value)
+{
+	p[0] = value;
+	p[1] = value >> 8;
+}
+
+static uint8_t *write_row(uint8_t *out, const struct row *row)
+{
+	memset(out, 0, change_header);
+	out[0] = 1;
+	out[1] = row->rcode;
+	out[2] = row->flags;
+	put16le(out + 4, row->type);
+	put16le(out + 6, row->name_size);
+	put16le(out + 8, row->answers);
+	put16le(out + 10, row->authorities);
+	put16le(out + 12, row->additionals);
+	put16le(out + 14, row->body_size);
+	memcpy(out + change_header, row->bytes, row->name_size + row->body_size);
+	return out + change_header + row->name_size + row->body_size;
+}
+
+int weft_names_dump(struct weft_names *names, void *out, uint32_t room)
+{
+	uint64_t size = 0;
+	uint8_t *to = out;
+
+	pthread_rwlock_rdlock(&names->lock);
+	for (uint32_t i = 0; i < names->bucket_count; i++)
+		for (const struct row *row = names->buckets[i]; row; row = row->next)
+			size += change_header + row->name_size + row->body_size;
+	for (uint32_t i = 0; size <= room && i < names->bucket_count; i++)
+		for (const struct row *row = names->buckets[i]; row; row = row->next)
+			to = write_row(to, row);
+	pthread_rwlock_unlock(&names->lock);
+	return size > INT32_MAX ? -EFBIG : (int)size;
+}
+
 void weft_names_own(struct weft_names *names, int has_owner)
 {
 	__atomic_store_n(&names->has_owner, has_owner, __ATOMIC_RELEASE);

@@ -229,6 +229,9 @@ export const namesNew = bind<() => NamesPointer | null>('weft_names *weft_names_
 export const namesChange = bind<(names: NamesPointer, changes: Uint8Array, size: number) => number>(
   'int weft_names_change(weft_names *, const void *, uint32_t)',
 )
+export const namesDump = bind<(names: NamesPointer, out: Uint8Array, room: number) => number>(
+  'int weft_names_dump(weft_names *, void *, uint32_t)',
+)
 export const namesAnswer = bind<
   (names: NamesPointer, query: Uint8Array, size: number, limit: number, out: Uint8Array, room: number) => number
 >('int weft_names_answer(weft_names *, const void *, uint32_t, uint32_t, void *, uint32_t)')

@@ -94,6 +94,16 @@ export class NameTable implements Disposable {
     checkResult(ffi.namesChange(this.#names, changes, changes.length), 'change the table of names')
   }
 
+  /** All rows, for another table: `replace` of weft-names. */
+  dump(): Buffer {
+    for (let room = 1 << 16; ; ) {
+      const out = Buffer.alloc(room)
+      const size = checkResult(ffi.namesDump(this.#names, out, room), 'read the table of names')
+      if (size <= room) return out.subarray(0, size)
+      room = size
+    }
+  }
+
   /**
    * What a thread would say to this query. `undefined`: the owner has to be asked. `'none'`: there shall be no answer.
    */

@@ -210,7 +210,7 @@ export class Names {
     const server = new NameServer({
       dir,
       addresses,
-      rows: () => this.#zone.rows(),
+      rows: () => table.dump(),
       onAsk: ({ query, from }) => this.#answer(table, query, (message) => server.send(from, message), scope.signal),
       clock: this.#options.clock,
       log: this.#options.log,

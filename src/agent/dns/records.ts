@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import type { Service } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { parseAddress } from '#base/net/address.ts'
@@ -90,8 +91,8 @@ const srv = (port: string, protocol: string, name: string, number: number, targe
 })
 
 function address(name: string, ip: string): NamedRecord[] {
-  const parsed = parseAddress(ip)
-  return parsed === undefined ? [] : [{ name, rr: { type: parsed.family === 4 ? 'A' : 'AAAA', address: ip } }]
+  const family = isIP(ip)
+  return family === 0 ? [] : [{ name, rr: { type: family === 4 ? 'A' : 'AAAA', address: ip } }]
 }
 
 function pointer(ip: string, target: string): NamedRecord[] {
@@ -101,9 +102,9 @@ function pointer(ip: string, target: string): NamedRecord[] {
 
 /** `4.3.2.1.in-addr.arpa` for 1.2.3.4; undefined for what is no address. */
 export function reverseName(ip: string): string | undefined {
+  if (isIP(ip) === 4) return `${ip.split('.').toReversed().join('.')}.in-addr.arpa`
   const parsed = parseAddress(ip)
   if (parsed === undefined) return undefined
-  if (parsed.family === 4) return `${ip.split('.').toReversed().join('.')}.in-addr.arpa`
   const digits = parsed.value.toString(16).padStart(32, '0')
   return `${[...digits].toReversed().join('.')}.ip6.arpa`
 }

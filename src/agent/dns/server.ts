@@ -8,15 +8,7 @@ import { delay } from '#base/async/delay.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import { errnoName } from '#kernel/errno.ts'
-import {
-  type AnswerRow,
-  type Ask,
-  type AskFrom,
-  countsOf,
-  decodeAsk,
-  encodeChanges,
-  type NameCounts,
-} from '#kernel/names.ts'
+import { type Ask, type AskFrom, countsOf, decodeAsk, encodeChanges, type NameCounts } from '#kernel/names.ts'
 import type { TableChange } from './zone.ts'
 
 /** Of the protocol in native/names/server.c. */
@@ -37,8 +29,8 @@ export interface NameServerOptions {
   /** Its socket and counters are there. */
   readonly dir: string
   readonly addresses: readonly string[]
-  /** All rows, for a program that has none or old ones. */
-  readonly rows: () => readonly AnswerRow[]
+  /** All rows, as changes, for a program that has none or old ones. */
+  readonly rows: () => Uint8Array
   readonly onAsk: (ask: Ask) => void
   readonly clock: Clock
   readonly log: Log
@@ -149,7 +141,7 @@ export class NameServer {
           continue
         }
         // From here on it hears of every change; what it has is replaced by what is true now.
-        socket.write(frame(kinds.replace, encodeChanges(rows(), [])))
+        socket.write(frame(kinds.replace, rows()))
         this.#socket = socket
         this.#trouble = refused
         log.info({ listening: this.listening }, 'names are served')

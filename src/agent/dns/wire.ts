@@ -36,17 +36,27 @@ export type Rr =
 export const headerBytes = 12
 const labelBytesMax = 63
 const nameBytesMax = 255
+const dot = 0x2e
 const classIn = 1
 /** One name, six numbers and another name: how long a SOA says that a "no" may be kept is its last number. */
 const soaTimes = { refresh: 7200, retry: 1800, expire: 86_400 }
 
 /** Wire form of `a.b.c`; undefined where it has no such form. */
 export function encodeName(name: string): Buffer | undefined {
-  const labels = name === '' ? [] : name.split('.').map((label) => Buffer.from(label, 'utf8'))
-  if (labels.some((label) => label.length === 0 || label.length > labelBytesMax)) return undefined
-  const parts = labels.flatMap((label) => [Buffer.from([label.length]), label])
-  const out = Buffer.concat([...parts, Buffer.from([0])])
-  return out.length > nameBytesMax ? undefined : out
+  if (name === '') return Buffer.from([0])
+  // The text with a byte before it: then each dot, and that byte, is where a length belongs.
+  const out = Buffer.from(`.${name}.`, 'utf8')
+  if (out.length > nameBytesMax) return undefined
+  let start = 0
+  for (let i = 1; i < out.length; i++) {
+    if (out[i] !== dot) continue
+    const length = i - start - 1
+    if (length === 0 || length > labelBytesMax) return undefined
+    out[start] = length
+    start = i
+  }
+  out[out.length - 1] = 0
+  return out
 }
 
 /** The name at `offset` of a message, lower case, and where it ends; undefined where it is not well formed. */
@@ -186,7 +196,7 @@ function encodeData(rr: Rr, ttlSeconds: number): Buffer {
   switch (rr.type) {
     case 'A':
     case 'AAAA':
-      return addressBytes(rr.address)
+      return rr.type === 'A' ? Buffer.from(rr.address.split('.').map(Number)) : addressBytes(rr.address)
     case 'CNAME':
     case 'PTR':
     case 'NS':
