@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -11,14 +11,16 @@ import { loopbackPortsFile } from '#cli/cluster/commands.ts'
 import { pidFile } from '#cli/cluster/observe.ts'
 import { readLoopbackPorts } from '#cli/server/loopback.ts'
 import { eventually } from '#client/eventually.ts'
+import type { Certificate } from '#gateway/engine.ts'
 import type { Gateway, HttpRoute } from '#gateway/objects.ts'
+import { certificate } from '../gateway/tls.ts'
 import { TestCluster, weft } from './cluster.ts'
 import { type Answered, type Asked, Outside } from './outside.ts'
 
 /** Gateways as their users have them: objects in, answers to the outside client out. */
 let cluster: TestCluster
 let outside: Outside
-let pem: { readonly certificate: string; readonly key: string }
+let pem: Certificate
 
 const withinMs = 20_000
 const soon = <T>(check: () => T | Promise<T>): Promise<T> => eventually(check, { withinMs })
@@ -84,26 +86,13 @@ test.before(async () => {
   cluster = TestCluster.up('t-gateway')
   outside = new Outside(cluster.layout.fabric.netns)
   const dir = mkdtempSync(join(tmpdir(), 'weft-gateway-'))
-  const [key, certificate] = [join(dir, 'key'), join(dir, 'crt')]
-  const names = 'subjectAltName=DNS:shop.example.com'
-  execFileSync(
-    'openssl',
-    ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'].concat([
-      '-subj',
-      '/CN=shop.example.com',
-      '-addext',
-      names,
-      '-keyout',
-      key,
-      '-out',
-      certificate,
-    ]),
-    { stdio: 'ignore' },
-  )
-  pem = { certificate: readFileSync(certificate, 'utf8'), key: readFileSync(key, 'utf8') }
+  const [key, crt] = [join(dir, 'key'), join(dir, 'crt')]
+  pem = await certificate('shop/shop-tls', 'shop.example.com')
+  writeFileSync(key, pem.keyPem)
+  writeFileSync(crt, pem.certPem)
   cluster.kubectl('create', 'namespace', 'shop')
   for (const name of ['shop-tls', 'other-tls'])
-    cluster.kubectl('create', 'secret', 'tls', name, '-n', 'shop', `--cert=${certificate}`, `--key=${key}`)
+    cluster.kubectl('create', 'secret', 'tls', name, '-n', 'shop', `--cert=${crt}`, `--key=${key}`)
   rmSync(dir, { recursive: true })
   cluster.apply(`
 ${web('one')}
@@ -150,7 +139,7 @@ test.serial(
       t.not(address, '', `an address of family ${family}`)
       const plain = await answers({ address, port: 80, ...shop }, 200)
       t.like(JSON.parse(plain.body), { version: 'one' })
-      const secure = await answers({ address, port: 443, ...shop, path: '/two/x', ca: pem.certificate }, 200)
+      const secure = await answers({ address, port: 443, ...shop, path: '/two/x', ca: pem.certPem }, 200)
       t.like(JSON.parse(secure.body), { version: 'two', path: '/two/x' })
     }
     t.is((await outside.ask({ address: addressOf('edge'), port: 80, host: 'nobody.example.com' })).status, 404)
@@ -378,7 +367,7 @@ spec:
     return ip
   })
   t.like(JSON.parse((await answers({ address, port: 80, ...shop, path: '/two' }, 200)).body), { version: 'two' })
-  t.like(JSON.parse((await answers({ address, port: 443, ...shop, ca: pem.certificate }, 200)).body), {
+  t.like(JSON.parse((await answers({ address, port: 443, ...shop, ca: pem.certPem }, 200)).body), {
     version: 'one',
   })
   t.is((await outside.ask({ address, port: 80, ...shop, path: '/other' })).status, 404)

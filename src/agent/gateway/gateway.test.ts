@@ -1,8 +1,4 @@
 import { strict as assert } from 'node:assert'
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import test from 'ava'
 import { endpointSlices, ingressClasses, ingresses, namespaces, nodes, secrets, services } from '#api/gen/resources.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
@@ -17,6 +13,7 @@ import { acknowledgement, parseAcknowledgement } from '#gateway/acknowledge.ts'
 import type { EngineState, Fault, Outcome } from '#gateway/engine.ts'
 import { controllerName } from '#gateway/gateways.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
+import { certificate } from '#test/gateway/tls.ts'
 import { Gateways, type NodeL7 } from './gateway.ts'
 
 /** An engine that only remembers. */
@@ -143,17 +140,9 @@ test('what the engine cannot do is said; a Node that is made anew is told again'
 })
 
 test('a listener of TLS is served as soon as its Secret may be read, and no other Secret is asked for', async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'weft-gateway-'))
-  const [key, crt] = [join(dir, 'key'), join(dir, 'crt')]
-  const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=a']
-  execFileSync('openssl', ['req', '-x509', ...ec, '-keyout', key, '-out', crt], { stdio: 'ignore' })
-  const data = Object.fromEntries(
-    [
-      ['tls.crt', crt],
-      ['tls.key', key],
-    ].map(([name = '', path = '']) => [name, readFileSync(path).toString('base64')]),
-  )
-  rmSync(dir, { recursive: true })
+  const { certPem, keyPem } = await certificate('shop/ours', 'a.example.com')
+  const base64 = (text: string): string => Buffer.from(text).toString('base64')
+  const data = { 'tls.crt': base64(certPem), 'tls.key': base64(keyPem) }
   await using bench = new Bench()
   await bench.start()
   const tls = { certificateRefs: [{ name: 'ours' }] }
