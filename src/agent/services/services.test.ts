@@ -6,6 +6,7 @@ import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
 import { frontendName, type Service } from '#datapath/datapath.ts'
 import { elect, planKnownAddresses, publishedBy } from './addresses.ts'
+import { Claims } from './claims.ts'
 import { externalUses } from './external.ts'
 import { HealthServers, healthOf, healthzPort, isEligible } from './health.ts'
 import { reflectHostPorts } from './host-ports.ts'
@@ -209,6 +210,37 @@ test('S12: a health check says 503 before the last local backend has gone, and t
   const tainted = { spec: { taints: [{ key: 'ToBeDeletedByClusterAutoscaler' }] }, metadata: {} } as unknown as Node
   t.false(isEligible(tainted))
   t.true(isEligible(undefined))
+})
+
+test('of two that name one address and port the older has it, on every node, and the younger when that has gone', (t) => {
+  const row = (port: number): Service => ({
+    frontend: { address: '192.0.2.1', port, protocol: 'TCP' },
+    backends: [],
+    outside: { backends: [] },
+  })
+  const ports = (rows: readonly Service[]): number[] => rows.map((r) => r.frontend.port)
+  for (const order of [
+    ['old', 'young'],
+    ['young', 'old'],
+  ]) {
+    const claims = new Claims()
+    const rows = new Map([
+      ['old', [row(80)]],
+      ['young', [row(80), row(81)]],
+    ])
+    const seniority = new Map([
+      ['old', '2026-01-01'],
+      ['young', '2026-01-02'],
+    ])
+    const settle = (key: string) => claims.settle(key, seniority.get(key) ?? '', rows.get(key) ?? [])
+    for (const key of order) for (const other of settle(key).others) settle(other)
+    t.deepEqual(ports(settle('old').rows), [80])
+    t.deepEqual(ports(settle('young').rows), [81])
+    t.deepEqual(settle('young').lost, [{ frontend: '192.0.2.1:80/TCP', owner: 'old' }])
+    rows.set('old', [])
+    t.deepEqual(settle('old').others, ['young'])
+    t.deepEqual(ports(settle('young').rows), [80, 81])
+  }
 })
 
 const pod = (ports: readonly object[], more: Record<string, unknown> = {}): Pod =>

@@ -10,6 +10,7 @@ import type { Namespace } from '#kernel/netns.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
 import { elect, mayAnnounce, type Published, planKnownAddresses, publishedBy } from './addresses.ts'
+import { Claims } from './claims.ts'
 import { externalUses } from './external.ts'
 import { backendsIn, GoneBackends, leftByDatagrams, takenOut } from './gone.ts'
 import { HealthServers, healthOf, isEligible, type ServiceHealth } from './health.ts'
@@ -64,6 +65,7 @@ export class Services {
   readonly #rows = new Map<string, readonly Service[]>()
   readonly #changed = new Set<string>()
   readonly #published = new Map<string, Published>()
+  readonly #claims = new Claims()
   readonly #wake = new Signal()
   #facts: ReflectFacts & { readonly own: readonly string[]; readonly text: string }
   readonly #gone: GoneBackends
@@ -186,12 +188,41 @@ export class Services {
     for (const key of this.#rows.keys()) this.#changed.add(key)
   }
 
-  #reflect(key: string): readonly Service[] {
-    const { services, slices, pods, localBackends } = this.#options
-    if (key.startsWith(podPrefix)) {
-      const pod = pods?.get(key.slice(podPrefix.length))
-      return pod === undefined ? [] : reflectHostPorts(pod, this.#facts.own)
+  /** Of these, and of those that gain or lose a frontend by them. */
+  #reflectAll(keys: readonly string[]): Map<string, readonly Service[]> {
+    const found = new Map<string, readonly Service[]>()
+    const queue = [...keys]
+    for (let key = queue.pop(); key !== undefined; key = queue.pop()) {
+      const { rows, seniority } = this.#reflect(key)
+      const settled = this.#claims.settle(key, seniority, rows)
+      found.set(key, settled.rows)
+      queue.push(...settled.others)
+      for (const { frontend, owner } of settled.lost) this.#tellLoss(key, frontend, owner)
     }
+    return found
+  }
+
+  #tellLoss(key: string, frontend: string, owner: string): void {
+    const { services, events, nodeName, log } = this.#options
+    const service = services.get(key)
+    const message = `${frontend} belongs to ${owner}, which was there before`
+    log.warn({ key, frontend, owner }, 'an address and port is asked for twice')
+    if (service !== undefined && this.#isSpeaker(key, nodeName))
+      events?.record(service, { type: 'Warning', reason: 'FrontendTaken', message })
+  }
+
+  /** Older before younger, Services before host ports. */
+  #reflect(key: string): { readonly rows: readonly Service[]; readonly seniority: string } {
+    const { pods, services } = this.#options
+    if (!key.startsWith(podPrefix))
+      return { rows: this.#reflectService(key), seniority: services.get(key)?.metadata.creationTimestamp ?? '' }
+    const pod = pods?.get(key.slice(podPrefix.length))
+    const rows = pod === undefined ? [] : reflectHostPorts(pod, this.#facts.own)
+    return { rows, seniority: `~${pod?.metadata.creationTimestamp ?? ''}` }
+  }
+
+  #reflectService(key: string): readonly Service[] {
+    const { services, slices, localBackends } = this.#options
     const service = services.get(key)
     const ofService = service === undefined ? [] : slices.index('service', serviceOfSlice).get(key)
     const published = service === undefined ? undefined : publishedBy(service, ofService, ownClass)
@@ -206,13 +237,18 @@ export class Services {
     return withLocalBackends(service, reflectService(service, ofService, this.#facts), localBackends?.get(key))
   }
 
+  /** One node speaks for all. */
+  #isSpeaker(key: string, nodeName: string | undefined): boolean {
+    const ready = (this.#options.nodes?.list() ?? []).filter(mayAnnounce).map(({ metadata }) => metadata.name)
+    return elect(key, ready) === nodeName
+  }
+
   #tellTroubles(key: string, service: KubeService, slices: readonly EndpointSlice[]): void {
-    const { events, nodes, nodeName } = this.#options
+    const { events, nodeName } = this.#options
     if (events === undefined) return
     const notes = troublesOf(service, slices, this.#facts)
     if (notes.length === 0) return
-    const ready = (nodes?.list() ?? []).filter(mayAnnounce).map(({ metadata }) => metadata.name)
-    if (elect(key, ready) === nodeName) for (const note of notes) events.record(service, note)
+    if (this.#isSpeaker(key, nodeName)) for (const note of notes) events.record(service, note)
   }
 
   #writeAddresses(): void {
@@ -234,7 +270,7 @@ export class Services {
     const start = clock.monotonic()
     const keys = services.list().map(keyOf)
     for (const pod of pods?.list() ?? []) if (hasHostPort(pod)) keys.push(`${podPrefix}${keyOf(pod)}`)
-    const wanted = new Map(keys.map((key) => [key, this.#reflect(key)]))
+    const wanted = this.#reflectAll(keys)
     const plan = planServices(datapath.services(), [...wanted.values()].flat())
     datapath.changeServices(plan.upserts, plan.removals)
     this.#writeAddresses()
@@ -253,8 +289,8 @@ export class Services {
 
   /** Everything that changed since, in one go; after a failure it all stays changed. An address that moves from one Service to another is one write. */
   #writeChanged(): void {
-    const keys = [...this.#changed]
-    const wanted = new Map(keys.map((key) => [key, this.#reflect(key)]))
+    const wanted = this.#reflectAll([...this.#changed])
+    const keys = [...wanted.keys()]
     const present = keys.flatMap((key) => this.#rows.get(key) ?? [])
     const plan = planServices(present, [...wanted.values()].flat())
     const elsewhere = new Set(
