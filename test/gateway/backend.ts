@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createServer2 } from 'node:http2'
+import type { Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 
 const [address = '', port = '', mode = 'h1'] = process.argv.slice(2)
@@ -69,6 +70,17 @@ const server =
   mode === 'h2c'
     ? createServer2({}, handle as unknown as Parameters<typeof createServer2>[1])
     : createServer({ keepAliveTimeout: 60_000, maxHeaderSize: 65_536 }, handle)
+server.on('upgrade', (request: IncomingMessage, socket: Socket) => {
+  // RFC 6455, 4.2.2: HAProxy looks whether the answer fits the key.
+  const accept = createHash('sha1')
+    .update(`${request.headers['sec-websocket-key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
+    .digest('base64')
+  socket.write(
+    `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
+  )
+  socket.on('error', () => socket.destroy())
+  socket.pipe(socket)
+})
 server.on('connection', () => connections++)
 server.listen(Number(port), address, () => process.stdout.write('listening\n'))
 process.stdin.on('end', () => process.exit(0)).resume()

@@ -136,6 +136,30 @@ test.serial('an endpoint that is dead is passed over, by both engines, without a
   agent.destroy()
 })
 
+test.serial('WebSockets pass, through HAProxy alone and through the side engine', async (t) => {
+  for (const host of ['deadfast.test', 'request.test', 'mirror.test']) {
+    const socket = place.socket('10.9.0.1', 80)
+    let got = ''
+    socket.setEncoding('latin1').on('data', (text: string) => {
+      got += text
+    })
+    const asked = `GET /ws HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n`
+    socket.write(asked)
+    await eventually(
+      async () => got,
+      (text) => text.includes('\r\n\r\n'),
+    )
+    t.regex(got, /^HTTP\/1\.1 101 /, host)
+    socket.write('ping-pong')
+    await eventually(
+      async () => got,
+      (text) => text.endsWith('ping-pong'),
+    )
+    t.true(got.endsWith('ping-pong'), host)
+    socket.destroy()
+  }
+})
+
 test.serial('its connections to backends are used again', async (t) => {
   const agent = place.agent({ keepAlive: true, maxSockets: 8 })
   const first = (await place.seen('http://request.test/', { agent })).connections

@@ -1,9 +1,11 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Backend, Endpoint } from '#gateway/engine.ts'
 import { Body } from './body.ts'
 import type { Delta, Order } from './orders.ts'
+import { tunnel } from './tunnel.ts'
 import { type Call, NotSent, type Reply, Upstream } from './upstream.ts'
 
 /** Mirrors that have not been answered; more are dropped and counted. */
@@ -91,6 +93,17 @@ export class Forwarder {
     } finally {
       clearTimeout(deadline)
     }
+  }
+
+  /** As `handle`, for a request that wants another protocol. */
+  async upgrade(request: IncomingMessage, client: Duplex, head: Buffer): Promise<void> {
+    client.on('error', () => client.destroy())
+    const key = request.headers['x-weft-rule']
+    const order = typeof key === 'string' ? this.#orders.get(key) : undefined
+    const backend = order === undefined ? undefined : this.#backends.get(order.backend)
+    const endpoint = backend === undefined ? undefined : this.#choose(backend)
+    if (endpoint === undefined) client.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')
+    else await tunnel(request, client, head, endpoint)
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse, order: Order, signal: AbortSignal): Promise<void> {

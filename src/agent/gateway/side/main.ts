@@ -20,6 +20,7 @@ const handle = (request: IncomingMessage, response: ServerResponse): void => {
 }
 
 const server = createServer({ keepAliveTimeout: 60_000, requestTimeout: 0, maxHeaderSize: 65_536 }, handle)
+server.on('upgrade', (request, socket, head) => void forwarder.upgrade(request, socket, head))
 const server2 = createServer2({}, handle as unknown as Parameters<typeof createServer2>[1])
 
 /** Replaces everything or changes some of it; the answer follows once it is in force. */
