@@ -413,7 +413,7 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 		if (protocol == IPPROTO_TCP) {
 			if ((type & TCP_SYN) && !side && !(pkt->flags & PACKET_LATER_FRAGMENT))
 				embryo->sent[0] = sequence_end(pkt);
-			else
+			else if (!(pkt->flags & PACKET_LATER_FRAGMENT)) /* that has no numbers */
 				note_sequence(embryo, pkt, side, sequence_end(pkt));
 			if (type & TCP_FIN)
 				embryo->flags |= side ? FLOW_FIN_SERVER : FLOW_FIN_CLIENT;
@@ -448,7 +448,8 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 	account(flow, skb, side, now(skb));
 	if (protocol == IPPROTO_TCP) {
 		if (flow->flags & FLOW_ADOPTED) {
-			note_sequence(flow, pkt, side, sequence_end(pkt));
+			if (!(pkt->flags & PACKET_LATER_FRAGMENT))
+				note_sequence(flow, pkt, side, sequence_end(pkt));
 		} else {
 			flow->sent[1] = sequence_end(pkt);
 			flow->acked[1] = type & TCP_ACK ? pkt->acknowledgement : flow->sent[0] - 1;
