@@ -140,6 +140,23 @@ test('planSlices() makes a slice for each number that a named port has, and each
   t.deepEqual(run({ pods: [pod(1)], slices: dual.slices }).did, ['delete'])
 })
 
+test('S30: planSlices() says whom ready endpoints are for where the Service prefers what is near', (t) => {
+  const hints = (trafficDistribution: string | undefined, zone: string | undefined, ready = true) => {
+    const extra = trafficDistribution === undefined ? {} : { trafficDistribution }
+    const view = { service: service(extra), pods: [pod(1, { ready })], nodeZone: () => ({ zone }) }
+    const first = run(view)
+    // Once written there is nothing to do.
+    t.deepEqual(run({ ...view, slices: first.slices }).did, [])
+    return first.slices[0]?.endpoints?.[0]?.hints
+  }
+  t.is(hints(undefined, 'a'), undefined)
+  t.deepEqual(hints('PreferClose', 'a'), { forZones: [{ name: 'a' }] })
+  t.deepEqual(hints('PreferSameZone', 'a'), { forZones: [{ name: 'a' }] })
+  t.is(hints('PreferClose', undefined), undefined)
+  t.is(hints('PreferClose', 'a', false), undefined)
+  t.deepEqual(hints('PreferSameNode', 'a'), { forZones: [{ name: 'a' }], forNodes: [{ name: 'n1' }] })
+})
+
 test('planSlices() leaves out pods whose node is gone, unless all are wanted', (t) => {
   t.deepEqual(sizes(run({ pods: [pod(1)], nodeZone: () => undefined }).slices), [0])
   const all = run({

@@ -84,6 +84,9 @@ const portsKey = (ports: readonly EndpointPort[]): string =>
 
 const identity = ({ addresses, targetRef }: Endpoint): string => `${targetRef?.uid ?? ''}/${addresses.join()}`
 
+const hintText = ({ hints }: Endpoint): string =>
+  [hints?.forZones, hints?.forNodes].map((list) => (list ?? []).map(({ name }) => name).join()).join(';')
+
 const sameEndpoint = (a: Endpoint, b: Endpoint): boolean =>
   a.conditions.ready === b.conditions.ready &&
   a.conditions.serving === b.conditions.serving &&
@@ -91,7 +94,7 @@ const sameEndpoint = (a: Endpoint, b: Endpoint): boolean =>
   a.hostname === b.hostname &&
   a.nodeName === b.nodeName &&
   a.zone === b.zone &&
-  a.hints === undefined
+  hintText(a) === hintText(b)
 
 /** A slice as it is to be: `from` is what it is made of, undefined for a new one. */
 interface Packed {

@@ -1,6 +1,6 @@
 import { headlessLabel, serviceNameLabel } from '#api/discovery/labels.ts'
 import type { Pod, Service } from '#api/gen/core-v1.ts'
-import type { Endpoint, EndpointPort, EndpointSlice } from '#api/gen/discovery-v1.ts'
+import type { Endpoint, EndpointHints, EndpointPort, EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { services } from '#api/gen/resources.ts'
 import { isReady } from '../workload/pod-state.ts'
 import { type Action, addToGroup, type Group, inSafeOrder, type Making, managedByLabel, planGroups } from './pack.ts'
@@ -84,10 +84,12 @@ function endpointOf(service: Service, pod: Pod, address: string, nodeName: strin
   const serving = isReady(pod)
   const terminating = pod.metadata.deletionTimestamp !== undefined
   const hostname = hostnameOf(pod, service)
+  const ready = service.spec.publishNotReadyAddresses === true || (serving && !terminating)
+  const hints = ready ? hintsFor(service, nodeName, zone) : undefined
   return {
     addresses: [address],
     conditions: {
-      ready: service.spec.publishNotReadyAddresses === true || (serving && !terminating),
+      ready,
       serving,
       terminating,
     },
@@ -100,6 +102,21 @@ function endpointOf(service: Service, pod: Pod, address: string, nodeName: strin
     },
     ...(nodeName === '' ? {} : { nodeName }),
     ...(zone === undefined ? {} : { zone }),
+    ...(hints === undefined ? {} : { hints }),
+  }
+}
+
+/** Whom an endpoint is for, where the Service prefers what is near (KEP-4444, KEP-3015). */
+function hintsFor({ spec }: Service, nodeName: string, zone: string | undefined): EndpointHints | undefined {
+  const forZones = zone === undefined || zone === '' ? {} : { forZones: [{ name: zone }] }
+  switch (spec.trafficDistribution) {
+    case 'PreferClose':
+    case 'PreferSameZone':
+      return 'forZones' in forZones ? forZones : undefined
+    case 'PreferSameNode':
+      return nodeName === '' ? undefined : { ...forZones, forNodes: [{ name: nodeName }] }
+    default:
+      return undefined
   }
 }
 
