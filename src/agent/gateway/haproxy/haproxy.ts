@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
@@ -11,16 +11,16 @@ import type { ListenSockets } from '../sockets/sockets.ts'
 import type { Listening } from '../sockets/steer.ts'
 import { Certificates as CertificateSlots, type Certificates } from './certificates.ts'
 import type { Cli } from './cli.ts'
-import { type Capacity, configText, type ListenFds, latencyMap } from './config.ts'
-import { type EventLine, followEvents } from './events.ts'
+import { type Capacity, configText, latencyMap } from './config.ts'
 import { type MapName, mapNames, RowMap } from './maps.ts'
 import { placeholderAt } from './placeholder.ts'
 import { atOf } from './places.ts'
 import { Pools } from './pools.ts'
 import { boundLog, childFds, cliPath, HaproxyProcess, lastGeneration } from './process.ts'
-import { hashOf } from './program.ts'
 import { Routing } from './routing.ts'
+import { connections, defaultCapacity, fdsOf, luaFile, pairOf, pairsOf, shapeOfProgram } from './shape.ts'
 import { SignalReader } from './signals.ts'
+import { Telling } from './telling.ts'
 
 export interface HaproxyOptions {
   /** Maps, lists, sockets and the record of what runs; survives the agent, not a reboot. */
@@ -40,14 +40,6 @@ export interface HaproxyOptions {
   readonly log?: Log
 }
 
-const defaultCapacity: Capacity = { pools: { h1: 256, h2c: 32 }, tlsSlots: { strict: 4, lax: 4 } }
-/** Twice as many descriptors, which HAProxy takes only below the hard limit of the process. */
-const connectionsMax = 20_000
-function connections(): number {
-  const limit = /^Max open files\s+\S+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
-  return limit === undefined ? connectionsMax : Math.min(connectionsMax, Math.floor((Number(limit) - 256) / 2))
-}
-const luaFile = join(import.meta.dirname, 'weft.lua')
 /** How soon servers that left are looked after again. */
 const sweepAfterMs = 1000
 /** Pause before a process that ended is started again; doubled up to a minute while it keeps ending. */
@@ -66,7 +58,8 @@ export class HaproxyEngine implements L7Engine {
   readonly #pools = new Pools()
   readonly #certificates: Certificates
   readonly #maps: { readonly [name in MapName]: RowMap }
-  readonly #signals: SignalReader
+  readonly #signals = new SignalReader()
+  readonly #telling: Telling
   #capacity: Capacity
   #process: HaproxyProcess | undefined
   /** Undefined until the first state is in force; what HAProxy has is then known to be this. */
@@ -83,8 +76,6 @@ export class HaproxyEngine implements L7Engine {
   #turn: Promise<unknown> = Promise.resolve()
   #waiting: Promise<Outcome> | undefined
   #cancelSweep: (() => void) | undefined
-  #following: { close(): void } | undefined
-  readonly #listeners = new Set<(event: HttpEvent) => void>()
   #restartMs = restartFirstMs
 
   private constructor(options: HaproxyOptions, placeholder: string) {
@@ -105,7 +96,9 @@ export class HaproxyEngine implements L7Engine {
       names: map('names'),
       places: map('places'),
     }
-    this.#signals = new SignalReader()
+    const cli = <T>(work: (cli: Cli) => Promise<T>): Promise<T | undefined> =>
+      this.#queue(async () => (this.#process === undefined ? undefined : await work(this.#process.cli)))
+    this.#telling = new Telling({ signals: this.#signals, cli, clock: this.#clock, log: this.#log })
   }
 
   /** Finds the process that an earlier agent left, with its sockets; starts none before the first state. */
@@ -161,46 +154,14 @@ export class HaproxyEngine implements L7Engine {
   }
 
   events(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
-    if (signal.aborted) return
-    const first = this.#listeners.size === 0
-    this.#listeners.add(listener)
-    signal.addEventListener('abort', () => {
-      this.#listeners.delete(listener)
-      if (this.#listeners.size === 0) this.#tell('failures')
-    })
-    if (first) this.#tell('all')
-  }
-
-  /** Whether HAProxy tells of every request, or only of those that no backend answered. */
-  #tell(what: 'all' | 'failures'): void {
-    this.#queue(async () => {
-      const { cli } = this.#process ?? {}
-      if (cli === undefined) return
-      await cli.command('experimental-mode on')
-      await cli.command(`set var proc.tell int(${what === 'all' ? 1 : 0})`)
-      await cli.command('experimental-mode off')
-    }).catch((error: unknown) => this.#log.warn({ err: error }, 'HAProxy could not be asked to tell of its requests'))
-  }
-
-  #heard(line: EventLine): void {
-    // Its own answers of routes are counted in its table; those in a backend's place are only told of.
-    const failed = line.row.startsWith('p') && (line.endpoint === '<NOSRV>' || line.ended[0] !== '-')
-    if (failed && Number(line.code) >= 500) this.#signals.note(line.row, line.code)
-    if (this.#listeners.size === 0) return
-    const names = this.#signals.names(line.row.slice(line.row.indexOf('|') + 1)) ?? { rule: '', backend: '' }
-    const { client, clientPort, address, port, method, host, path, protocol, code, latencyMs } = line
-    const event: HttpEvent = {
-      ...{ atMs: this.#clock.now(), client, clientPort, address, port, method, host, path, protocol },
-      ...{ code: Number(code), ...names, endpoint: line.endpoint === '<NOSRV>' ? '' : line.endpoint, latencyMs },
-    }
-    for (const listener of this.#listeners) listener(event)
+    this.#telling.listen(listener, signal)
   }
 
   /** Ends HAProxy. An agent that only restarts does not call it: the process goes on and is found again. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true
     this.#cancelSweep?.()
-    this.#following?.close()
+    this.#telling.close()
     await this.#queue(async () => {
       this.#process?.kill()
       this.#process = undefined
@@ -211,7 +172,7 @@ export class HaproxyEngine implements L7Engine {
   async detach(): Promise<void> {
     this.#closed = true
     this.#cancelSweep?.()
-    this.#following?.close()
+    this.#telling.close()
     await this.#queue(async () => {
       this.#process?.cli[Symbol.dispose]()
       this.#process = undefined
@@ -247,9 +208,7 @@ export class HaproxyEngine implements L7Engine {
     this.#process = process
     this.#pools.capacity = this.#capacity.pools
     this.#certificates.capacity = this.#capacity.tlsSlots
-    this.#following?.close()
-    this.#following = followEvents(cliPath(this.#options.dir, process.generation.number), (line) => this.#heard(line))
-    if (this.#listeners.size > 0) this.#tell('all')
+    this.#telling.follow(cliPath(this.#options.dir, process.generation.number))
     process.cli.onEnd(() => {
       if (this.#process !== process || this.#closed) return
       this.#process = undefined
@@ -467,7 +426,7 @@ export class HaproxyEngine implements L7Engine {
     if (listener.protocol === 'HTTP') return 0
     const slot = this.#certificates.slotOf(listener)
     if (slot === undefined) return undefined
-    return 1 + (slot.kind === 'strict' ? slot.number : this.#capacity.tlsSlots.strict + slot.number)
+    return pairOf(slot)
   }
 
   #scheduleSweep(): void {
@@ -485,24 +444,4 @@ export class HaproxyEngine implements L7Engine {
         .finally(() => this.#scheduleSweep())
     })
   }
-}
-
-/** Same shape, same tables and commands. */
-function shapeOfProgram(dir: string): string {
-  const capacity = { pools: { h1: 1, h2c: 1 }, tlsSlots: { strict: 1, lax: 1 } }
-  const config = configText({
-    ...{ capacity, fds: fdsOf(capacity), dir, luaFile, threads: 1, connectionsMax, servers: new Map(), generation: 0 },
-  })
-  return hashOf(`${config}\n${readFileSync(luaFile, 'utf8')}`)
-}
-
-/** Pairs of sockets: one in the clear, one for each slot. Their order is the order of descriptors. */
-const pairsOf = ({ tlsSlots }: Capacity): number => 1 + tlsSlots.strict + tlsSlots.lax
-
-function fdsOf(capacity: Capacity): ListenFds {
-  const fds = childFds(2 * pairsOf(capacity))
-  const pair = (i: number): number[] => fds.slice(2 * i, 2 * i + 2)
-  const slots = (first: number, count: number): number[][] => Array.from({ length: count }, (_, i) => pair(first + i))
-  const { strict, lax } = capacity.tlsSlots
-  return { plain: pair(0), tls: { strict: slots(1, strict), lax: slots(1 + strict, lax) } }
 }
