@@ -230,6 +230,9 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	if (!pkt || !w)
 		return drop(REASON_MAP_WRITE_FAILED);
 	r = &w->question;
+	/* Without knowing where pods are nobody can say what is outside. */
+	if (!(is_mapped(&pkt->tuple.source) ? cfg_pod_network4.mask.word[0] : cfg_pod_network6.mask.word[0]))
+		return CONTINUE;
 	if (address_flags(&pkt->tuple.destination) & (ADDRESS_NODE | ADDRESS_VIRTUAL | ADDRESS_RESOLVER))
 		return CONTINUE;
 	/* Of a Service that is no more: its packets must not begin something else under the same ports. */
