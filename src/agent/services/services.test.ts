@@ -8,6 +8,7 @@ import { frontendName, type Service } from '#datapath/datapath.ts'
 import { elect, planKnownAddresses, publishedBy } from './addresses.ts'
 import { Claims } from './claims.ts'
 import { externalUses } from './external.ts'
+import { leftByDatagrams, takenOut } from './gone.ts'
 import { HealthServers, healthOf, healthzPort, isEligible } from './health.ts'
 import { reflectHostPorts } from './host-ports.ts'
 import { type ReflectFacts, reflectService } from './reflect.ts'
@@ -210,6 +211,24 @@ test('S12: a health check says 503 before the last local backend has gone, and t
   const tainted = { spec: { taints: [{ key: 'ToBeDeletedByClusterAutoscaler' }] }, metadata: {} } as unknown as Node
   t.false(isEligible(tainted))
   t.true(isEligible(undefined))
+})
+
+test('S6, S7: datagrams leave a backend that is going, connections only one that is gone', (t) => {
+  const row = (protocol: 'TCP' | 'UDP', ...ips: string[]): Service => {
+    const backends = ips.map((address) => ({ address, port: 53, protocol }))
+    const frontend = { address: '10.96.0.10', port: 53, protocol }
+    return { frontend, backends, outside: { backends }, number: 'ab' }
+  }
+  const rows = (...ips: string[]): Service[] => [row('TCP', ...ips), row('UDP', ...ips)]
+  t.deepEqual(leftByDatagrams(rows('10.0.0.1', '10.0.0.2'), rows('10.0.0.2')), [
+    { address: '10.0.0.1', port: 53, protocol: 'UDP', service: 'ab' },
+  ])
+  t.deepEqual(leftByDatagrams(rows('10.0.0.1'), rows('10.0.0.2', '10.0.0.1')), [])
+  t.is(leftByDatagrams(rows('10.0.0.1'), []).length, 1)
+  const both = slice(at('one', '10.0.0.1'), at('two', '10.0.0.2'))
+  t.deepEqual(takenOut(both, slice(at('one', '10.0.0.1', going), at('two', '10.0.0.2'))), [], 'only going')
+  t.deepEqual(takenOut(both, slice(at('two', '10.0.0.2'))), [{ address: '10.0.0.1', port: 8080, protocol: 'TCP' }])
+  t.is(takenOut(both, undefined).length, 2)
 })
 
 test('of two that name one address and port the older has it, on every node, and the younger when that has gone', (t) => {
