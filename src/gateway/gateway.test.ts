@@ -468,7 +468,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
     const kind = grpc ? 'GRPCRoute' : 'HTTPRoute'
     return (world, model) => {
       const spec = {
-        parentRefs: [{ name: `g${s}` }, { name: 'g0', sectionName: 'https' }],
+        parentRefs: [{ name: 'edge' }, { name: `g${s}` }, { name: 'g0', sectionName: 'https' }],
         ...(hostnames ? { hostnames } : {}),
         rules: [
           {
