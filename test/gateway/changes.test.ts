@@ -87,6 +87,37 @@ test.serial('TLS listeners: by name, renewed in place, refused where no certific
   t.is(renewed.reloads, first.reloads)
 })
 
+test.serial('what this engine does not do is a fault, and nothing goes on without it', async (t) => {
+  const secret = backend('test/secret:443', endpoints, { tls: { sni: 'x', caPem: 'system', subjectAltNames: [] } })
+  const mutual = listener({
+    ...{ id: 'test/gw/mutual', port: 446, protocol: 'HTTPS' },
+    tls: { mode: 'terminate', certificates: [one], clientAuthority: { caPem: one.certPem, mode: 'require' } },
+  })
+  const { faults } = await place.engine.apply(
+    state(
+      [
+        listener(),
+        mutual,
+        listener({ id: 'test/gw/through', port: 447, protocol: 'TLS', tls: { mode: 'passthrough', certificates: [] } }),
+      ],
+      [
+        route('secret', ['secret.test'], [{ targets: [target(secret.id)] }]),
+        route('sticky', ['sticky.test'], [{ session: { type: 'cookie', name: 'x' }, targets: [target('test/a:80')] }]),
+      ],
+      [secret, backend('test/a:80', endpoints)],
+    ),
+  )
+  t.deepEqual([...faults.keys()].toSorted(), [
+    'HTTP/test/sticky/0',
+    'test/gw/mutual',
+    'test/gw/through',
+    'test/secret:443',
+  ])
+  t.is((await place.ask('http://secret.test/')).code, 500)
+  t.is((await place.ask('http://sticky.test/')).code, 200)
+  await t.throwsAsync(place.ask('http://x.test/', { port: 446 }), { message: /ECONNREFUSED/ })
+})
+
 test.serial('a request for one listener on a connection for another is told so (421)', async (t) => {
   const at = (name: string, hostname: string | undefined): Listener =>
     listener({

@@ -241,12 +241,21 @@ function fingerprintOf(pem: string): string {
   return new X509Certificate(pem).fingerprint.replaceAll(':', '')
 }
 
+/** Why nothing listens there at all: to serve without what was asked for would be worse. */
+function unsupported({ protocol, tls }: Listener): string | undefined {
+  if (tls?.mode === 'passthrough' || protocol === 'TLS') return 'TLS is not passed through by this engine'
+  if (tls?.clientAuthority !== undefined) return 'clients’ certificates are not verified by this engine'
+  return undefined
+}
+
 export const groupKey = ({ addresses, port }: Listener): string => `${addresses.toSorted().join(' ')} ${port}`
 
 function groupsOf(listeners: Iterable<Listener>, faults: Map<string, Fault>): Group[] {
   const groups = new Map<string, Listener[]>()
   for (const listener of listeners) {
-    if (listener.tls?.mode !== 'terminate') continue
+    const refused = unsupported(listener)
+    if (refused !== undefined) faults.set(listener.id, { of: 'listener', message: refused })
+    if (listener.tls?.mode !== 'terminate' || refused !== undefined) continue
     const certificates = listener.tls.certificates.filter((certificate) => {
       try {
         checkCertificate(certificate)

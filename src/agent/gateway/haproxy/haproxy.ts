@@ -236,6 +236,9 @@ export class HaproxyEngine implements L7Engine {
       if (side !== undefined) for (const [id, fault] of (await side.apply(state)).faults) faults.set(id, fault)
       await this.#bring(state, faults)
       for (const [id, fault] of this.#routing.faults()) faults.set(id, fault)
+      for (const [id, { tls }] of state.backends)
+        if (tls !== undefined)
+          faults.set(id, { of: 'backend', message: 'TLS to backends is not spoken by this engine' })
       this.#applied = state
       this.#restartMs = restartFirstMs
       this.#scheduleSweep()
@@ -264,7 +267,9 @@ export class HaproxyEngine implements L7Engine {
     // A backend that went keeps its pool until no row names it.
     const change = this.#routing.update(
       state,
-      (id) => (state.backends.has(id) ? this.#pools.nameOf(id) : undefined),
+      // In the clear to a backend that wants TLS would be worse than 500.
+      (id) =>
+        state.backends.get(id)?.tls === undefined && state.backends.has(id) ? this.#pools.nameOf(id) : undefined,
       this.#moved(state),
     )
     if (larger || this.#process === undefined) {

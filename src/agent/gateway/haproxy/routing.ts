@@ -136,6 +136,12 @@ export class Routing {
             of: 'rule',
             message: `no request can have the path ${JSON.stringify(cell.pattern.value)}`,
           })
+    for (const { rule } of cell.candidates)
+      if (rule.session !== undefined)
+        faults.set(rule.id, {
+          of: 'rule',
+          message: 'session persistence is not kept by this engine; requests are spread',
+        })
     const value = path === undefined ? nothing : fitting(cell, rowOf(cell, context), faults)
     const made = {
       cell,
