@@ -58,7 +58,9 @@ class Translation {
   #out = ''
   #flags: Flags = { s: false, m: false }
   /** For each open group: the flags outside it, and how many groups of ours must be closed with it. */
-  readonly #groups: { flags: Flags; ours: number }[] = []
+  readonly #groups: { flags: Flags; ours: number; repeats: number }[] = []
+  /** How often what was read last may come within itself, by counts in braces. */
+  #repeats = 1
   isUnicode = false
 
   constructor(pattern: string) {
@@ -66,7 +68,7 @@ class Translation {
   }
 
   run(): string {
-    this.#groups.push({ flags: this.#flags, ours: 0 })
+    this.#groups.push({ flags: this.#flags, ours: 0, repeats: 1 })
     while (this.#at < this.#pattern.length) this.#step()
     if (this.#groups.length !== 1) throw new Unsupported()
     return this.#out + ')'.repeat(this.#groups[0]?.ours ?? 0)
@@ -83,6 +85,7 @@ class Translation {
 
   #step(): void {
     const char = this.#take(/[\s\S]/uy)?.[0] ?? ''
+    if (!/[{)*+?]/.test(char)) this.#repeats = 1
     switch (char) {
       case '\\':
         this.#out += this.#escape()
@@ -107,8 +110,7 @@ class Translation {
         return
       case '{': {
         const repeat = this.#take(/(\d+)(?:,(\d*))?\}/y)
-        if (repeat !== undefined && Math.max(Number(repeat[1]), Number(repeat[2] || 0)) > repeatMax)
-          throw new Unsupported()
+        if (repeat !== undefined) this.#repeated(Math.max(Number(repeat[1]), Number(repeat[2] || 0)))
         this.#out += repeat === undefined ? '\\{' : `{${repeat[0]}`
         return
       }
@@ -121,6 +123,14 @@ class Translation {
         if (char > '\uffff') this.isUnicode = true
         this.#out += char
     }
+  }
+
+  /** Counts multiply where they are nested, and Go takes no more than a thousand. */
+  #repeated(count: number): void {
+    this.#repeats *= Math.max(1, count)
+    if (this.#repeats > repeatMax) throw new Unsupported()
+    const around = this.#groups.at(-1)
+    if (around !== undefined) around.repeats = Math.max(around.repeats, this.#repeats)
   }
 
   #open(): void {
@@ -150,13 +160,16 @@ class Translation {
 
   #group(opening: string, outside: Flags): void {
     this.#out += opening
-    this.#groups.push({ flags: outside, ours: 0 })
+    this.#groups.push({ flags: outside, ours: 0, repeats: 1 })
   }
 
   #close(): void {
     const group = this.#groups.pop()
     if (group === undefined || this.#groups.length === 0) throw new Unsupported()
     this.#flags = group.flags
+    this.#repeats = group.repeats
+    const around = this.#groups.at(-1)
+    if (around !== undefined) around.repeats = Math.max(around.repeats, group.repeats)
     this.#out += ')'.repeat(group.ours + 1)
   }
 
