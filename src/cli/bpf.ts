@@ -6,6 +6,8 @@ const maps = {
   ipcache: 'who has which address',
   lb: 'Services: frontends and backends',
   ct: 'connections',
+  nat: 'connections whose addresses are exchanged packet by packet',
+  address: 'addresses of nodes and load balancers, and which this node announces',
   policy: 'what each policy set allows, and which element of which policy says so',
   metrics: 'packets and bytes by reason and direction',
 } as const
@@ -17,7 +19,7 @@ export function addBpf(program: Command): void {
   program
     .command('bpf')
     .description('what the nodes have in the kernel, with names')
-    .argument('<map>', 'endpoint, ipcache, lb, ct, policy or metrics')
+    .argument('<map>', 'endpoint, ipcache, lb, ct, nat, address, policy or metrics')
     .option('--name <name>', 'the cluster', 'weft')
     .option('--node-name <node>', 'this node only')
     .option('-o, --output <format>', 'text or json', 'text')

@@ -17,6 +17,7 @@ import { encodeNetworkKey, encodePolicyState } from './maps/policy.ts'
 import type { ServiceMap } from './maps/service-map.ts'
 import { frontendSize, ServiceMaps } from './maps/services.ts'
 import { RunAllocator } from './maps/slots.ts'
+import { rewriteSize } from './maps/translations.ts'
 import { encodeConfig } from './object.ts'
 
 testDatapath(test, 'fake', async () => {
@@ -121,6 +122,9 @@ test('codecs write the structs that clang laid out', (t) => {
   t.deepEqual([...layout('frontend').members.values()], [0, 8, 12, 16, 20, 24, 28, 30])
   t.deepEqual([...layout('source_range_key').members.values()], [0, 4, 12])
   t.deepEqual([...layout('member_key').members.values()], [0, 8, 24, 26, 27, 28])
+  t.is(layout('rewrite').size, rewriteSize)
+  t.deepEqual([...layout('rewrite').members.values()], [0, 40, 48, 52, 56, 60])
+  t.deepEqual([...layout('stale_key').members.values()], [0, 8, 24, 26, 27])
   t.is(layout('counter').size, 16)
   t.is(layout('counter').members.get('bytes'), 8)
   const config = encodeConfig({

@@ -1,7 +1,7 @@
 import type { Counter } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
-import type { StaleBackend, SweptTranslations } from './maps/translations.ts'
+import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
 
 export type Protocol = 'TCP' | 'UDP' | 'SCTP'
 
@@ -168,6 +168,8 @@ export interface Datapath extends Disposable {
   hasBackend(backend: Backend): boolean
   /** Takes away translations that nobody has used for long, and those to `stale` at once. */
   sweepTranslations(stale?: readonly StaleBackend[]): Promise<SweptTranslations>
+  /** Both directions of every connection whose addresses are exchanged packet by packet. */
+  translations(): Translation[]
   /** All of them: others are forgotten. Who begins to answer for an address tells the link so. */
   setAddresses(addresses: readonly KnownAddress[]): void
   knownAddresses(): KnownAddress[]

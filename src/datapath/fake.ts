@@ -13,7 +13,7 @@ import {
 import { type Counter, directions, reasons } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
-import type { StaleBackend, SweptTranslations } from './maps/translations.ts'
+import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
 
 interface FakeEndpoint {
   readonly ifindex: number
@@ -161,6 +161,10 @@ export class FakeDatapath implements Datapath {
   async sweepTranslations(stale: readonly StaleBackend[] = []): Promise<SweptTranslations> {
     this.kernel.stale.push(...stale)
     return { kept: 0, removed: 0 }
+  }
+
+  translations(): Translation[] {
+    return []
   }
 
   setAddresses(addresses: readonly KnownAddress[]): void {

@@ -39,6 +39,7 @@ import {
 import { membersMap, sourceRangesMap } from './maps/service-extras.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from './maps/services.ts'
 import {
+  decodeTranslation,
   decodeTranslationSweep,
   encodeStale,
   encodeTranslationSweep,
@@ -46,6 +47,8 @@ import {
   type StaleBackend,
   type SweptTranslations,
   staleMap,
+  type Translation,
+  translationsMap,
   writeExclusions,
 } from './maps/translations.ts'
 import { encodeConfig, gatewayMac, routeProtocol } from './object.ts'
@@ -99,6 +102,7 @@ export class KernelDatapath implements Datapath {
   readonly #addresses: AddressMap
   readonly #stale: BpfMap
   readonly #exclusions: BpfMap
+  readonly #translations: BpfMap
   #ownAddresses: ReadonlySet<string> = new Set()
   /** Not known at first: an earlier agent may have attached it. */
   #hasEgress: boolean | undefined
@@ -134,6 +138,7 @@ export class KernelDatapath implements Datapath {
     const addresses = open(addressesMap)
     this.#stale = open(staleMap)
     this.#exclusions = open(exclusionsMap)
+    this.#translations = open(translationsMap)
     this.#counters = open(countersMap)
     const known = open(identitiesMap)
     const policy = { policy: open(policyMap), networks: open(networksMap), state: open(policyStateMap) }
@@ -145,6 +150,7 @@ export class KernelDatapath implements Datapath {
       addresses,
       this.#stale,
       this.#exclusions,
+      this.#translations,
       this.#flows,
       this.#embryonic,
       this.#counters,
@@ -377,6 +383,10 @@ export class KernelDatapath implements Datapath {
     } finally {
       for (const key of keys) this.#stale.delete(key)
     }
+  }
+
+  translations(): Translation[] {
+    return this.#translations.entries().map(({ key, value }) => decodeTranslation(key, value))
   }
 
   setAddresses(addresses: readonly KnownAddress[]): void {

@@ -147,6 +147,12 @@ for (const family of families) {
         t.is(back.seen.from, at(vip[family], 80))
         t.is(back.seen.to, at(a[family], sourcePort))
         t.is(sent(a, { destination: vip[family], sourcePort, protocol, flags: 'A' }).seen.to, at(b[family], 8080))
+        const pair = topology.node(1).datapath.translations()
+        const known = pair.filter(({ from, to }) =>
+          [from, to].some((x) => x.sourcePort === sourcePort || x.destinationPort === sourcePort),
+        )
+        t.is(known.length, 2)
+        t.deepEqual(new Set(known.map(({ service }) => service)), new Set([serviceNumber(`test/${vip[family]}`)]))
       }
     },
   )

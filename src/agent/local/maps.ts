@@ -1,5 +1,6 @@
 import { type Datapath, frontendName } from '#datapath/datapath.ts'
 import { flowFlags } from '#datapath/maps/flows.ts'
+import { rewriteFlags } from '#datapath/maps/translations.ts'
 import { protocolName } from '../flows/present.ts'
 import type { Names } from '../flows/record.ts'
 import type { Route } from './local.ts'
@@ -81,6 +82,26 @@ const dumps: Readonly<Record<string, (datapath: Datapath, names: Names) => Omit<
       `${client.bytes}/${server.bytes}`,
       `${egressRule}/${ingressRule}`,
     ]),
+  }),
+  nat: (datapath) => ({
+    columns: ['PROTOCOL', 'SOURCE', 'DESTINATION', 'NEW SOURCE', 'NEW DESTINATION', 'WHAT'],
+    rows: datapath.translations().map(({ from, to, flags }) => [
+      protocolName(from.protocol),
+      `${literal(from.source)}:${from.sourcePort}`,
+      `${literal(from.destination)}:${from.destinationPort}`,
+      `${literal(to.source)}:${to.sourcePort}`,
+      `${literal(to.destination)}:${to.destinationPort}`,
+      Object.entries(rewriteFlags)
+        .filter(([, bit]) => (flags & bit) !== 0)
+        .map(([name]) => name)
+        .join(' ') || 'question',
+    ]),
+  }),
+  address: (datapath) => ({
+    columns: ['ADDRESS', 'KIND', 'ANNOUNCED'],
+    rows: datapath
+      .knownAddresses()
+      .map(({ address, kind, isAnnounced }) => [address, kind, isAnnounced ? 'here' : '-']),
   }),
   metrics: (datapath) => ({
     columns: ['REASON', 'DIRECTION', 'PACKETS', 'BYTES'],

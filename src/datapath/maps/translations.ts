@@ -2,6 +2,7 @@ import { type Cidr, formatCidr, parseCidr } from '#base/net/address.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
 import type { Backend } from '../datapath.ts'
 import { addressSize, decodeAddress, encodeAddress, writeAddress } from './address.ts'
+import { decodeTuple, type Tuple } from './flows.ts'
 import { protocolNumber } from './peer.ts'
 
 export const translationsMap = 'translations_v1'
@@ -40,6 +41,30 @@ export interface SweptTranslations {
 export const decodeTranslationSweep = (bytes: Buffer): SweptTranslations => ({
   kept: bytes.readUInt32LE(8),
   removed: bytes.readUInt32LE(12),
+})
+
+/** enum rewrite_flag of bpf/maps/translations.h. */
+export const rewriteFlags = { answer: 1, out: 2, hairpin: 4, masquerade: 8, fin: 16, reset: 32, answered: 64 } as const
+export const rewriteSize = 64
+
+/** One direction of a connection whose addresses are exchanged: what its packets come with, and what they get. */
+export interface Translation {
+  readonly from: Tuple
+  readonly to: Tuple
+  readonly flags: number
+  /** `serviceNumber`; `0`: none. */
+  readonly service: string
+  /** Seconds, CLOCK_MONOTONIC. */
+  readonly seen: number
+}
+
+/** struct rewrite, with the key that it was found under. */
+export const decodeTranslation = (key: Buffer, value: Buffer): Translation => ({
+  from: decodeTuple(key),
+  to: decodeTuple(value),
+  service: value.readBigUInt64LE(40).toString(16),
+  seen: value.readUInt32LE(48),
+  flags: value.readUInt32LE(52),
 })
 
 /** struct exclusion_key: prefix of 128, address. */
