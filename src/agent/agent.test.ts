@@ -358,7 +358,11 @@ test('what the agent counts has no label that grows with what runs, and is read 
     histogram: { buckets: [{ le: 0.001, count }], count: count + 1, sumSeconds: 0.5 },
   })
   const many = Array.from({ length: 600 }, (_, i) => signals(`HTTPRoute/shop/r${i}/0`, 'shop/s:80', 1))
-  registerGatewayMetrics(metrics, async () => [...many, signals('HTTPRoute/shop/web/2', 'shop/web:80', 7)])
+  registerGatewayMetrics(
+    metrics,
+    async () => [...many, signals('HTTPRoute/shop/web/2', 'shop/web:80', 7)],
+    async () => new Map([['malformed', 3]]),
+  )
   const sweep = registerSweepMetrics(metrics)
   sweep({ kept: 5, removed: 2 }, 0.001)
   sweep(undefined, 0.002)

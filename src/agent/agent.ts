@@ -158,7 +158,11 @@ export function createAgent(options: AgentOptions): Agent {
   })
   const observeSweep = registerSweepMetrics(metrics)
   registerFlowMetrics(metrics, () => flowParts)
-  registerGatewayMetrics(metrics, async () => (await gatewayParts?.signals()) ?? [])
+  registerGatewayMetrics(
+    metrics,
+    async () => (await gatewayParts?.signals()) ?? [],
+    async () => (await gatewayParts?.refused()) ?? new Map(),
+  )
   metrics.value(
     'cilium_unreachable_nodes',
     'Nodes that do not answer from here',

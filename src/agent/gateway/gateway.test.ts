@@ -29,6 +29,9 @@ class FakeEngine implements NodeL7 {
     return []
   }
   events(): void {}
+  async refused(): Promise<ReadonlyMap<string, number>> {
+    return new Map()
+  }
   async detach(): Promise<void> {
     this.detached = true
   }

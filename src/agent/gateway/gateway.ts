@@ -28,6 +28,8 @@ export interface GatewaysOptions {
 
 /** An engine that may be left to serve on while the agent is away. */
 export interface NodeL7 extends L7Engine {
+  /** What it refused or could not do, by reason, since it was started. */
+  refused(): Promise<ReadonlyMap<string, number>>
   detach(): Promise<void>
 }
 
@@ -79,6 +81,11 @@ export class Gateways {
   /** Read from the engine now; empty while there is none. */
   async signals(): Promise<readonly Signals[]> {
     return (await this.#engine?.signals()) ?? []
+  }
+
+  /** By reason, read from the engine now; empty while there is none. */
+  async refused(): Promise<ReadonlyMap<string, number>> {
+    return (await this.#engine?.refused()) ?? new Map()
   }
 
   /** Tells of every request that the engine answers, from when there is one, until `signal` aborts. */

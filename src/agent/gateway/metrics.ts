@@ -10,7 +10,17 @@ const other = '(other)'
  * somebody scrapes. `route` is `kind/namespace/name`, `rule` its index, `backend` a Service's port; empty where the
  * gateway answered itself.
  */
-export function registerGatewayMetrics(metrics: AgentMetrics, read: () => Promise<readonly Signals[]>): void {
+export function registerGatewayMetrics(
+  metrics: AgentMetrics,
+  read: () => Promise<readonly Signals[]>,
+  refused: () => Promise<ReadonlyMap<string, number>>,
+): void {
+  metrics.counter(
+    'weft_gateway_refused_total',
+    'What the engine refused or could not do since it was started: no requests (malformed, denied), programs that failed, deadlines that passed, mirrors',
+    ['reason'],
+    async () => [...(await refused())].map(([reason, value]): Sample => ({ labels: { reason }, value })),
+  )
   // Both families of one scrape are of one reading.
   let reading: Promise<readonly Pair[]> | undefined
   const pairs = (): Promise<readonly Pair[]> => {

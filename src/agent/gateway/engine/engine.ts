@@ -105,9 +105,17 @@ export class NodeEngine implements L7Engine {
     return this.#haproxy.signals()
   }
 
-  /** What was not taken for a request, for metrics. */
-  refused(): ReturnType<HaproxyEngine['refused']> {
-    return this.#haproxy.refused()
+  /** What was refused or could not be done, by reason, for metrics. */
+  async refused(): Promise<ReadonlyMap<string, number>> {
+    const [{ malformed, denied, faults }, side] = await Promise.all([this.#haproxy.refused(), this.#side.counts()])
+    return new Map([
+      ['malformed', malformed],
+      ['denied', denied],
+      ['program', faults],
+      ['deadline', side?.deadlines ?? 0],
+      ['mirror-failed', side?.mirrorsFailed ?? 0],
+      ['mirror-dropped', side?.mirrorsDropped ?? 0],
+    ])
   }
 
   events(listener: (event: HttpEvent) => void, signal: AbortSignal): void {
