@@ -24,6 +24,7 @@ import { Resources } from './resources.ts'
 import { parseRoute } from './route.ts'
 import { Server } from './serve.ts'
 import type { UpgradeHandler, User } from './step.ts'
+import { connectOptions } from './stream/connect-options.ts'
 
 export interface ApiServerOptions {
   /** The caller's: open before, closed after. */
@@ -160,6 +161,8 @@ async function upgrade(
     const { attributes } = await server.admit(request, certificate, route)
     if (!asked.isResource || registry.find(asked.group, asked.version, asked.resource) === undefined) throw notServed()
     if (handler === undefined) throw badRequest(`${request.path} cannot be upgraded to a stream`)
+    const object = connectOptions(asked.subresource, query)
+    registry.admission?.validate({ attributes, operation: 'CONNECT', object, old: undefined, dryRun: false, warn() {} })
     const observer = metrics.observeWatch(asked.group, asked.version, asked.resource)
     observer.opened()
     socket.once('close', () => observer.closed())

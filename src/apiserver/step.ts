@@ -48,7 +48,8 @@ export type Authorize = (attributes: Attributes) => Decision
 
 export interface AdmissionRequest {
   readonly attributes: Attributes
-  readonly operation: 'CREATE' | 'UPDATE' | 'DELETE'
+  /** CONNECT: a stream is about to open; only `validate` is asked, and the object is its options. */
+  readonly operation: 'CREATE' | 'UPDATE' | 'DELETE' | 'CONNECT'
   /** The request's own copy: mutating steps change it in place. Absent on DELETE. */
   readonly object: KubeObject | undefined
   readonly old: KubeObject | undefined

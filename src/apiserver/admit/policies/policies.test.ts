@@ -11,6 +11,7 @@ import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { StatusError } from '#api/meta/status.ts'
 import { FakeRegistry } from '../../fake-registry.ts'
 import type { AdmissionRequest, Attributes, Decision } from '../../step.ts'
+import { connectOptions } from '../../stream/connect-options.ts'
 import { admissionPolicies } from './policies.ts'
 
 const meta = (name: string, more: object = {}) => ({
@@ -305,6 +306,31 @@ test('with Equivalent another version of the same resource counts, and is shown 
   }
   t.deepEqual(ask('Exact'), ['admitted'])
   t.deepEqual(ask('Equivalent'), [denied('seen')])
+})
+
+test('opening a stream into a pod is a request like others', (t) => {
+  const rule: NamedRuleWithOperations = {
+    apiGroups: [''],
+    apiVersions: ['v1'],
+    operations: ['CONNECT'],
+    resources: ['pods/exec', 'pods/portforward'],
+  }
+  const registry = setUp({
+    validations: [{ expression: "!('sh' in object.command) && !object.tty", message: 'no shells' }],
+    matchConstraints: { resourceRules: [rule] },
+  })
+  const open = (query: string): string[] =>
+    verdict(registry, connectOptions('exec', new URLSearchParams(query)), {
+      resource: resources.pods as unknown as Resource,
+      operation: 'CONNECT',
+      subresource: 'exec',
+    })
+  t.deepEqual(open('command=ls&command=-l&stdout=true'), ['admitted'])
+  t.regex(open('command=sh&stdin=1&tty=1')[0] ?? '', /no shells$/)
+  const { ports } = connectOptions('portforward', new URLSearchParams('ports=80&ports=81')) as unknown as {
+    ports: number[]
+  }
+  t.deepEqual(ports, [80, 81])
 })
 
 test('no policy can keep policies from being mended', (t) => {
