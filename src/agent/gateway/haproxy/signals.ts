@@ -2,6 +2,9 @@ import { type EngineState, latencyBuckets, type Route, type Signals } from '#gat
 import { type Cli, EngineError } from './cli.ts'
 import { noSignal, signalKey } from './program.ts'
 
+/** Rules come and go for months: names of those that are gone are forgotten in one go. */
+const namesMax = 50_000
+
 /** The rule and the backend behind a signal key. */
 export interface SignalNames {
   readonly rule: string
@@ -25,7 +28,7 @@ export class SignalReader {
   /** Of processes before it, and of events: what only grows. */
   readonly #before = new Map<string, number>()
   #routes: EngineState['routes'] | undefined
-  readonly #learned = new WeakSet<Route>()
+  #learned = new WeakSet<Route>()
 
   /** A new process counts from nothing. */
   restart(): void {
@@ -58,6 +61,11 @@ export class SignalReader {
   learn(state: EngineState | undefined): void {
     if (state === undefined || this.#routes === state.routes) return
     this.#routes = state.routes
+    if (this.#names.size > namesMax) {
+      this.#learned = new WeakSet()
+      this.#names.clear()
+      this.#names.set(noSignal, { rule: '', backend: '' })
+    }
     for (const route of state.routes.values()) {
       if (this.#learned.has(route)) continue
       this.#learned.add(route)
