@@ -271,7 +271,10 @@ export class NodeModel {
     if (tuple === undefined) return to === undefined ? stack : drop('fragment without first')
     journey.tuple = tuple
     if (to === undefined) {
-      if (!this.#isNodes(packet.destination)) return stack
+      if (!this.#isNodes(packet.destination)) {
+        const isService = this.#cluster.serviceCidrs.some((cidr) => contains(cidr, packet.destination))
+        return isService ? this.#leave(journey, 'no service') : stack
+      }
       const served = this.#serve('outside', journey)
       if (served !== undefined) return this.#leave(journey, served)
       if (this.#local(journey.packet.destination) === undefined) return { ...stack, packet: journey.packet }
@@ -517,7 +520,7 @@ export class NodeModel {
     const { packet, asked } = journey
     // From whom the sender thinks to hear.
     const seen = asked === undefined ? packet : withEnds(packet, asked)
-    const answer = refused.includes(tracked.reason) ? refusalOf(seen) : undefined
+    const answer = refused.includes(tracked.reason) ? refusalOf(seen, tracked.reason) : undefined
     if (answer === undefined) return { end: 'drop', ...withoutSide(tracked), rules: [] }
     // To each pod so many a second, then silence.
     if (!this.#refusals.allow(journey.device, journey.now))

@@ -75,6 +75,12 @@ class Draw {
   }
 }
 
+function hookNow(cluster: Cluster, hook: Hook, address: string): Hook {
+  if (hook.from !== 'pod' || cluster.pods.has(hook.pod)) return hook
+  const next = [...cluster.pods.values()].find((pod) => pod.addresses.includes(address))
+  return next === undefined ? hook : { from: 'pod', pod: nameOf(next) }
+}
+
 /** As somebody who meets it on the wire would describe it: he does not know what it once was. */
 function plain(packet: Packet): Packet {
   const { layer4 } = packet
@@ -88,6 +94,8 @@ export class Player {
   readonly #recent: Exchange[] = []
   #at = 0
   #podNumber = 0
+  /** Address of the pod that went last. */
+  #left: string | undefined
 
   constructor(materials: Materials) {
     this.#materials = materials
@@ -112,8 +120,14 @@ export class Player {
     const kind = draw.next(100)
     if (kind < 3) return this.#change(cluster, draw)
     if (kind === 3 && draw.oneIn(30)) return this.#flood(draw)
+    if (kind === 4 && this.#left !== undefined && draw.oneIn(2)) {
+      const slot = slots.find((s) => s.addresses[0] === this.#left)
+      this.#left = undefined
+      const isFree = ![...cluster.pods.values()].some((p) => p.addresses[0] === slot?.addresses[0])
+      if (slot !== undefined && isFree) return this.podFor(slot, draw.next(1_000))
+    }
     if (kind < 5) return { do: 'wait', ms: draw.of([500, 5_000, 11_000, 30_000, 61_000, 181_000, 400_000, 8_100_000]) }
-    if (kind < 60) return this.#goOn(draw) ?? this.#begin(cluster, draw)
+    if (kind < 60) return this.#goOn(cluster, draw) ?? this.#begin(cluster, draw)
     return this.#begin(cluster, draw)
   }
 
@@ -159,14 +173,22 @@ export class Player {
 
   #change(cluster: Cluster, draw: Draw): Step | undefined {
     const pods = [...cluster.pods.values()].filter((p) => p.hostNetwork !== true)
-    switch (draw.next(12)) {
+    switch (draw.next(14)) {
       case 0: {
+        // In a place that was somebody's a moment ago, where there is one.
         const taken = new Set(pods.map((p) => p.addresses[0]))
         const free = slots.filter((s) => !taken.has(s.addresses[0]))
-        return free.length === 0 ? undefined : this.podFor(draw.of(free), draw.next(1000))
+        const last = free.find((s) => s.addresses[0] === this.#left)
+        return free.length === 0 ? undefined : this.podFor(last ?? draw.of(free), draw.next(1000))
       }
       case 1:
-        return pods.length < 4 ? undefined : { do: 'remove', kind: 'pod', name: nameOf(draw.of(pods)) }
+      case 12:
+      case 13: {
+        if (pods.length < 4) return undefined
+        const pod = draw.of(pods)
+        this.#left = pod.addresses[0]
+        return { do: 'remove', kind: 'pod', name: nameOf(pod) }
+      }
       case 2: {
         // The labels of a running pod change.
         const pod = draw.of(pods)
@@ -204,10 +226,13 @@ export class Player {
   }
 
   /** Something about a packet that was sent before. */
-  #goOn(draw: Draw): Step | undefined {
-    const one = draw.of(this.#recent)
-    if (one === undefined) return undefined
-    const { left, leftTo } = one
+  #goOn(cluster: Cluster, draw: Draw): Step | undefined {
+    const found = draw.of(this.#recent)
+    if (found === undefined) return undefined
+    // Whoever has the address now goes on where another left off.
+    const one = { ...found, hook: hookNow(cluster, found.hook, found.packet.source) }
+    const { left } = one
+    const leftTo = found.leftTo === undefined ? undefined : hookNow(cluster, found.leftTo, left?.destination ?? '')
     // The rest of a datagram, or of another one between the same two.
     if (one.packet.fragment?.more === true && draw.oneIn(2)) return send(one.hook, rest(one.packet, draw))
     // The same is asked once more, from another port.
@@ -228,6 +253,12 @@ export class Player {
     if (local.length === 0) return undefined
     const pod = draw.of(local)
     const own = pod.addresses[index] ?? ''
+    // What has no ports can be told apart by nothing else: only one pod at a time can say it to the same place.
+    if (draw.oneIn(50)) {
+      const layer4 = { kind: 'opaque', protocol: protocols.gre, payload: 24 } as const
+      const destination = outside[family][0] ?? ''
+      return send({ from: 'pod', pod: nameOf(pod) }, { source: own, destination, hops: 64, layer4 })
+    }
     const place = draw.next(20)
     if (place < 12) {
       const to = this.#destination(cluster, local, others, family, draw)
@@ -349,7 +380,7 @@ function layer4To(family: 4 | 6, draw: Draw, protocol: ProtocolName | undefined,
   }
   if (kind < 19)
     return { kind: 'echo', reply: draw.oneIn(4), identifier: 1 + draw.next(4), sequence: draw.next(9), payload: 8 }
-  if (draw.oneIn(2))
+  if (draw.oneIn(4))
     return { kind: 'message', type: family === 4 ? draw.of([13, 14, 17]) : draw.of([133, 139, 140]), code: 0 }
   return {
     kind: 'opaque',

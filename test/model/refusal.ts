@@ -1,4 +1,5 @@
 import { flag, type Packet, packetBytes } from './packet.ts'
+import type { Reason } from './reasons.ts'
 
 /** What is denied is told so: a reset for TCP (RFC 9293, 3.10.7.1), "administratively prohibited" for the rest (RFC 1812, 4443). */
 
@@ -18,8 +19,14 @@ export class Refusals {
   }
 }
 
+/** Nobody is there: port unreachable, as a closed port says; nobody may: communication administratively prohibited. */
+function codeOf(reason: Reason | undefined, six: boolean): number {
+  const isNobody = reason === 'no service' || reason === 'no backend'
+  return isNobody ? (six ? 4 : 3) : six ? 1 : 13
+}
+
 /** Undefined: to this nobody answers, for it is an answer itself, or could not be told from what. */
-export function refusalOf(packet: Packet): Packet | undefined {
+export function refusalOf(packet: Packet, reason?: Reason): Packet | undefined {
   const { source, destination, layer4, fragment, extensions = [], options = 0 } = packet
   if (fragment !== undefined && fragment.offset > 0) return undefined
   const turned = { source: destination, destination: source, hops: 64 }
@@ -45,8 +52,7 @@ export function refusalOf(packet: Packet): Packet | undefined {
     layer4: {
       kind: 'error',
       error: 'unreachable',
-      // Communication administratively prohibited.
-      code: six ? 1 : 13,
+      code: codeOf(reason, six),
       mtu: 0,
       inner: packet,
       // The header and the eight bytes that have the ports.
