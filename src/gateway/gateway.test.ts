@@ -308,6 +308,29 @@ test('a ReferenceGrant permits what it names, as soon as it is there and as long
   t.is(ofRoute(world, 'HTTPRoute/shop/a')[1], 'ResolvedRefs=False RefNotPermitted')
 })
 
+test('of an HTTPRoute and a GRPCRoute for one hostname of one listener the older is accepted', (t) => {
+  const world = shop()
+  const age = (creationTimestamp: string) => ({ creationTimestamp })
+  const at = (kind: string, name: string, hostnames: string[], creationTimestamp: string): void => {
+    const spec = { parentRefs: [{ name: 'edge' }], hostnames, rules: [rule('web')] }
+    world.put(kind, `shop/${name}`, { spec })
+    const object = world.copies<HttpRoute>(kind).get(`shop/${name}`)
+    if (object !== undefined) Object.assign(object.metadata, age(creationTimestamp))
+  }
+  at('HTTPRoute', 'young', ['*.a.com'], '2026-01-03T00:00:00Z')
+  at('GRPCRoute', 'old', ['x.a.com'], '2026-01-02T00:00:00Z')
+  at('HTTPRoute', 'elsewhere', ['b.com'], '2026-01-04T00:00:00Z')
+  t.deepEqual(ofRoute(world, 'HTTPRoute/shop/young'), ['Accepted=False Conflicted', 'ResolvedRefs=True ResolvedRefs'])
+  t.is(ofRoute(world, 'GRPCRoute/shop/old')[0], 'Accepted=True Accepted')
+  t.is(ofRoute(world, 'HTTPRoute/shop/elsewhere')[0], 'Accepted=True Accepted')
+  const model = world.looked()
+  t.is(model.attachedRoutes('shop/edge', 'http'), 2)
+  world.remove('GRPCRoute', 'shop/old')
+  model.touchRoute(named('GRPCRoute', 'old'))
+  t.deepEqual([...model.refresh().routes].toSorted(), ['GRPCRoute/shop/old', 'HTTPRoute/shop/young'])
+  t.is(told(model.route('HTTPRoute/shop/young')?.parents[0]?.verdicts)[0], 'Accepted=True Accepted')
+})
+
 test('listeners: protocols, conflicts, kinds and certificates each have their condition', (t) => {
   const tls = { certificateRefs: [{ name: 'no' }] }
   const world = shop([
@@ -585,6 +608,6 @@ test('property: after any changes, each touched as its informer does, a model is
       for (const id of ['HTTPRoute/shop/r0', 'HTTPRoute/shop/r1', 'GRPCRoute/shop/r0'])
         t.deepEqual(model.route(id)?.parents, fresh.route(id)?.parents)
     }),
-    { numRuns: 150 },
+    { numRuns: 300 },
   )
 })

@@ -4,14 +4,16 @@ import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import type { Ingress, IngressClass } from '#api/gen/networking-v1.ts'
 import { type Selector, selectorFrom } from '#api/meta/selector.ts'
 import { type BackendPort, endpointsOf } from './backends.ts'
+import { lostListeners } from './conflicts.ts'
 import type { Backend, Route as EngineRoute, EngineState, Listener } from './engine.ts'
+import { engineListeners, keyOf } from './engine-listeners.ts'
 import { examineGateway, type GatewayResult, isOurs } from './gateways.ts'
 import { type Grants, grantsOf } from './grants.ts'
 import { gatewayOfIngresses, ingressGateway, isOurIngress, routesOfIngress } from './ingress.ts'
 import type { ListenerResult } from './listeners.ts'
 import type { Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, Route } from './objects.ts'
 import { ReverseIndex } from './reverse-index.ts'
-import { examineRoute, listenerId, type RouteNeeds, type RouteResult, routeId } from './routes.ts'
+import { examineRoute, listenerId, type RouteNeeds, type RouteResult, routeId, withoutListeners } from './routes.ts'
 import { secretsOf } from './secrets.ts'
 
 /** A local copy of objects, as an informer has it. */
@@ -56,7 +58,11 @@ export interface Changed {
 export class GatewayModel {
   readonly #facts: GatewayFacts
   readonly #gateways = new Map<string, GatewayResult>()
+  /** Each route by itself, and beside the others. */
+  readonly #alone = new Map<string, RouteResult>()
   readonly #routes = new Map<string, RouteResult>()
+  /** By Gateway and route, the listeners that a route of another kind has. */
+  readonly #lost = new Map<string, ReadonlyMap<string, ReadonlySet<string>>>()
   readonly #byService = new ReverseIndex()
   readonly #byGateway = new ReverseIndex()
   readonly #listeners = new Map<string, Listener>()
@@ -145,7 +151,16 @@ export class GatewayModel {
     }
     this.#dirtyGateways.clear()
     const needs = this.#routeNeeds(grants)
+    const changed = new Set<string>()
+    const crowded = new Set<string>()
     for (const id of this.#dirtyRoutes) {
+      const before = this.#alone.get(id)
+      if (!this.#examineRoute(id, needs)) continue
+      changed.add(id)
+      for (const key of [...(before?.gateways ?? []), ...(this.#alone.get(id)?.gateways ?? [])]) crowded.add(key)
+    }
+    for (const key of crowded) for (const id of this.#settle(key)) changed.add(id)
+    for (const id of changed) {
       const before = this.#routes.get(id)
       if (!this.#refreshRoute(id, needs)) continue
       routes.add(id)
@@ -282,15 +297,40 @@ export class GatewayModel {
     return id.startsWith('HTTPRoute/') ? this.#facts.httpRoutes.get(key) : this.#facts.grpcRoutes.get(key)
   }
 
-  #refreshRoute(id: string, needs: RouteNeeds): boolean {
-    const before = this.#routes.get(id)
+  #examineRoute(id: string, needs: RouteNeeds): boolean {
+    const before = this.#alone.get(id)
     const route = this.#routeObject(id)
     const next = route && examineRoute(route, needs)
     if (sameRoute(before, next)) return false
-    if (next === undefined) this.#routes.delete(id)
-    else this.#routes.set(id, next)
+    if (next === undefined) this.#alone.delete(id)
+    else this.#alone.set(id, next)
     this.#byService.change(id, before?.services, next?.services)
     this.#byGateway.change(id, before?.gateways, next?.gateways)
+    return true
+  }
+
+  /** Routes of the Gateway that have lost a listener to a route of another kind, or have it back. */
+  #settle(gateway: string): string[] {
+    const ids = [...this.#byGateway.get(gateway)]
+    const before = this.#lost.get(gateway) ?? new Map<string, ReadonlySet<string>>()
+    // Thousands of routes of one kind, as is usual, need not be looked at.
+    const grpc = ids.filter((id) => id.startsWith('GRPCRoute/')).length
+    const routes = grpc === 0 || grpc === ids.length ? [] : ids.flatMap((id) => this.#alone.get(id) ?? [])
+    const lost = lostListeners(gateway, routes)
+    if (lost.size === 0) this.#lost.delete(gateway)
+    else this.#lost.set(gateway, lost)
+    const concerned = new Set([...before.keys(), ...lost.keys()])
+    return [...concerned].filter((id) => !isDeepStrictEqual(before.get(id), lost.get(id)))
+  }
+
+  #refreshRoute(id: string, needs: RouteNeeds): boolean {
+    const before = this.#routes.get(id)
+    const alone = this.#alone.get(id)
+    const lost = [...(alone?.gateways ?? [])].flatMap((key) => [...(this.#lost.get(key)?.get(id) ?? [])])
+    const next = alone && withoutListeners(alone, new Set(lost), needs)
+    if (sameRoute(before, next)) return false
+    if (next === undefined) this.#routes.delete(id)
+    else this.#routes.set(id, next)
     this.#usePorts(before?.engine && before.ports, next?.engine && next.ports)
     if (!isDeepStrictEqual(before?.engine, next?.engine)) {
       if (next?.engine === undefined) this.#engineRoutes.delete(id)
@@ -340,9 +380,6 @@ export class GatewayModel {
   }
 }
 
-const keyOf = (gateway: Gateway | undefined): string =>
-  gateway === undefined ? '' : `${gateway.metadata.namespace}/${gateway.metadata.name}`
-
 /** The same for everybody who reads it: of the same generation, reached and served in the same way. */
 function sameGateway(a: GatewayResult, b: GatewayResult): boolean {
   const { gateway: objectA, ...restA } = a
@@ -356,26 +393,10 @@ const sameGeneration = (a: Gateway | Route, b: Gateway | Route): boolean =>
 
 function sameRoute(a: RouteResult | undefined, b: RouteResult | undefined): boolean {
   if (a === undefined || b === undefined) return a === b
-  return sameGeneration(a.route, b.route) && isDeepStrictEqual([a.parents, a.engine], [b.parents, b.engine])
-}
-
-function engineListeners({ gateway, listeners, accepted, addresses }: GatewayResult): Map<string, Listener> {
-  const found = new Map<string, Listener>()
-  if (accepted.status !== 'True' || addresses.length === 0) return found
-  for (const { listener, servable, certificates } of listeners) {
-    if (!servable) continue
-    const id = listenerId(keyOf(gateway), listener.name)
-    const hostname = (listener.hostname ?? '').toLowerCase()
-    found.set(id, {
-      id,
-      addresses,
-      port: listener.port,
-      protocol: listener.protocol === 'HTTPS' ? 'HTTPS' : 'HTTP',
-      ...(hostname === '' ? {} : { hostname }),
-      ...(listener.protocol === 'HTTPS' ? { tls: { mode: 'terminate', certificates } } : {}),
-    })
-  }
-  return found
+  return (
+    sameGeneration(a.route, b.route) &&
+    isDeepStrictEqual([a.parents, a.ports, a.engine], [b.parents, b.ports, b.engine])
+  )
 }
 
 /** A selector that is none selects nobody: the CRD's rules let few of them through. */

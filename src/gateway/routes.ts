@@ -28,6 +28,8 @@ export interface RouteResult {
   /** `namespace/name` of every Service it names, there or not. */
   readonly services: ReadonlySet<string>
   readonly ports: ReadonlyMap<string, BackendPort>
+  /** Those that can be done. */
+  readonly rules: readonly Rule[]
   /** Undefined where no listener that can be served has it. */
   readonly engine: EngineRoute | undefined
 }
@@ -74,8 +76,22 @@ export function examineRoute(route: Route, needs: RouteNeeds): RouteResult {
     gateways,
     services: into.services,
     ports: into.ports,
+    rules,
     engine: engineRoute(route, parents, rules, needs),
   }
+}
+
+/** The route as it is without these listeners, by id: another kind of route has them (conflicts.ts). */
+export function withoutListeners(result: RouteResult, lost: ReadonlySet<string>, needs: RouteNeeds): RouteResult {
+  if (lost.size === 0) return result
+  const parents = result.parents.map((parent): ParentResult => {
+    const attached = parent.attached.filter(({ listener }) => !lost.has(listenerId(parent.gateway, listener)))
+    if (attached.length > 0 || parent.attached.length === 0) return { ...parent, attached }
+    const message = 'an older route of another kind has these hostnames on the same listeners'
+    const others = parent.verdicts.filter(({ type }) => type === 'ResolvedRefs')
+    return { ...parent, attached, verdicts: [isFalse('Accepted', 'Conflicted', message), ...others] }
+  })
+  return { ...result, parents, engine: engineRoute(result.route, parents, result.rules, needs) }
 }
 
 interface Refusal {
