@@ -72,7 +72,7 @@ struct made {
 	__u8 source_mac[6];
 	__u32 sequence;
 	__u32 acknowledgement;
-	__u32 flags; /* TCP */
+	__u32 flags; /* TCP's; of an ICMP error: nobody is there, rather than nobody may */
 };
 
 INLINE int write_headers4(struct __sk_buff *skb, const struct made *m, __u8 protocol, __u32 payload)
@@ -179,7 +179,7 @@ FUNCTION int make_error4(struct __sk_buff *skb, const struct made *m)
 	    blank_packet(skb, sizeof(struct reply4) + sizeof(q)) || write_headers4(skb, m, IPPROTO_ICMP, sizeof(q)))
 		return -1;
 	q.icmp.type = 3;
-	q.icmp.code = 13; /* communication administratively prohibited */
+	q.icmp.code = m->flags ? 3 : 13; /* port unreachable; communication administratively prohibited */
 	q.icmp.checksum = fold_sum(sum_words(0, &q, sizeof(q)));
 	return bpf_skb_store_bytes(skb, sizeof(struct reply4), &q, sizeof(q), 0) ? -1 : 0;
 }
@@ -192,7 +192,7 @@ FUNCTION int make_error6(struct __sk_buff *skb, const struct made *m)
 	    blank_packet(skb, sizeof(struct reply6) + sizeof(q)) || write_headers6(skb, m, IPPROTO_ICMPV6, sizeof(q)))
 		return -1;
 	q.icmp.icmp6_type = 1;
-	q.icmp.icmp6_code = 1; /* communication with destination administratively prohibited */
+	q.icmp.icmp6_code = m->flags ? 4 : 1; /* port unreachable; communication administratively prohibited */
 	q.icmp.icmp6_cksum = fold_sum(sum_words(pseudo_sum(m, 0, IPPROTO_ICMPV6, sizeof(q)), &q, sizeof(q)));
 	return bpf_skb_store_bytes(skb, sizeof(struct reply6), &q, sizeof(q), 0) ? -1 : 0;
 }
@@ -266,8 +266,8 @@ INLINE int answer_from(struct __sk_buff *skb, const struct packet *pkt, struct m
 	return take_macs(skb, m);
 }
 
-/* The packet becomes the refusal of itself. */
-FUNCTION int make_refusal(struct __sk_buff *skb, struct packet *pkt)
+/* The packet becomes the refusal of itself: of a Service that has nobody to answer, as of a closed port. */
+FUNCTION int make_refusal(struct __sk_buff *skb, struct packet *pkt, __u32 reason)
 {
 	struct made m = {};
 
@@ -287,6 +287,7 @@ FUNCTION int make_refusal(struct __sk_buff *skb, struct packet *pkt)
 		return -1;
 	if (pkt->tuple.protocol == IPPROTO_TCP)
 		return make_reset(skb, pkt, &m);
+	m.flags = reason == REASON_NO_SERVICE || reason == REASON_NO_BACKEND;
 	return pkt->ethertype == bpf_htons(ETH_P_IP) ? make_error4(skb, &m) : make_error6(skb, &m);
 }
 

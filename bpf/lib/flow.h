@@ -667,7 +667,7 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
 		return verdict;
 	onward.sequence = pkt->sequence;
 	onward.acknowledgement = pkt->acknowledgement;
-	if (make_refusal(skb, pkt))
+	if (make_refusal(skb, pkt, 0))
 		return drop(REASON_WRITE_FAILED);
 	skb->mark = MARK_ANSWER;
 	/* A probe must not send. */

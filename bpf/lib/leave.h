@@ -82,7 +82,7 @@ FUNCTION int leave_dropped(struct __sk_buff *skb, struct packet *pkt, __u32 reas
 	tell_drop(skb, pkt, reason, direction);
 	if (cfg_probe)
 		skb->cb[0] = reason;
-	if (answer == ANSWER_NONE || make_refusal(skb, pkt))
+	if (answer == ANSWER_NONE || make_refusal(skb, pkt, reason))
 		return TC_ACT_SHOT;
 	skb->mark = MARK_ANSWER;
 	return answer == ANSWER_PEER ? bpf_redirect_peer(skb->ifindex, 0) : bpf_redirect(skb->ifindex, 0);

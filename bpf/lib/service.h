@@ -145,6 +145,10 @@ FUNCTION int serve_outside(struct __sk_buff *skb, struct packet *pkt, __u32 know
 		return drop(REASON_MAP_WRITE_FAILED);
 	r = &w->question;
 	verdict = asks_for_port(pkt) ? choose_backend(skb, pkt, r, LB_OUTSIDE, known) : FORGOTTEN;
+	/* From outside comes nothing of this node's own. */
+	if (verdict == CONTINUE && (bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source) ||
+				    (address_flags(&pkt->tuple.source) & ADDRESS_OWN)))
+		return drop(REASON_INVALID_IDENTITY);
 	if (verdict == FORGOTTEN)
 		return known & ADDRESS_VIRTUAL ? drop(REASON_NO_SERVICE) : TC_ACT_OK;
 	if (verdict != CONTINUE)
@@ -167,8 +171,9 @@ INLINE int lb_from_netdev(struct __sk_buff *skb, struct packet *pkt)
 	__u32 known = address_flags(&pkt->tuple.destination), flags = 0;
 	int verdict;
 
+	/* A cluster address would leave by the default route again, and come round until its hops are used up. */
 	if (!(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
-		return TC_ACT_OK;
+		return in_service_network(&pkt->tuple.destination) ? drop(REASON_NO_SERVICE) : TC_ACT_OK;
 	verdict = translate_known(skb, pkt, &flags);
 	if (verdict == CONTINUE)
 		return flags & REWRITE_OUT ? route(skb, pkt) : CONTINUE;
