@@ -327,6 +327,24 @@ test.serial(
   },
 )
 
+test.serial('a HAProxy that does not answer is ended by the agent that finds it, and another serves', async (t) => {
+  const wanted = state(
+    [listener()],
+    [route('kept', ['kept.test'], [{ targets: [target('test/a:80')] }])],
+    [backend('test/a:80', endpoints)],
+  )
+  await place.engine.apply(wanted)
+  const { pid } = place.engine
+  if (pid === undefined) return t.fail('there is no HAProxy')
+  await place.engine.detach()
+  process.kill(pid, 'SIGSTOP')
+  await place.reopen()
+  await place.engine.apply({ ...wanted, revision: wanted.revision + 1 })
+  t.is((await place.ask('http://kept.test/')).code, 200)
+  t.not(place.engine.pid, pid)
+  t.throws(() => process.kill(pid, 0), { code: 'ESRCH' })
+})
+
 test.serial(
   'an agent of another version puts its own HAProxy beside the one that it finds, and no request fails',
   async (t) => {

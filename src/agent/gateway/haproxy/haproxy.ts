@@ -187,21 +187,22 @@ export class HaproxyEngine implements L7Engine {
 
   async #find(): Promise<void> {
     const { dir, sockets } = this.#options
-    let found: HaproxyProcess | undefined
     try {
-      found = await HaproxyProcess.find(dir)
+      const found = await HaproxyProcess.find(dir)
+      if (found === undefined) return
+      const { capacity, pid, reloads, shape } = found.generation
+      sockets.adopt({ pid, fds: childFds(2 * pairsOf(capacity)) })
+      this.#outdated = shape !== shapeOfProgram(dir)
+      this.#capacity = capacity
+      this.#reloads = reloads
+      this.#use(found)
+      this.#suspect = true
+      this.#log.info({ pid, outdated: this.#outdated }, 'found the HAProxy of an earlier agent')
     } catch (error) {
-      this.#log.warn({ err: error }, 'the HAProxy of an earlier agent does not answer, another is started')
+      // It serves by what it was last told, but nobody can tell it anything: another takes its place with the first state.
+      this.#log.warn({ err: error }, 'the HAProxy of an earlier agent does not answer and is ended')
+      HaproxyProcess.killFound(dir)
     }
-    if (found === undefined) return
-    const { capacity, pid, reloads, shape } = found.generation
-    this.#outdated = shape !== shapeOfProgram(this.#options.dir)
-    sockets.adopt({ pid, fds: childFds(2 * pairsOf(capacity)) })
-    this.#capacity = capacity
-    this.#reloads = reloads
-    this.#use(found)
-    this.#suspect = true
-    this.#log.info({ pid }, 'found the HAProxy of an earlier agent')
   }
 
   #use(process: HaproxyProcess): void {

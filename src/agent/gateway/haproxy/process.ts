@@ -130,6 +130,12 @@ export class HaproxyProcess {
     return new HaproxyProcess(generation, await Cli.connect(cliPath(dir, generation.number)))
   }
 
+  /** Ends the one that an earlier agent started, where it is still there. */
+  static killFound(dir: string): void {
+    const generation = readRecord(dir)
+    if (generation !== undefined && isRunning(generation.pid, configPath(dir))) signalTo(generation.pid, 'SIGKILL')
+  }
+
   /** Accepts no more from when this resolves, and finishes what it has. */
   async retire(): Promise<void> {
     // The signal is heard some time later; until then a connection could still come to what this process knows.
