@@ -154,14 +154,12 @@ export class KernelNode {
 
   /** The agent's two sweeps, at this time (ms). */
   sweep(now: number): void {
-    this.#world.namespace.within(() => {
-      for (const name of ['sweep', 'sweep_translations'] as const) {
-        const context = Buffer.alloc(name === 'sweep' ? 24 : 16)
-        if (name === 'sweep') context.writeBigUInt64LE(BigInt(now) * 1_000_000n)
-        else context.writeUInt32LE(Math.floor(now / 1_000))
-        runSyscallNow(this.#programs.program(name), context)
-      }
-    })
+    for (const name of ['sweep', 'sweep_translations'] as const) {
+      const context = Buffer.alloc(name === 'sweep' ? 24 : 16)
+      if (name === 'sweep') context.writeBigUInt64LE(BigInt(now) * 1_000_000n)
+      else context.writeUInt32LE(Math.floor(now / 1_000))
+      runSyscallNow(this.#programs.program(name), context)
+    }
   }
 
   /** Whether the kernel chose this backend for the last packet. */
