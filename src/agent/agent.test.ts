@@ -310,6 +310,48 @@ test('Services: what cannot be written is tried again, and status says why meanw
   await informers[Symbol.asyncDispose]()
 })
 
+test('Services: an address that another claims is his also where the first write fails', async (t) => {
+  const { client, clock, informers, stop } = cluster()
+  const kernel = new FakeKernel()
+  let full = false
+  class FullDatapath extends FakeDatapath {
+    override changeServices(...change: Parameters<FakeDatapath['changeServices']>): void {
+      if (full) throw new Error('the map is full')
+      super.changeServices(...change)
+    }
+  }
+  const seed = (name: string, creationTimestamp: string, clusterIP: string): void => {
+    const spec = { clusterIP, clusterIPs: [clusterIP], externalIPs: ['203.0.113.5'], ports: [{ port: 80 }] }
+    client.seed(services, { metadata: { name, namespace: 'default', creationTimestamp }, spec } as never)
+  }
+  seed('old', '2026-01-01T00:00:00Z', '10.96.0.10')
+  seed('young', '2026-01-02T00:00:00Z', '10.96.0.11')
+  const loop = new Services({
+    services: informers.of(services),
+    slices: informers.of(endpointSlices),
+    datapath: new FullDatapath(kernel),
+    clock,
+    log: silentLog,
+  })
+  const running = loop.run(stop.signal).catch(() => {})
+  const numberAt = (address: string): string | undefined =>
+    [...kernel.services.values()].find(({ frontend }) => frontend.address === address)?.number
+  await eventually(() => kernel.services.size === 3)
+  t.is(numberAt('203.0.113.5'), numberAt('10.96.0.10'))
+  full = true
+  client.vanish(services, { namespace: 'default', name: 'old' })
+  await eventually(() => loop.status().trouble !== '')
+  full = false
+  await eventually(() => {
+    clock.advance(1_000)
+    return kernel.services.size === 2
+  })
+  t.is(numberAt('203.0.113.5'), numberAt('10.96.0.11'))
+  stop.abort()
+  await running
+  await informers[Symbol.asyncDispose]()
+})
+
 test('Nodes: routes follow the nodes', async (t) => {
   const { client, clock, informers, stop } = cluster()
   const kernel = new FakeKernel()

@@ -196,6 +196,8 @@ export class Services {
       const { rows, seniority } = this.#reflect(key)
       const settled = this.#claims.settle(key, seniority, rows)
       found.set(key, settled.rows)
+      // Changed until they are written: claims are settled once, and a write that fails is tried again.
+      for (const other of settled.others) this.#changed.add(other)
       queue.push(...settled.others)
       for (const { frontend, owner } of settled.lost) this.#tellLoss(key, frontend, owner)
     }
