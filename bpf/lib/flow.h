@@ -521,7 +521,8 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 	if (!may_write())
 		return CONTINUE;
 	waiting = bpf_map_lookup_elem(&shares_v1, &zero);
-	if (waiting && *waiting < cfg_unanswered_max) {
+	/* Signed: two CPUs that end and answer one flow at once may count it off twice. */
+	if (waiting && (__s32)*waiting < (__s32)cfg_unanswered_max) {
 		flow->flags |= FLOW_ESTABLISHED;
 		failed = bpf_map_update_elem(&flows_v1, &place->key, flow, BPF_NOEXIST);
 		if (!failed) {

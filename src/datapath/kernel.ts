@@ -25,7 +25,17 @@ import { load, openMap, openOldMap, prunePrograms, removeOldMap } from './load.t
 import { AddressMap, addressesMap } from './maps/addresses.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import { EndpointMap, endpointsMap, endpointsMapV1, takeOverEndpoints } from './maps/endpoints.ts'
-import { decodeSweep, embryonicMap, encodeSweep, type Flow, flowsMap, readFlows, type Swept } from './maps/flows.ts'
+import {
+  clearShare,
+  decodeSweep,
+  embryonicMap,
+  encodeSweep,
+  type Flow,
+  flowsMap,
+  readFlows,
+  type Swept,
+  sharesMap,
+} from './maps/flows.ts'
 import { IdentityMap, identities, identitiesMap, ownerNumber } from './maps/identities.ts'
 import {
   networksMap,
@@ -98,6 +108,7 @@ export class KernelDatapath implements Datapath {
   readonly #policy: PolicyMaps
   readonly #flows: BpfMap
   readonly #embryonic: BpfMap
+  readonly #shares: BpfMap
   readonly #services: ServiceMaps
   readonly #addresses: AddressMap
   readonly #stale: BpfMap
@@ -144,6 +155,7 @@ export class KernelDatapath implements Datapath {
     const policy = { policy: open(policyMap), networks: open(networksMap), state: open(policyStateMap) }
     this.#flows = open(flowsMap)
     this.#embryonic = open(embryonicMap)
+    this.#shares = open(sharesMap)
     this.#maps = [
       endpoints,
       known,
@@ -153,6 +165,7 @@ export class KernelDatapath implements Datapath {
       this.#translations,
       this.#flows,
       this.#embryonic,
+      this.#shares,
       this.#counters,
     ]
       .concat(Object.values(services))
@@ -251,7 +264,7 @@ export class KernelDatapath implements Datapath {
     // Flows of whoever had the number before are not counted to this one.
     await Promise.all([
       this.#attachments.attachDevice('endpoint', id, ifindex),
-      fresh ? this.#sweep(number) : undefined,
+      fresh ? this.#sweep(number).then(() => clearShare(this.#shares, number)) : undefined,
     ])
   }
 

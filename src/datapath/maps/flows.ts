@@ -38,15 +38,6 @@ export function decodeTuple(bytes: Buffer, offset = 0): Tuple {
   }
 }
 
-/** The key of either direction's flow: as lib/flow.h orders it, lower (address, port) first. */
-export function flowKey(tuple: Tuple): Tuple {
-  const { source, destination, sourcePort, destinationPort, protocol } = tuple
-  const order = Buffer.compare(encodeAddress(source), encodeAddress(destination)) || sourcePort - destinationPort
-  return order <= 0
-    ? tuple
-    : { source: destination, destination: source, sourcePort: destinationPort, destinationPort: sourcePort, protocol }
-}
-
 /** enum flow_flag of bpf/maps/flows.h. */
 export const flowFlags = {
   clientLower: 1,
@@ -93,7 +84,7 @@ export interface Flow {
 export const flowSize = 96
 
 /** struct flow, with the key that it was found under. */
-export function decodeFlow(key: Buffer, value: Buffer): Flow {
+function decodeFlow(key: Buffer, value: Buffer): Flow {
   const flags = value.readUInt16LE(28)
   const stored = decodeTuple(key)
   const { source, destination, sourcePort, destinationPort, protocol } = stored
@@ -132,6 +123,13 @@ export function readFlows(established: BpfMap, embryonic: BpfMap): Flow[] {
   // An entry that has moved on to the established ones is still here until its room is needed.
   const others = embryonic.entries().map(({ key, value }) => decodeFlow(key, value))
   return [...flows, ...others.filter((flow) => (flow.flags & flowFlags.established) === 0)]
+}
+
+/** Counts a pod's flows from nothing: the number was another's. */
+export function clearShare(shares: BpfMap, number: number): void {
+  const key = Buffer.alloc(4)
+  key.writeUInt32LE(number)
+  shares.update(key, Buffer.alloc(4))
 }
 
 /** What a sweep found: flows that are there, flows that were over. */
