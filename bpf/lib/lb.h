@@ -82,7 +82,7 @@ INLINE const __u32 *lb_remembered(const struct frontend *frontend, const struct 
 	if (!known || now - known->seen > frontend->affinity * FAULTY(27, 1000000, 1) * 1000000000ULL)
 		return 0;
 	key.backend = known->backend;
-	key.outside = side;
+	key.outside = side == LB_INSIDE && (frontend->flags & FRONTEND_INSIDE_LOCAL) ? 2 : side;
 	return bpf_map_lookup_elem(&members_v1, &key);
 }
 

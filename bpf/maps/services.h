@@ -22,6 +22,7 @@ enum frontend_flag {
 	FRONTEND_RANGES = 1 << 2,  /* from outside by sources in source_ranges_v1 only */
 	FRONTEND_STACK = 1 << 3,   /* the node's own stack answers: nothing is translated */
 	FRONTEND_EQUAL = 1 << 4,   /* the outside run is the inside run */
+	FRONTEND_INSIDE_LOCAL = 1 << 6, /* the inside run is this node's backends only: a client comes back to none of the others */
 	FRONTEND_OUTSIDE_ONLY = 1 << 5, /* pods and the node itself go past it (externalIPs, CVE-2020-8554) */
 };
 
@@ -122,7 +123,7 @@ struct member_key {
 	struct address backend;
 	__be16 port; /* of the Service */
 	__u8 protocol;
-	__u8 outside;
+	__u8 outside; /* 0: inside run, 1: outside run, 2: inside run of this node's only */
 	__u32 pad;
 };
 

@@ -89,6 +89,8 @@ export interface Service {
   readonly affinitySeconds?: number
   /** The node's own stack answers: nothing is translated. */
   readonly toStack?: boolean
+  /** `backends` are this node's only: a client's remembered choice of another does not count here. */
+  readonly isInsideLocal?: boolean
   /** Pods and the node itself go past it, as if it were not there. */
   readonly isOutsideOnly?: boolean
 }

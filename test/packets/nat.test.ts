@@ -379,6 +379,18 @@ test.serial('S16: a client keeps its backend on all ports of a Service, until th
   t.not(chosen(own('v4'), 30084), first, 'the backend has left')
 })
 
+test.serial('S11, S16: affinity does not lead around internalTrafficPolicy Local', (t) => {
+  const number = serviceNumber('test/affine-local')
+  const affine = { number, affinitySeconds: 100, port: 80 }
+  serve(vip.v4, 90, [[far.v4, 8080]], affine)
+  const ask = (destinationPort: number): string =>
+    sent(a, { destination: vip.v4, destinationPort, sourcePort: fresh() }).seen.to
+  t.is(ask(90), at(far.v4, 8080))
+  serve(vip.v4, 91, [[b.v4, 8080]], { ...affine, isInsideLocal: true })
+  t.is(ask(91), at(b.v4, 8080), 'the remembered backend is another node’s')
+  t.is(ask(91), at(b.v4, 8080))
+})
+
 test.serial('S20: an external IP is served from outside; a pod’s packet to it goes past the Service', (t) => {
   serve('198.51.100.9', 80, [[b.v4, 8080]], { ...reachable, isOutsideOnly: true })
   const inward = arrived({ source: outside.v4, destination: '198.51.100.9', sourcePort: fresh() })

@@ -21,7 +21,7 @@ export interface ReflectFacts extends Whereabouts {
 const nowhere: ReflectFacts = { nodeName: '', zone: undefined, externalUse: () => 'none' }
 
 /** Whatever comes to its addresses is for a socket of the node's own: what the gateway's engine listens on. */
-export const isServedByStack = ({ metadata }: KubeService): boolean =>
+const isServedByStack = ({ metadata }: KubeService): boolean =>
   metadata.labels?.['weft.dev/served-by'] === 'gateway' || metadata.annotations?.['weft.dev/gateway'] === 'true'
 
 /** Addresses that a load balancer was given; one in mode Proxy is another machine's business (KEP-1860). */
@@ -68,7 +68,7 @@ export function reflectService(
         protocol === 'SCTP' ? list.filter((b) => b.port === number) : list
       const row = { frontend, ...common, port: port.port, backends: reachable(backends) }
       if (common.toStack) return kind === 'cluster' ? gatewayRow(service, row) : row
-      if (kind === 'cluster') return row
+      if (kind === 'cluster') return spec.internalTrafficPolicy === 'Local' ? { ...row, isInsideLocal: true } : row
       const outside = outsideOf(service, kind, choose(address), reachable)
       return use === 'outside' ? { ...row, backends: [], isOutsideOnly: true, outside } : { ...row, outside }
     })
@@ -102,10 +102,11 @@ function plainRows(
       const frontend = { address, port: port.port, protocol }
       const { number, affinitySeconds } = common
       if (number === undefined) continue
+      const isLocal = service.spec.internalTrafficPolicy === 'Local' ? { isInsideLocal: true } : undefined
       rows.push(
         affinitySeconds === undefined
-          ? { frontend, backends, number, port: port.port }
-          : { frontend, backends, number, affinitySeconds, port: port.port },
+          ? { frontend, backends, number, port: port.port, ...isLocal }
+          : { frontend, backends, number, affinitySeconds, port: port.port, ...isLocal },
       )
     }
   }

@@ -5,21 +5,21 @@ import { decodeAddress, encodeAddress } from './address.ts'
 export const addressesMap = 'addresses_v1'
 
 /** enum address_flag of bpf/maps/services.h. */
-const flags = { own: 1, node: 2, virtual: 4, announced: 8, resolver: 16, external: 32 } as const
+export const addressFlags = { own: 1, node: 2, virtual: 4, announced: 8, resolver: 16, external: 32 } as const
 
-export function encodeAddressFlags({ kind, isAnnounced }: KnownAddress): Buffer {
+function encodeAddressFlags({ kind, isAnnounced }: KnownAddress): Buffer {
   const out = Buffer.alloc(4)
-  const ofKind = kind === 'own' ? flags.own | flags.node : flags[kind]
-  out.writeUInt32LE(ofKind | (isAnnounced ? flags.announced : 0))
+  const ofKind = kind === 'own' ? addressFlags.own | addressFlags.node : addressFlags[kind]
+  out.writeUInt32LE(ofKind | (isAnnounced ? addressFlags.announced : 0))
   return out
 }
 
-export function decodeAddressFlags(address: string, bytes: Buffer): KnownAddress {
+function decodeAddressFlags(address: string, bytes: Buffer): KnownAddress {
   const value = bytes.readUInt32LE(0)
   const has = (flag: number): boolean => (value & flag) !== 0
   const kinds = ['own', 'node', 'virtual', 'external', 'resolver'] as const
-  const kind = kinds.find((name) => has(flags[name])) ?? 'external'
-  return { address, kind, ...(has(flags.announced) ? { isAnnounced: true } : {}) }
+  const kind = kinds.find((name) => has(addressFlags[name])) ?? 'external'
+  return { address, kind, ...(has(addressFlags.announced) ? { isAnnounced: true } : {}) }
 }
 
 /** Addresses that mean something though they are neither pods' nor cluster addresses. */

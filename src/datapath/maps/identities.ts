@@ -24,7 +24,7 @@ export interface IdentityEntry {
 
 export const identitySize = 20
 
-export function encodeIdentity({ identity, node, tunnel, since, owner }: IdentityEntry): Buffer {
+function encodeIdentity({ identity, node, tunnel, since, owner }: IdentityEntry): Buffer {
   const out = Buffer.alloc(identitySize)
   out.writeUInt32LE(identity, 0)
   out.writeUInt32LE(node, 4)
@@ -34,7 +34,7 @@ export function encodeIdentity({ identity, node, tunnel, since, owner }: Identit
   return out
 }
 
-export function decodeIdentity(bytes: Buffer): IdentityEntry {
+function decodeIdentity(bytes: Buffer): IdentityEntry {
   return {
     identity: bytes.readUInt32LE(0),
     node: bytes.readUInt32LE(4),

@@ -30,7 +30,7 @@ const prefixAny = 64
 const prefixProtocol = 80
 
 /** struct policy_key. */
-export function encodePolicyKey({ set, peer, protocol, port, portBits }: PolicyKey): Buffer {
+function encodePolicyKey({ set, peer, protocol, port, portBits }: PolicyKey): Buffer {
   const out = Buffer.alloc(16)
   out.writeUInt32LE(protocol === undefined ? prefixAny : prefixProtocol + portBits, 0)
   out.writeUInt32LE(set, 4)
@@ -41,7 +41,7 @@ export function encodePolicyKey({ set, peer, protocol, port, portBits }: PolicyK
   return out
 }
 
-export function decodePolicy(key: Buffer, value: Buffer): PolicyEntry {
+function decodePolicy(key: Buffer, value: Buffer): PolicyEntry {
   const prefix = key.readUInt32LE(0)
   const any = prefix === prefixAny
   return {
@@ -64,7 +64,7 @@ export function encodeNetworkKey(cidr: string): Buffer {
   return out
 }
 
-export function decodeNetworkKey(key: Buffer): string {
+function decodeNetworkKey(key: Buffer): string {
   const prefix = key.readUInt32LE(0)
   const address = decodeAddress(key, 4)
   return `${address}/${address.includes(':') ? prefix : prefix - 96}`
@@ -84,7 +84,7 @@ export function encodePolicyState({ epoch, networks }: PolicyState): Buffer {
   return out
 }
 
-export const decodePolicyState = (bytes: Buffer): PolicyState => ({
+const decodePolicyState = (bytes: Buffer): PolicyState => ({
   epoch: bytes.readUInt32LE(0),
   networks: bytes.readUInt32LE(4),
 })

@@ -11,7 +11,7 @@ const one = Buffer.from([1, 0, 0, 0])
 const numberBits = 64
 
 /** struct source_range_key: prefix, number of the Service, address. */
-export function encodeSourceRange(number: string, text: string): Buffer | undefined {
+function encodeSourceRange(number: string, text: string): Buffer | undefined {
   const cidr = parseCidr(text)
   if (cidr === undefined) return undefined
   const out = Buffer.alloc(12 + addressSize)
@@ -94,13 +94,13 @@ export class SourceRanges {
 }
 
 /** struct member_key: number of the Service, backend's address, the Service's port and protocol, side. */
-export function encodeMember(service: Service, { address, protocol }: Backend, isOutside: boolean): Buffer {
+function encodeMember(service: Service, { address, protocol }: Backend, side: 'inside' | 'outside'): Buffer {
   const out = Buffer.alloc(32)
   out.writeBigUInt64LE(BigInt(`0x${service.number ?? '0'}`))
   writeAddress(out, 8, address)
   out.writeUInt16BE(service.port ?? 0, 24)
   out[26] = protocolNumber(protocol)
-  out[27] = isOutside ? 1 : 0
+  out[27] = side === 'outside' ? 1 : service.isInsideLocal ? 2 : 0
   return out
 }
 
@@ -114,8 +114,8 @@ export class Affinities {
 
   #each(service: Service, act: (key: Buffer, backend: Backend) => void): void {
     if (service.affinitySeconds === undefined) return
-    for (const backend of service.backends) act(encodeMember(service, backend, false), backend)
-    for (const backend of service.outside?.backends ?? []) act(encodeMember(service, backend, true), backend)
+    for (const backend of service.backends) act(encodeMember(service, backend, 'inside'), backend)
+    for (const backend of service.outside?.backends ?? []) act(encodeMember(service, backend, 'outside'), backend)
   }
 
   note(service: Service): void {

@@ -15,7 +15,15 @@ const restMs = 1_000
 export const frontendSize = 32
 
 /** enum frontend_flag of bpf/maps/services.h. */
-export const frontendFlags = { outside: 1, local: 2, ranges: 4, stack: 8, equal: 16, outsideOnly: 32 } as const
+export const frontendFlags = {
+  outside: 1,
+  local: 2,
+  ranges: 4,
+  stack: 8,
+  equal: 16,
+  outsideOnly: 32,
+  insideLocal: 64,
+} as const
 
 const u32 = (value: number): Buffer => {
   const out = Buffer.alloc(4)
@@ -56,6 +64,7 @@ function writeFrontend(out: Buffer, at: number, { service, inside, outside }: Pl
     (o?.ranges === undefined ? 0 : frontendFlags.ranges) |
     (service.toStack ? frontendFlags.stack : 0) |
     (service.isOutsideOnly ? frontendFlags.outsideOnly : 0) |
+    (service.isInsideLocal ? frontendFlags.insideLocal : 0) |
     (outside === inside ? frontendFlags.equal : 0)
   const { number = '0', port = 0 } = service
   putU32(out, at, Number.parseInt(number.slice(-8), 16))
@@ -139,6 +148,7 @@ export class ServiceMaps {
         ...(affinitySeconds === 0 ? {} : { affinitySeconds }),
         ...((flags & frontendFlags.stack) === 0 ? {} : { toStack: true }),
         ...((flags & frontendFlags.outsideOnly) === 0 ? {} : { isOutsideOnly: true }),
+        ...((flags & frontendFlags.insideLocal) === 0 ? {} : { isInsideLocal: true }),
         ...(outside === undefined ? {} : { outside: this.#restoreOutside(number, flags, outside) }),
       }
       const place = { service, inside, outside }
@@ -359,6 +369,7 @@ export function sameService(a: Service, b: Service): boolean {
       a.affinitySeconds === b.affinitySeconds &&
       (a.toStack ?? false) === (b.toStack ?? false) &&
       (a.isOutsideOnly ?? false) === (b.isOutsideOnly ?? false) &&
+      (a.isInsideLocal ?? false) === (b.isInsideLocal ?? false) &&
       sameBackends(a.backends, b.backends) &&
       sameOutside(a.outside, b.outside))
   )
@@ -381,19 +392,4 @@ function sameBackends(a: readonly Backend[], b: readonly Backend[]): boolean {
     if (x?.address !== y?.address || x?.port !== y?.port || x?.protocol !== y?.protocol) return false
   }
   return true
-}
-
-/** For tests of a codec: one frontend's value. */
-export function encodeFrontend(
-  service: Service,
-  runs: { readonly first: number; readonly outsideFirst?: number },
-): Buffer {
-  const out = Buffer.alloc(frontendSize)
-  const zeros = (list: readonly unknown[]): number[] => list.map(() => 0)
-  const outside =
-    service.outside === undefined
-      ? undefined
-      : { first: runs.outsideFirst ?? 0, backends: zeros(service.outside.backends) }
-  writeFrontend(out, 0, { service, inside: { first: runs.first, backends: zeros(service.backends) }, outside })
-  return out
 }
