@@ -36,7 +36,7 @@ const bundleOf = ({ certPem, keyPem }: Certificate): string =>
     .join('\n')
 
 /** Throws with a sentence for a condition: not PEM, key and certificate that do not belong together, too large. */
-export function checkCertificate(certificate: Certificate): void {
+function checkCertificate(certificate: Certificate): void {
   const leaf = new X509Certificate(certificate.certPem)
   if (!leaf.checkPrivateKey(keyOf(certificate.keyPem))) throw new Error('the key is not the certificate’s')
   if (Buffer.byteLength(bundleOf(certificate)) > payloadBytesMax - 200) throw new Error('the chain is too large')
@@ -248,7 +248,7 @@ function unsupported({ protocol, tls }: Listener): string | undefined {
   return undefined
 }
 
-export const groupKey = ({ addresses, port }: Listener): string => `${addresses.toSorted().join(' ')} ${port}`
+const groupKey = ({ addresses, port }: Listener): string => `${addresses.toSorted().join(' ')} ${port}`
 
 function groupsOf(listeners: Iterable<Listener>, faults: Map<string, Fault>): Group[] {
   const groups = new Map<string, Listener[]>()

@@ -201,7 +201,10 @@ export class HaproxyEngine implements L7Engine {
     } catch (error) {
       // It serves by what it was last told, but nobody can tell it anything: another takes its place with the first state.
       this.#log.warn({ err: error }, 'the HAProxy of an earlier agent does not answer and is ended')
-      HaproxyProcess.killFound(dir)
+      HaproxyProcess.killFound(dir, ({ pid, capacity }) => {
+        // Whoever connects meanwhile waits.
+        if (sockets.pairs.length === 0) sockets.adopt({ pid, fds: childFds(2 * pairsOf(capacity)) })
+      })
     }
   }
 

@@ -19,7 +19,7 @@ interface Pool {
   readonly of: string
 }
 
-export const poolClassOf = (backend: Backend): PoolClass => backend.protocol
+const poolClassOf = (backend: Backend): PoolClass => backend.protocol
 
 /** A server that gets no new requests and goes when it has none left. */
 interface Leaving {

@@ -130,10 +130,12 @@ export class HaproxyProcess {
     return new HaproxyProcess(generation, await Cli.connect(cliPath(dir, generation.number)))
   }
 
-  /** Ends the one that an earlier agent started, where it is still there. */
-  static killFound(dir: string): void {
+  /** Ends the one that an earlier agent started, where it is still there; `inherit` takes what it has open first. */
+  static killFound(dir: string, inherit: (generation: Generation) => void): void {
     const generation = readRecord(dir)
-    if (generation !== undefined && isRunning(generation.pid, configPath(dir))) signalTo(generation.pid, 'SIGKILL')
+    if (generation === undefined || !isRunning(generation.pid, configPath(dir))) return
+    inherit(generation)
+    signalTo(generation.pid, 'SIGKILL')
   }
 
   /** Accepts no more from when this resolves, and finishes what it has. */
