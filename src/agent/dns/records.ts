@@ -83,7 +83,7 @@ function headlessRecords({ spec }: Service, slices: readonly EndpointSlice[], na
 }
 
 /** What an endpoint without a hostname is called: its address, in the characters of a label. */
-export const addressLabel = (ip: string): string => ip.replaceAll(/[.:]/g, '-')
+const addressLabel = (ip: string): string => ip.replaceAll(/[.:]/g, '-')
 
 const srv = (port: string, protocol: string, name: string, number: number, target: string): NamedRecord => ({
   name: `_${port}._${protocol}.${name}`.toLowerCase(),

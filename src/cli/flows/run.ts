@@ -48,7 +48,7 @@ export async function runFlows({ cluster, query, follow, last, since, output }: 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
 /** ms since 1970 of a time, or of so long ago. */
-export function parseSince(text: string, now: number): number {
+function parseSince(text: string, now: number): number {
   const ago = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text)
   if (ago !== null) return now - Number(ago[1]) * (units[ago[2] ?? 's'] ?? 1000)
   const time = Date.parse(text)

@@ -1,5 +1,5 @@
 /** What one request may hold in memory so that it can be sent again, or to a mirror that is slower. */
-export const replayBytesMax = 16 << 20
+const replayBytesMax = 16 << 20
 /** How far the source may run ahead of the reader that matters. */
 const aheadBytesMax = 1 << 20
 

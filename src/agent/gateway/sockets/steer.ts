@@ -19,7 +19,7 @@ export interface Listening {
 const tcp = 6
 const keySize = 20
 /** struct listener of bpf/maps/listeners.h. */
-export function encodeListener({ address, port }: Pick<Listening, 'address' | 'port'>): Buffer {
+function encodeListener({ address, port }: Pick<Listening, 'address' | 'port'>): Buffer {
   const out = Buffer.alloc(keySize)
   encodeAddress(address).copy(out)
   out.writeUInt16LE(port, 16)
