@@ -8,16 +8,17 @@ import { bpfDir, type CompiledObject, compile } from './compile.ts'
 import { testDatapath } from './conformance.ts'
 import { FakeDatapath, FakeKernel } from './fake.ts'
 import { addressSize, decodeAddress, encodeAddress } from './maps/address.ts'
+import { addressFlags } from './maps/addresses.ts'
 import { directions, reasons } from './maps/counters.ts'
 import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
-import { encodeSweep, flowSize, tupleSize } from './maps/flows.ts'
+import { encodeSweep, flowFlags, flowSize, tupleSize } from './maps/flows.ts'
 import { identitySize } from './maps/identities.ts'
 import { decodePeer, encodePeer, peerSize } from './maps/peer.ts'
 import { encodeNetworkKey, encodePolicyState } from './maps/policy.ts'
 import type { ServiceMap } from './maps/service-map.ts'
-import { frontendSize, ServiceMaps } from './maps/services.ts'
+import { frontendFlags, frontendSize, ServiceMaps } from './maps/services.ts'
 import { RunAllocator } from './maps/slots.ts'
-import { rewriteSize } from './maps/translations.ts'
+import { rewriteFlags, rewriteSize } from './maps/translations.ts'
 import { encodeConfig } from './object.ts'
 
 testDatapath(test, 'fake', async () => {
@@ -32,13 +33,11 @@ interface Layout {
 }
 let objects: readonly CompiledObject[] = []
 let layouts: ReadonlyMap<string, Layout> = new Map()
-let enums: ReadonlyMap<string, number> = new Map()
 
 test.before(async () => {
   objects = await compile({ cacheDir: '/var/cache/weft/bpf' })
   const dir = mkdtempSync(join(tmpdir(), 'weft-btf-'))
   const structs = new Map<string, Layout>()
-  const values = new Map<string, number>()
   try {
     for (const { name, elf } of objects) {
       const file = join(dir, `${name}.o`)
@@ -52,14 +51,12 @@ test.before(async () => {
             size: type.size ?? 0,
             members: new Map((type.members ?? []).map((m) => [m.name, m.bits_offset / 8])),
           })
-        if (type.kind === 'ENUM') for (const value of type.values ?? []) values.set(value.name, value.val)
       }
     }
   } finally {
     rmSync(dir, { recursive: true })
   }
   layouts = structs
-  enums = values
 })
 
 interface BtfType {
@@ -67,7 +64,6 @@ interface BtfType {
   readonly name: string
   readonly size?: number
   readonly members?: readonly { readonly name: string; readonly bits_offset: number }[]
-  readonly values?: readonly { readonly name: string; readonly val: number }[]
 }
 
 function layout(name: string): Layout {
@@ -144,7 +140,23 @@ test('reasons and directions have the words for the numbers that programs count'
     reasons.map((_, i) => i),
   )
   t.is<number, number>(directions.length, Number(/DIRECTION_MAX = (\d+)/.exec(header)?.[1]))
-  t.is(enums.get('REASON_FORWARDED') ?? 0, 0)
+})
+
+test('flags have the bits and names of the headers', (t) => {
+  const inHeader = (file: string, prefix: string): Record<string, number> => {
+    const found = readFileSync(join(bpfDir, 'maps', file), 'utf8').matchAll(
+      new RegExp(`^\\s*${prefix}_([A-Z_]+) = 1 << (\\d+)`, 'gm'),
+    )
+    const nameOf = (text: string): string => text.toLowerCase().replaceAll(/_(.)/g, (_, c: string) => c.toUpperCase())
+    return Object.fromEntries([...found].map(([, name = '', bit]) => [nameOf(name), 1 << Number(bit)]))
+  }
+  const ours: readonly (readonly [Readonly<Record<string, number>>, string, string])[] = [
+    [flowFlags, 'flows.h', 'FLOW'],
+    [frontendFlags, 'services.h', 'FRONTEND'],
+    [addressFlags, 'services.h', 'ADDRESS'],
+    [rewriteFlags, 'translations.h', 'REWRITE'],
+  ]
+  for (const [flags, file, prefix] of ours) t.deepEqual(flags, inHeader(file, prefix))
 })
 
 test('encodeConfig() masks networks as the programs compare them', (t) => {
@@ -160,7 +172,7 @@ test('encodeConfig() masks networks as the programs compare them', (t) => {
 const ip4 = fc.ipV4()
 const ip6 = fc.ipV6().filter((text) => !text.includes('.') && !/^(0*:)*:?ffff:/i.test(text) && !text.startsWith('::'))
 
-test('addresses, endpoints, frontends and backends come back as they were written', (t) => {
+test('addresses, endpoints, and the peers that frontends and backends are named by, come back as they were written', (t) => {
   fc.assert(
     fc.property(
       fc.oneof(ip4, ip6),
