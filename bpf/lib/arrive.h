@@ -2,12 +2,12 @@
 #ifndef WEFT_LIB_ARRIVE_H
 #define WEFT_LIB_ARRIVE_H
 
-#include "lib/flow.h"
 #include "lib/forward.h"
 #include "lib/fragment.h"
 #include "lib/lb.h"
 #include "lib/leave.h"
 #include "lib/service.h"
+#include "lib/track.h"
 
 /* To a pod of this node, if it may. */
 INLINE int receive(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *to, enum hook hook)

@@ -1,11 +1,11 @@
 /* A packet leaving a pod. Attached to the host end of its veth pair, on the way in. */
 #include "config.h"
-#include "lib/flow.h"
 #include "lib/forward.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
 #include "lib/neighbour.h"
 #include "lib/service.h"
+#include "lib/track.h"
 
 /* 169.254.1.1 and fe80::1: what every pod's default routes go to. */
 INLINE int is_gateway(struct __sk_buff *skb, const struct address *target)

@@ -3,10 +3,10 @@
  * and of the uplink are redirected past it.
  */
 #include "config.h"
-#include "lib/flow.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
 #include "lib/service.h"
+#include "lib/track.h"
 
 INLINE int receive(struct __sk_buff *skb, struct packet *pkt)
 {

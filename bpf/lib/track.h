@@ -1,0 +1,168 @@
+/*
+ * Connections: whose packet is this? One look-up for one that is established; everything else is out of line.
+ */
+#ifndef WEFT_LIB_TRACK_H
+#define WEFT_LIB_TRACK_H
+
+#include "lib/deny.h"
+#include "lib/embryo.h"
+#include "lib/icmp.h"
+
+/*
+ * An existing connection is no longer allowed. TCP: both ends are told, its sender by a copy, and the packet goes on as the
+ * receiver's reset, through everything that translates it. What has no connections is refused as if it were new.
+ */
+FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *place, __u32 number, int verdict)
+{
+	struct made onward = {};
+
+	if (!pkt || !place)
+		return verdict;
+	onward.tuple = pkt->tuple;
+	onward.flags = pkt->tcp_flags & TCP_ACK;
+	remove_flow(&place->key, FLOW_ANSWERED, number);
+	if (pkt->tuple.protocol != IPPROTO_TCP || !may_write() || !is_answerable(pkt) ||
+	    bpf_skb_load_bytes(skb, 0, onward.destination_mac, 12))
+		return verdict;
+	onward.sequence = pkt->sequence;
+	onward.acknowledgement = pkt->acknowledgement;
+	if (make_refusal(skb, pkt, 0))
+		return drop(REASON_WRITE_FAILED);
+	skb->mark = MARK_ANSWER;
+	/* A probe must not send. */
+	if (!cfg_probe)
+		bpf_clone_redirect(skb, skb->ifindex, place->hook == HOOK_HOST ? BPF_F_INGRESS : 0);
+	if (make_segment(skb, &onward))
+		return drop(REASON_WRITE_FAILED);
+	skb->mark = 0;
+	/* The refusal went back under the name that was asked; this goes on as it was going. */
+	pkt->tuple = onward.tuple;
+	pkt->tcp_flags = TCP_RST | onward.flags;
+	pkt->flags |= PACKET_EVENT;
+	pkt->cut = -verdict;
+	pkt->flags &= ~PACKET_OPTIONS;
+	pkt->hops = 64;
+	pkt->l4 = sizeof(struct ethhdr) +
+		  (pkt->ethertype == bpf_htons(ETH_P_IP) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	return CONTINUE;
+}
+
+/*
+ * An ICMP error is its flow's, which it names by the packet that it quotes. It changes nothing there. One about a flow that
+ * is not known passes where the flow would have been allowed, either way.
+ */
+FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
+{
+	const struct policy_state *state = policy_state();
+	const struct endpoint *client, *server;
+	struct judging *with = judging();
+	struct place place = {};
+	struct inner inner = {};
+	struct flow *flow;
+	int verdict;
+
+	if (!pkt || !with || (pkt->flags & PACKET_NEIGHBOUR))
+		return drop(REASON_FORBIDDEN_ICMP);
+	verdict = parse_inner(skb, pkt, &inner);
+	if (verdict != CONTINUE)
+		return verdict;
+	/* It goes to whoever sent what it quotes; and a pod is nobody's router: it speaks of what was sent to itself. */
+	if (FAULTY(24, 0, !address_equal(&inner.tuple.source, &pkt->tuple.destination)) ||
+	    (hook == HOOK_CONTAINER && !address_equal(&inner.tuple.destination, &pkt->tuple.source)))
+		return drop(REASON_FORBIDDEN_ICMP);
+	find_place(&inner.tuple, &place);
+	flow = bpf_map_lookup_elem(&flows_v1, &place.key);
+	if (!flow) {
+		flow = find_embryo(&place.key, now(skb));
+		if (flow && (flow->flags & FLOW_ESTABLISHED))
+			flow = 0;
+	}
+	if (flow && now(skb) - flow->seen <= flow->timeout) {
+		verdict = CONTINUE;
+		if (state && flow->epoch != state->epoch)
+			verdict = reassess(pkt, &place, flow);
+		if (verdict == CONTINUE) {
+			/* Against the direction of what it quotes. */
+			tell_packet(pkt, flow, side_of(&place, flow->flags) ^ 1);
+			return CONTINUE;
+		}
+	}
+	with->j.tuple = inner.tuple;
+	ask(&with->j, 0, 0);
+	turn_round(&inner.tuple, &with->back.tuple);
+	ask(&with->back, 0, 0);
+	client = bpf_map_lookup_elem(&endpoints_v2, &inner.tuple.source);
+	server = bpf_map_lookup_elem(&endpoints_v2, &inner.tuple.destination);
+	if (judge(&with->j, client, server) == REASON_FORWARDED || judge(&with->back, server, client) == REASON_FORWARDED)
+		return CONTINUE;
+	tell_judgement(pkt, &with->j, 1);
+	return drop(REASON_FORBIDDEN_ICMP);
+}
+
+/*
+ * Finds the packet's flow, or judges whether it may begin one. `from`, `to`: where they are pods of this node.
+ * CONTINUE, or a drop that leave() answers.
+ */
+INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *from, const struct endpoint *to,
+		 enum hook hook)
+{
+	const struct policy_state *state = policy_state();
+	struct place place;
+	struct flow *flow;
+	int verdict;
+	__u32 side;
+	__u64 time;
+
+	if (pkt->flags & (PACKET_ICMP_ERROR | PACKET_NEIGHBOUR))
+		return relate(skb, pkt, hook);
+	find_place(&pkt->tuple, &place);
+	place.hook = hook;
+	flow = bpf_map_lookup_elem(&flows_v1, &place.key);
+	if (!flow)
+		return begin(skb, pkt, &place, from, to);
+	/* Whoever wears an address of this node outside wears it in a known connection, too. */
+	if (hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL))
+		return drop(REASON_INVALID_IDENTITY);
+	time = now(skb);
+	if (time - flow->seen > flow->timeout) {
+		remove_flow(&place.key, flow->flags, flow->number);
+		return begin(skb, pkt, &place, from, to);
+	}
+	verdict = CONTINUE;
+	if (state && FAULTY(11, 0, flow->epoch != state->epoch)) {
+		verdict = reassess(pkt, &place, flow);
+		if (verdict != CONTINUE && verdict != FORGOTTEN) {
+			if (!(flow->flags & FLOW_ANSWERED)) {
+				remove_flow(&place.key, flow->flags, flow->number);
+				return verdict;
+			}
+			/* The reset that it becomes is renamed like any packet of its flow. */
+			pkt->flow_flags = flow->flags;
+			if (side_of(&place, flow->flags))
+				pkt->flags |= PACKET_ANSWER;
+			return cut(skb, pkt, &place, flow->number, verdict);
+		}
+	}
+	if (verdict == CONTINUE && !(flow->flags & FLOW_ANSWERED))
+		return follow_embryo(skb, pkt, &place, flow);
+	if (verdict == CONTINUE && (pkt->flags & PACKET_EVENT))
+		verdict = follow_event(pkt, &place, flow);
+	if (verdict == FORGOTTEN) {
+		remove_flow(&place.key, flow->flags, flow->number);
+		return begin(skb, pkt, &place, from, to);
+	}
+	side = side_of(&place, flow->flags);
+	tell_packet(pkt, flow, side);
+	if (!may_write())
+		return CONTINUE;
+	account(flow, skb, side, time);
+	if (pkt->tuple.protocol == IPPROTO_TCP) {
+		if (!(pkt->flags & (PACKET_EVENT | PACKET_LATER_FRAGMENT)))
+			note_sequence(flow, pkt, side, pkt->sequence + pkt->length);
+		if ((flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH && all_acknowledged(flow))
+			remove_flow(&place.key, flow->flags, flow->number);
+	}
+	return CONTINUE;
+}
+
+#endif
