@@ -35,7 +35,7 @@ export interface BucketChange {
   readonly cells: ReadonlyMap<string, Cell | undefined>
 }
 
-export const bucketKey = (listener: string, hostname: string): string => `${listener}\n${hostname}`
+const bucketKey = (listener: string, hostname: string): string => `${listener}\n${hostname}`
 
 const everyRequest: Match = { headers: [], query: [] }
 

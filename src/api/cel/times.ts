@@ -73,7 +73,7 @@ export function formatInstant(nanos: bigint): string {
   return `${text}${fraction === '' ? '' : `.${fraction}`}Z`
 }
 
-export const floorDivide = (a: bigint, b: bigint): bigint => {
+const floorDivide = (a: bigint, b: bigint): bigint => {
   const quotient = a / b
   return a % b < 0n ? quotient - 1n : quotient
 }

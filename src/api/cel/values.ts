@@ -71,7 +71,7 @@ const show = (key: unknown): string => (key instanceof Uint ? String(key.value) 
 
 export type JsonObject = Readonly<Record<string, unknown>>
 
-export const isOpaque = (value: unknown): value is Opaque =>
+const isOpaque = (value: unknown): value is Opaque =>
   typeof value === 'object' && value !== null && 'typeName' in value && typeof value.typeName === 'string'
 
 /** A map or message; not one of the classes. */

@@ -126,6 +126,3 @@ function* batches(rows: readonly [string, string][]): Generator<[string, string]
   }
   if (batch.length > 0) yield batch
 }
-
-/** One row with its key must fit into one command, and its hexadecimal form into one too. */
-export const rowBytesMax = 7000

@@ -178,7 +178,7 @@ export function boundLog(dir: string): void {
 export const lastGeneration = (dir: string): number => readRecord(dir)?.number ?? 0
 
 /** Processes of earlier generations, found by their configuration file: for what has to end them. */
-export function signalTo(pid: number, signal: NodeJS.Signals): void {
+function signalTo(pid: number, signal: NodeJS.Signals): void {
   if (pid <= 1) return
   try {
     process.kill(pid, signal)

@@ -27,18 +27,6 @@ export interface PolicyProblem {
   readonly detail: string
 }
 
-/** The values of an evaluation, in the order of their declarations. */
-export const variableNames = [
-  'object',
-  'oldObject',
-  'request',
-  'namespaceObject',
-  'params',
-  'authorizer',
-  'authorizer.requestResource',
-  'variables',
-] as const
-
 const messageOf = (name: string, fields: Readonly<Record<string, Type>>): ObjectType => ({
   kind: 'object',
   name,
