@@ -199,7 +199,7 @@ for (const family of families) {
       const balancer = family === 'v4' ? '172.30.0.200' : 'fd00:172:30::200'
       for (const destination of [vip[family], balancer]) {
         const { reasons, seen } = sent(a, { destination, destinationPort: 9999 })
-        t.deepEqual(reasons, ['Service address not translated'])
+        t.deepEqual(reasons, ['Service not found'])
         t.is(seen.flags, 'RA')
       }
       const fromOutside = arrived({ source: outside[family], destination: balancer, destinationPort: 9999 })

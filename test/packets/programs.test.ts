@@ -183,7 +183,7 @@ test('a Service address without a Service is refused; multicast and unknown prot
   for (const packet of [ip4(pod.v4, '10.96.0.10'), ip6(pod.v6, 'fd00:10:96::10')])
     t.deepEqual(
       counted(() => t.is(sent(packet).verdict, verdicts.redirect)),
-      ['EGRESS Service address not translated'],
+      ['EGRESS Service not found'],
     )
   for (const [packet, reason] of [
     [ip4(pod.v4, '224.0.0.251'), 'Multicast or link-local destination'],

@@ -203,7 +203,7 @@ test.serial('an agent that finds a new cgroup of the old name attaches to it', a
       const count = (): number =>
         node.datapath
           .counters()
-          .filter((c) => c.reason === 'Service address not translated')
+          .filter((c) => c.reason === 'Service not found')
           .reduce((sum, c) => sum + c.packets, 0)
       const before = count()
       await t.throwsAsync(load(inPod(client), 'crr', vip.v4, 81), { message: /ECONNREFUSED/ })

@@ -9,7 +9,7 @@ export const reasons = [
   'Unsupported protocol',
   'Invalid source ip',
   'Multicast or link-local destination',
-  'Service address not translated',
+  'Service not found',
   'Packet could not be changed',
   'Policy denied',
   'Unknown sender',
