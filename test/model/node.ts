@@ -280,8 +280,7 @@ export class NodeModel {
       if (this.#local(journey.packet.destination) === undefined) return { ...stack, packet: journey.packet }
     }
     if (isNeighbours(packet)) return drop('forbidden icmp')
-    const from = this.identityOf(packet.source)
-    if (from === 'host' || this.#local(packet.source) !== undefined) {
+    if (this.#isOwn(packet.source)) {
       journey.told.marks.push('own address from outside')
       return drop('invalid identity')
     }
@@ -311,6 +310,11 @@ export class NodeModel {
     if (named !== undefined && named !== 'named')
       return { end: 'drop', ...withoutSide(tracked), reason: named, rules: [] }
     return { ...stack, ...withoutSide(tracked), packet: journey.packet }
+  }
+
+  /** This node's, or one of its pods'. */
+  #isOwn(address: string): boolean {
+    return this.identityOf(address) === 'host' || this.#local(address) !== undefined
   }
 
   /** Addresses that are neither pods' nor cluster addresses, and mean something to this node. */
@@ -363,6 +367,11 @@ export class NodeModel {
     if (isPlace && !beginsPair(packet, tuple)) return 'no nat mapping'
     if (found.kind === 'refused') return found.reason
     const backend = this.#affinities.choose(found, tuple, now, journey.choose)
+    // From outside comes nothing of this node's own.
+    if (side === 'outside' && this.#isOwn(packet.source)) {
+      told.marks.push('own address from outside')
+      return 'invalid identity'
+    }
     journey.backend = backend
     told.story.push(`${found.service.namespace}/${found.service.name} by ${backend.address}:${backend.port}`)
     return this.#beginService(side, journey, backend)

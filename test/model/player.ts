@@ -267,9 +267,7 @@ export class Player {
     }
     if (place < 19) {
       const from = this.#stranger(cluster, others, family, draw)
-      // A pod's or the node's own address does not ask a Service from outside: routes would lead its answer round in a ring.
-      const isOurs = local.some((p) => p.addresses.includes(from)) || ownAddresses(cluster, family).includes(from)
-      const service = !isOurs && draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
+      const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
       if (service !== undefined) return send({ from: 'uplink' }, packetTo(from, service, draw))
       const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
       return send({ from: 'uplink' }, packetTo(from, { address: to }, draw))

@@ -194,7 +194,7 @@ export const serviceArbitrary: fc.Arbitrary<ServiceKind> = fc
     namespace,
     type,
     ...(local.externalLocal && type !== 'ClusterIP' ? { externalTrafficPolicy: 'Local' as const } : {}),
-    ...(local.internalLocal && affinitySeconds === undefined ? { internalTrafficPolicy: 'Local' as const } : {}),
+    ...(local.internalLocal ? { internalTrafficPolicy: 'Local' as const } : {}),
     ...(affinitySeconds === undefined ? {} : { affinitySeconds }),
     ...(sourceRanges === undefined || type !== 'LoadBalancer' ? {} : { sourceRanges }),
     ports: list.map((port, i) => ({ port, protocol: protocols[i % protocols.length] ?? 'TCP' })),
