@@ -234,7 +234,7 @@ export class Names {
   }
 
   async #listen({ address, port, lo, namespace }: Place, table: NameTable, scope: Scope): Promise<void> {
-    await this.#options.netlink.addAddress(lo, `${address}/${address.includes(':') ? 128 : 32}`)
+    await this.#options.netlink.addAddress(lo, `${address}/${address.includes(':') ? 128 : 32}`, { isOwn: true })
     const separate = this.#options.separateDir !== undefined
     using datagrams = separate ? undefined : namespace.listen(address, port, 'udp')
     using streams = namespace.listen(address, port, 'tcp')

@@ -6,6 +6,10 @@ import { addressBytes, type Namespace } from '../netns.ts'
 import { attribute, parseAttributes } from './attributes.ts'
 
 const AF_INET = 2
+/** linux/rtnetlink.h. */
+const scopeHost = 254
+/** IPv6 has no such scope: an address that is valid for ever and preferred never is nobody's source (RFC 6724, rule 3). */
+const deprecated = { ifaPrefered: 0, ifaValid: 0xffff_ffff }
 const AF_INET6 = 10
 /** Every request is answered by the kernel at once; a lost answer must not hang us. */
 const answerWithinMs = 10_000
@@ -221,13 +225,21 @@ export class Netlink implements Disposable {
   }
 
   /** `10.0.0.1/24`. The address is there at once: no duplicate address detection. */
-  async addAddress(index: number, cidr: string): Promise<void> {
+  /** `isOwn`: for this node's own use; the kernel does not take it for the source of what goes elsewhere (RT_SCOPE_HOST). */
+  async addAddress(index: number, cidr: string, { isOwn = false } = {}): Promise<void> {
     const { bytes, prefix } = splitCidr(cidr)
     const family = familyOf(bytes)
+    const scope = isOwn ? { scope: scopeHost } : {}
     await this.#request(`add address ${cidr} to device ${index}`, () =>
       this.#socket.newAddress(
-        { family, prefixlen: prefix, index, ...(family === AF_INET6 ? { flags: { nodad: true as const } } : {}) },
-        { address: bytes, local: bytes },
+        {
+          family,
+          prefixlen: prefix,
+          index,
+          ...scope,
+          ...(family === AF_INET6 ? { flags: { nodad: true as const } } : {}),
+        },
+        { address: bytes, local: bytes, ...(isOwn && family === AF_INET6 ? { cacheInfo: deprecated } : {}) },
         { flags: CREATE | REPLACE, timeout: answerWithinMs },
       ),
     )
