@@ -74,7 +74,7 @@ int weft_object_open(const void *elf, uint32_t size, const char *name, const cha
 	if (pin_dir) {
 		bpf_object__for_each_map(map, object->bpf) {
 			/* Globals belong to one load of one object. */
-			/* scratch_…: nothing is kept there from one packet to the next, and each object has its own layout. */
+			/* scratch_…: what is left there from one packet to the next is of use to this object alone, if at all. */
 			if (bpf_map__is_internal(map) || !strncmp(bpf_map__name(map), "scratch_", 8))
 				continue;
 			if (snprintf(path, sizeof(path), "%s/%s", pin_dir, bpf_map__name(map)) >= (int)sizeof(path)) {

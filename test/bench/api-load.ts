@@ -4,7 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { bodyOf, nameOf } from './api-body.ts'
 
 /**
- * The load, in a thread of its own: what `apiload` does (facts: baselines.md 11), over Node's http2 client. Up to 32
+ * The load, in a thread of its own: what `apiload` does (test/bench/api.ts tells of it), over Node's http2 client. Up to 32
  * requests share a connection; an object is a ConfigMap of 300 bytes of data. Any failed request ends it.
  */
 export interface LoadOptions {

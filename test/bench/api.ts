@@ -11,7 +11,7 @@ import { median, type Row } from './row.ts'
 
 /**
  * The API server by itself, its writes durable, against the real API machinery on etcd. That one is not run here: its
- * figures are those measured on this kind of machine (facts: baselines.md 11 and 15, medians of four quiet rounds). So a
+ * figures are those measured on this kind of machine (two cores; medians of four quiet rounds). So a
  * ratio is of this run to a stored figure, and of a machine that is as quiet. The load comes from `apiload`, which made those
  * figures, where it is found; else from api-load.ts, which needs more of the two cores for itself and so shows less.
  */

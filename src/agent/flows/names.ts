@@ -15,7 +15,7 @@ type Pod = Pick<KubeObject, 'metadata'>
 
 /** How long a name is kept for an address that has been given up: as old as a record that somebody may still read. */
 const keptMs = 600_000
-/** Reserved identities (bpf/maps/identities.h). */
+/** Reserved identities (bpf/abi/identity.h). */
 const entities: ReadonlyMap<number, string> = new Map([
   [1, 'host'],
   [2, 'world'],

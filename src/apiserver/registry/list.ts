@@ -135,7 +135,7 @@ function page(
 }
 const pieceBytes = 128 * 1024
 
-/** The revision that a first page must have: 0 any, -1 none in particular. Facts: kubernetes.md 3.2. */
+/** The revision that a first page must be of; 0: the newest will do (Kubernetes API concepts, resource versions: lists). */
 function wantedRevision(query: ListQuery, newest: number): number {
   const { resourceVersion: text, resourceVersionMatch: match, limit } = query
   const wanted = parseRevision(text)

@@ -267,7 +267,7 @@ export class Watch {
   }
 }
 
-/** What the query of a watch asks for. Throws as upstream does where the parts do not fit (facts: kubernetes.md 3.2). */
+/** What the query of a watch asks for. Throws as upstream does where the parts do not fit (API concepts, resource versions: watches). */
 export function watchQueryOf(
   get: (name: string) => string,
   parseRevision: (text: string) => number,

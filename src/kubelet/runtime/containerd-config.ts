@@ -15,8 +15,7 @@ export interface ContainerdOptions {
 
 /**
  * config.toml (version 2) of one node's containerd, several of which live side by side on a machine. Pure.
- * The reasons are in facts/runtime.md: without its own runc root the containers' names collide, and a root without
- * CAP_SYS_RESOURCE cannot lower oom_score_adj.
+ * Without its own runc root the containers' names collide, and a root without CAP_SYS_RESOURCE cannot lower oom_score_adj.
  */
 export function formatContainerdConfig(options: ContainerdOptions): string {
   const { rootDir, stateDir, socket, cniBinDir, cniConfDir, sandboxImage, streamAddress = '127.0.0.1' } = options
