@@ -1,5 +1,5 @@
 /**
- * Replaces `$(NAME)` by `lookup`'s value; an unknown name stays as written, `$$` is a dollar sign (facts: kubernetes
+ * Replaces `$(NAME)` by `lookup`'s value; an unknown name stays as written, `$$` is a dollar sign (Kubernetes
  * third_party/forked/golang/expansion).
  */
 export function expand(text: string, lookup: (name: string) => string | undefined): string {
