@@ -254,10 +254,13 @@ export class NodeModel {
     const tracked = this.#track('pod', journey)
     if (tracked.reset !== undefined) journey.packet = tracked.reset
     else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
+    // Names that are exchanged from here on do not change the way.
+    const isHere = this.#local(journey.packet.destination) !== undefined
     const masked = this.#nameAnswer(journey, tracked) ?? this.#masquerade(journey, tracked)
     if (masked !== undefined && masked !== 'named') return this.#refuse(journey, { ...tracked, reason: masked })
     told.story.push(...nat(packet, journey.packet))
-    return { ...this.#forward(journey.packet, packet), ...withoutSide(tracked) }
+    const way = isHere ? this.#forward(journey.packet, packet) : this.#route(journey.packet, packet)
+    return { ...way, ...withoutSide(tracked) }
   }
 
   #fromUplink(journey: Journey): Result {
@@ -280,7 +283,7 @@ export class NodeModel {
       if (this.#local(journey.packet.destination) === undefined) return { ...stack, packet: journey.packet }
     }
     if (isNeighbours(packet)) return drop('forbidden icmp')
-    if (this.#isOwn(packet.source)) {
+    if (this.#isOwn(journey.packet.source)) {
       journey.told.marks.push('own address from outside')
       return drop('invalid identity')
     }
@@ -342,7 +345,7 @@ export class NodeModel {
     const isWanted = ({ pair, side: of }: PairSide): boolean => side === 'outside' || of === 0 || pair.isHairpin
     const about = this.#translateError(journey, isWanted)
     if (about !== undefined) {
-      if (about.pair.isHairpin) return 'hairpin'
+      if (about.pair.isHairpin && side === 'inside') return 'hairpin'
       return about.pair.isOut ? 'out' : undefined
     }
     const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
@@ -354,7 +357,7 @@ export class NodeModel {
         journey.translated = true
       }
       this.#become(journey, onward(known))
-      if (known.pair.isHairpin) return 'hairpin'
+      if (known.pair.isHairpin && side === 'inside') return 'hairpin'
       return known.pair.isOut ? 'out' : undefined
     }
     if (isHairpin) return 'no nat mapping'
@@ -541,6 +544,10 @@ export class NodeModel {
     const { layer4 } = journey.packet
     if (layer4.kind === 'error' || isNeighbours(journey.packet)) return this.#relate(from, journey)
     const flow = this.flows.find(journey.tuple, journey.now)
+    if (flow?.isLocal === true && from === 'uplink') {
+      journey.told.marks.push('own address from outside')
+      return { reason: 'invalid identity', rules: [], side: 0, translated: false, adopted: false }
+    }
     if (flow !== undefined) {
       const { established } = flow
       const known = this.#continue(flow, journey)
@@ -676,7 +683,9 @@ export class NodeModel {
     if (isReset(packet)) return
     const counted = this.#local(client.source) ?? this.#local(client.destination)
     const countedTo = counted?.addresses[0]
-    const known = { adopted, fromHost, translated, lastSeen: now, epoch: this.#epoch, countedTo }
+    const isHere = (address: string): boolean => this.#local(address) !== undefined
+    const isLocal = (fromHost || isHere(client.source)) && isHere(client.destination)
+    const known = { adopted, fromHost, translated, isLocal, lastSeen: now, epoch: this.#epoch, countedTo }
     this.flows.begin(flowOf(packet, client, side, known))
   }
 

@@ -37,6 +37,8 @@ export interface Flow {
   readonly fromHost: boolean
   /** Its ends have other names outside. */
   readonly translated: boolean
+  /** Both ends were on this node: nobody outside has anything to do with it. */
+  readonly isLocal: boolean
   readonly spoke: Pair<boolean>
   established: boolean
   closing: boolean
@@ -219,7 +221,7 @@ export function flowOf(
   packet: Packet,
   client: Tuple,
   side: 0 | 1,
-  known: Pick<Flow, 'adopted' | 'fromHost' | 'translated' | 'lastSeen' | 'epoch' | 'countedTo'>,
+  known: Pick<Flow, 'adopted' | 'fromHost' | 'translated' | 'isLocal' | 'lastSeen' | 'epoch' | 'countedTo'>,
 ): Flow {
   const flow: Flow = {
     client,
