@@ -21,17 +21,18 @@ enum reason {
 	REASON_TRUNCATED_L4 = 12,	   /* ends within the transport header */
 	REASON_UNKNOWN_L4 = 13,		   /* a protocol that a rule for ports cannot be asked about */
 	REASON_FRAGMENT_FIRST_MISSING = 14, /* a later fragment whose first one has not been seen */
-	REASON_INVALID_EXTENSION_HEADER = 15,
-	REASON_NO_BACKEND = 16,
-	REASON_SOURCE_RANGE = 17,
-	REASON_NO_NAT_PORT = 18,
-	REASON_NO_NAT_MAPPING = 19,
-	REASON_NO_TUNNEL = 20,
+	REASON_INVALID_EXTENSION_HEADER = 15, /* too many of IPv6's, or one that leads elsewhere */
+	REASON_NO_BACKEND = 16,	  /* a Service without endpoints */
+	REASON_SOURCE_RANGE = 17, /* a load balancer that is not for that source */
+	REASON_NO_NAT_PORT = 18,  /* every source port to that place is in use, or the node has no address of the family */
+	REASON_NO_NAT_MAPPING = 19, /* the middle of a connection whose translation is not known */
+	REASON_NO_TUNNEL = 20,	  /* to a pod address of which nobody knows the node */
+	/* Not given out: the node's stack says these three better (lib/forward.h). */
 	REASON_FIB_FAILED = 21,
 	REASON_FRAG_NEEDED = 22,
 	REASON_TTL_EXCEEDED = 23,
 	REASON_RATE_LIMITED = 24, /* denied, and the pod has had its answers for this second */
-	REASON_NO_LOCAL_BACKEND = 25,
+	REASON_NO_LOCAL_BACKEND = 25, /* only this node's backends would do, and it has none: silence */
 	REASON_INVALID_IDENTITY = 26, /* from outside, by an address that is this node's or one of its pods' */
 	REASON_UNSUPPORTED_NAT_PROTOCOL = 27,
 	REASON_FORBIDDEN_ICMP = 28,

@@ -25,7 +25,7 @@ struct event {
 	__u8 is_reply;
 	__u8 pad;
 	__u32 length; /* of the packet, bytes */
-	__u32 set; /* the policy set that judged; 0: not isolated */
+	__u32 set; /* the policy set that refused it; 0: none did */
 };
 
 #endif

@@ -110,14 +110,16 @@ test('a flow has the names that its addresses had at its time, and the policies 
   names.pod(undefined, pod('b', '10.0.0.2'), start - 1000)
   names.pod(pod('c', '10.0.0.2'), undefined, start - 500)
   source.put({ time: now - 2_000_000_000n }, { time: now, drop: true, reason: 7, set: 3 }, { time: now, rule: 2 })
+  source.put({ time: now, drop: true, reason: 8, set: 4 }, { time: now, drop: true, reason: 9 })
   clock.advance(0)
-  const [before, denied, allowed] = flows.recent({})
+  const [before, denied, allowed, unknown, full] = flows.recent({})
   t.is(before?.destination.pod, 'b')
   t.is(denied?.destination.pod, 'c')
-  t.deepEqual(
-    denied?.deniedBy,
-    denied?.event.reason === 'Policy denied' ? [{ namespace: 'default', name: 'deny-3' }] : [],
-  )
+  t.is(denied?.event.reason, 'Policy denied')
+  t.deepEqual(denied?.deniedBy, [{ namespace: 'default', name: 'deny-3' }])
+  t.is(unknown?.event.reason, 'Unknown sender')
+  t.deepEqual(unknown?.deniedBy, [{ namespace: 'default', name: 'deny-4' }])
+  t.deepEqual(full?.deniedBy, [], 'no set refused it')
   t.deepEqual(allowed?.allowedBy, [{ namespace: 'default', name: 'let-in', path: 'spec.ingress[0].from[2]' }])
   t.regex(
     formatFlow(allowed as Flow),

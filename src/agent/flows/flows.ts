@@ -179,7 +179,8 @@ export class Flows {
       destination: names.party(event.destination, event.destinationIdentity, time),
       service: frontend && names.service(frontend.address, frontend.port, event.protocol),
       allowedBy: rule === undefined ? [] : [rule],
-      deniedBy: event.kind === 'drop' && event.reason === 'Policy denied' ? names.set(event.set) : [],
+      // A sender whom nobody knows and an answer that is spared were denied by policies, too.
+      deniedBy: event.kind === 'drop' ? names.set(event.set) : [],
     }
   }
 

@@ -53,7 +53,7 @@ export interface Event {
   readonly destinationIdentity: number
   /** Of the policy that allowed it, for the agent's table of rules; 0: none had to. */
   readonly rule: number
-  /** The policy set that judged; 0: not isolated. */
+  /** The policy set that refused it; 0: none did. */
   readonly set: number
   readonly reason: Reason
   /** ICMP: its type. */
