@@ -58,7 +58,11 @@ export async function askWhy(question: Question): Promise<Answer> {
   else if (source.node !== undefined && source.node === destination.node)
     steps.push(...(await askOf(source.node, 'to_container', address, port)))
   else if (destination.node === undefined)
-    throw new Error(`${source.name} to ${destination.name}: neither is a pod, so no program of ours has a say`)
+    throw new Error(
+      destination.kind === 'service'
+        ? `${source.name} to ${destination.name}: only pods are asked about as clients of a Service: name one of its pods instead`
+        : `${source.name} to ${destination.name}: neither is a pod, so no program of ours has a say`,
+    )
   const last = steps.at(-1)
   const reached = last === undefined ? { address, port } : last.destination
   const there = await nodeOf(client, reached.address)
