@@ -2,8 +2,8 @@
 #ifndef WEFT_LIB_FORWARD_H
 #define WEFT_LIB_FORWARD_H
 
-#include "config.h"
 #include "lib/clock.h"
+#include "lib/networks.h"
 #include "lib/parse.h"
 #include "maps/endpoints.h"
 #include "maps/identities.h"
@@ -82,11 +82,6 @@ INLINE int wrap(struct __sk_buff *skb, __be32 remote, __u32 identity)
 	return CONTINUE;
 }
 
-INLINE int in_pod_networks(const struct address *address)
-{
-	return network_contains(&cfg_pod_network4, address) || network_contains(&cfg_pod_network6, address);
-}
-
 /* Numbers of this node alone, and none, go as the node's: the receiver looks the sender up by its address. */
 INLINE __u32 wire_identity(__u32 identity)
 {
@@ -104,7 +99,7 @@ FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
 		return drop(REASON_NO_TUNNEL);
 	to = bpf_map_lookup_elem(&identities_v1, &pkt->tuple.destination);
 	if (!to || !to->tunnel)
-		return to || !in_pod_networks(&pkt->tuple.destination) ? CONTINUE : drop(REASON_NO_TUNNEL);
+		return to || !in_pod_network(&pkt->tuple.destination) ? CONTINUE : drop(REASON_NO_TUNNEL);
 	/* The stack says "time exceeded" and "too big", where it may: it has routes into the tunnel, too. */
 	if (pkt->hops < 2 || bpf_check_mtu(skb, cfg_tunnel_ifindex, &mtu, 0, 0))
 		return TC_ACT_OK;

@@ -2,9 +2,8 @@
 #ifndef WEFT_LIB_LB_H
 #define WEFT_LIB_LB_H
 
-#include "config.h"
-#include "lib/address.h"
 #include "lib/clock.h"
+#include "lib/networks.h"
 #include "maps/services.h"
 
 enum lb_result {
@@ -28,16 +27,6 @@ struct lb_choice {
 	__u32 number; /* of the backend */
 	__u32 random; /* what the choice was made by */
 };
-
-INLINE int in_service_network(const struct address *a)
-{
-	return network_contains(&cfg_service_network4, a) || network_contains(&cfg_service_network6, a);
-}
-
-INLINE int in_pod_network(const struct address *a)
-{
-	return network_contains(&cfg_pod_network4, a) || network_contains(&cfg_pod_network6, a);
-}
 
 INLINE __u32 address_flags(const struct address *a)
 {

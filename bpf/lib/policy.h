@@ -2,7 +2,7 @@
 #ifndef WEFT_LIB_POLICY_H
 #define WEFT_LIB_POLICY_H
 
-#include "config.h"
+#include "lib/networks.h"
 #include "lib/parse.h"
 #include "maps/endpoints.h"
 #include "maps/identities.h"
@@ -41,7 +41,7 @@ FUNCTION __u32 identity_of(const struct address *address, __u32 *since)
 			*since = known->since;
 		return known->identity;
 	}
-	if (network_contains(&cfg_pod_network4, address) || network_contains(&cfg_pod_network6, address))
+	if (in_pod_network(address))
 		return FAULTY(2, IDENTITY_WORLD, IDENTITY_UNKNOWN_POD);
 	return IDENTITY_WORLD;
 }
