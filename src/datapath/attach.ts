@@ -31,17 +31,18 @@ export class Attachments {
     return changes.includes(true)
   }
 
-  /** The first look at what the device receives: by its driver, by the kernel in its stead, or none. */
+  /** The first look at what the device receives: by its driver, by the kernel in its stead, or none. Says whether one was attached anew. */
   async attachXdp(mode: 'off' | 'native' | 'generic', ifindex: number): Promise<boolean> {
     const other = mode === 'native' ? 'generic' : 'native'
+    let changed = false
     for (const spec of programs.filter((p) => p.place === 'xdp')) {
       // One device has one mode: the other is left before.
       for (const left of mode === 'off' ? (['native', 'generic'] as const) : [other]) this.#remove(pinName(spec, left))
       if (mode === 'off') continue
       const hook = mode === 'native' ? 'xdpNative' : 'xdpGeneric'
-      await this.#attach({ ...spec, hook }, mode, ifindex)
+      if (await this.#attach({ ...spec, hook }, mode, ifindex)) changed = true
     }
-    return mode !== 'off'
+    return changed
   }
 
   async #attach(spec: ProgramSpec, id: string, ifindex: number): Promise<boolean> {
