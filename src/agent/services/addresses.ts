@@ -58,8 +58,6 @@ export interface AddressFacts {
   readonly published: readonly Published[]
   /** The node's resolver, local on every node. */
   readonly resolver: readonly string[]
-  /** False while this node cannot know who is elected: another may be by now. */
-  readonly mayAnnounce: boolean
 }
 
 /** All addresses that mean something to this node, though they are neither pods' nor cluster addresses. Pure. */
@@ -72,7 +70,7 @@ export function planKnownAddresses(facts: AddressFacts): KnownAddress[] {
     const local = only === undefined ? [] : candidates.filter((name) => only.has(name))
     for (const address of balancer) {
       const elected = isForeign ? undefined : elect(address, local.length > 0 ? local : candidates)
-      const isAnnounced = facts.mayAnnounce && elected === facts.nodeName
+      const isAnnounced = elected === facts.nodeName
       known.set(address, { address, kind: 'virtual', ...(isAnnounced ? { isAnnounced } : {}) })
     }
   }

@@ -3,6 +3,7 @@ import type { Service as KubeService, ServicePort } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { parseAddress } from '#base/net/address.ts'
 import { type Backend, type Outside, type Service, serviceNumber } from '#datapath/datapath.ts'
+import { servedByGateway, servedByLabel } from '#gateway/service.ts'
 import { type Chosen, chooseBackends, type Whereabouts } from './endpoints.ts'
 import type { ExternalUse } from './external.ts'
 
@@ -21,8 +22,7 @@ export interface ReflectFacts extends Whereabouts {
 const nowhere: ReflectFacts = { nodeName: '', zone: undefined, externalUse: () => 'none' }
 
 /** Whatever comes to its addresses is for a socket of the node's own: what the gateway's engine listens on. */
-const isServedByStack = ({ metadata }: KubeService): boolean =>
-  metadata.labels?.['weft.dev/served-by'] === 'gateway' || metadata.annotations?.['weft.dev/gateway'] === 'true'
+const isServedByStack = ({ metadata }: KubeService): boolean => metadata.labels?.[servedByLabel] === servedByGateway
 
 /** Addresses that a load balancer was given; one in mode Proxy is another machine's business (KEP-1860). */
 export const balancerAddresses = ({ spec, status }: KubeService): string[] =>

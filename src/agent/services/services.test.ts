@@ -298,7 +298,6 @@ const announcers = (published: ReturnType<typeof publishedBy>, all = nodes): str
       nodes: all,
       published: published === undefined ? [] : [published],
       resolver: [],
-      mayAnnounce: true,
     }).some((a) => a.isAnnounced),
   )
 

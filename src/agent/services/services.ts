@@ -261,7 +261,6 @@ export class Services {
       nodes: nodes?.list() ?? [],
       published: [...this.#published.values()],
       resolver: [...(localBackends?.values() ?? [])].flat(),
-      mayAnnounce: true,
     })
     datapath.setAddresses(known)
     this.#addressesChanged = false
