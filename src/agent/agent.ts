@@ -286,11 +286,11 @@ export function createAgent(options: AgentOptions): Agent {
           uplink,
           ...(namespace === undefined ? {} : { namespace }),
           clock,
-          log: log.child({ loop: 'gateway' }),
+          log: log.child({ loop: 'gateways' }),
         }),
       leftBehind: () => existsSync(join(engineDir, 'haproxy')),
       clock,
-      log: log.child({ loop: 'gateway' }),
+      log: log.child({ loop: 'gateways' }),
     })
     gatewayParts = gatewayLoop
 
