@@ -18,8 +18,8 @@ INLINE int use_hop(struct __sk_buff *skb, const struct packet *pkt)
 		if (!FIRST_HEADERS(skb, struct iphdr, ip))
 			return drop(REASON_INVALID_PACKET);
 		/* TTL is a high byte: one less there is 0x0100 more in the complement's sum (RFC 1624). */
-		sum = ip->check + bpf_htons(0x0100);
-		ip->check = sum + FAULTY(33, 0, sum >= 0xffff);
+		sum = ip->check + FAULTY(33, 0x0100, bpf_htons(0x0100));
+		ip->check = sum + (sum >= 0xffff);
 		ip->ttl--;
 	} else {
 		struct ipv6hdr *ip;

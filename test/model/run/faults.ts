@@ -26,13 +26,13 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 24, what: 'an error goes to whoever it is sent to' },
   { number: 25, what: 'externalTrafficPolicy: Local is not heeded' },
   { number: 26, what: 'source ranges are not asked' },
-  { number: 27, what: 'affinity never ends' },
+  { number: 27, what: 'affinity ends at once' },
   { number: 28, what: 'two connections get the same way back' },
   { number: 29, what: 'a flow to a Service forgets that its answers have another name' },
   { number: 30, what: 'a UDP checksum of zero is made one' },
   { number: 31, what: 'a reset does not acknowledge the SYN that it refuses' },
   { number: 32, what: 'masquerade gives a port that it does not write down' },
-  { number: 33, what: "the hop is not used up in the header's checksum" },
+  { number: 33, what: "the header's checksum takes the hop for a low byte" },
 ]
 
 /** Those that `npm test` looks for: one of each part, found within a few histories. */
