@@ -5,11 +5,6 @@
 #include "lib/lb.h"
 #include "lib/nat.h"
 
-/* A step's answer, never a program's: what was looked for is not there. */
-#ifndef FORGOTTEN
-#define FORGOTTEN (-1001)
-#endif
-
 INLINE int is_mapped(const struct address *a)
 {
 	return a->word[2] == V4_MAPPED && !a->word[0] && !a->word[1];

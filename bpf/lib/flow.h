@@ -10,21 +10,20 @@
 #include "lib/deny.h"
 #include "lib/fault.h"
 #include "lib/icmp.h"
+#include "lib/life.h"
 #include "lib/policy.h"
 #include "lib/trace.h"
+#include "lib/tuple.h"
 #include "maps/flows.h"
 
-/* Without a packet for so long, a flow is over. */
-#define LIFE_UNANSWERED (60 * SECOND)
-#define LIFE_TCP (8000 * SECOND) /* RFC 5382: at least two hours and four minutes; half-closed is alive */
-#define LIFE_CLOSING (10 * SECOND)
-#define LIFE_UDP (180 * SECOND) /* RFC 4787: at least two minutes; and whatever else has no connections */
-#define LIFE_ICMP (60 * SECOND) /* RFC 5508 */
+/* ns; lib/life.h has their reasons. */
+#define LIFE_UNANSWERED (SECONDS_UNANSWERED * SECOND)
+#define LIFE_TCP (SECONDS_TCP * SECOND)
+#define LIFE_CLOSING (SECONDS_CLOSING * SECOND)
+#define LIFE_UDP (SECONDS_UDP * SECOND)
+#define LIFE_ICMP (SECONDS_ICMP * SECOND)
 
 #define FLOW_FIN_BOTH (FLOW_FIN_CLIENT | FLOW_FIN_SERVER)
-
-/* A step's answer, never a program's: the flow that was found does not count, the packet begins one. */
-#define FORGOTTEN (-1001)
 
 /* Where a packet was met. */
 enum hook {
@@ -81,16 +80,6 @@ INLINE int source_is_lower(const struct tuple *t)
 			return a < b;
 	}
 	return bpf_ntohs(t->source_port) <= bpf_ntohs(t->destination_port);
-}
-
-INLINE void turn_round(const struct tuple *t, struct tuple *turned)
-{
-	turned->source = t->destination;
-	turned->destination = t->source;
-	turned->source_port = t->destination_port;
-	turned->destination_port = t->source_port;
-	turned->protocol = t->protocol;
-	turned->pad[0] = turned->pad[1] = turned->pad[2] = 0;
 }
 
 INLINE void find_place(const struct tuple *t, struct place *place)

@@ -8,6 +8,7 @@
 #include "lib/clock.h"
 #include "lib/icmp.h"
 #include "lib/rewrite.h"
+#include "lib/tuple.h"
 #include "maps/services.h"
 #include "maps/translations.h"
 
@@ -44,24 +45,14 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct nat_work);
-} nat_work_v1 SEC(".maps");
+} scratch_nat SEC(".maps");
 
 /* Null only for the verifier. */
 INLINE struct nat_work *nat_work(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&nat_work_v1, &zero);
-}
-
-INLINE void turn(const struct tuple *t, struct tuple *turned)
-{
-	turned->source = t->destination;
-	turned->destination = t->source;
-	turned->source_port = t->destination_port;
-	turned->destination_port = t->source_port;
-	turned->protocol = t->protocol;
-	turned->pad[0] = turned->pad[1] = turned->pad[2] = 0;
+	return bpf_map_lookup_elem(&scratch_nat, &zero);
 }
 
 INLINE int tuple_equal(const struct tuple *a, const struct tuple *b)
@@ -108,7 +99,7 @@ INLINE void forget_pair(const struct tuple *question, const struct rewrite *r)
 {
 	struct tuple answer;
 
-	turn(&r->to, &answer);
+	turn_round(&r->to, &answer);
 	bpf_map_delete_elem(&translations_v1, question);
 	bpf_map_delete_elem(&translations_v1, &answer);
 }
@@ -125,7 +116,7 @@ INLINE struct rewrite *find_rewrite(const struct packet *pkt, __u64 time)
 	if (!r)
 		return 0;
 	if (is_bare_syn(pkt) && !(r->flags & REWRITE_ANSWER)) {
-		turn(&r->to, &key);
+		turn_round(&r->to, &key);
 		answer = bpf_map_lookup_elem(&translations_v1, &key);
 		if (is_over(r, answer)) {
 			if (may_write())
@@ -182,7 +173,7 @@ INLINE long write_answer(struct nat_work *w)
 	const struct rewrite *there;
 	long failed;
 
-	turn(&w->question.to, &w->key);
+	turn_round(&w->question.to, &w->key);
 	failed = bpf_map_update_elem(&translations_v1, &w->key, &w->answer, BPF_NOEXIST);
 	if (FAULTY(28, 1, failed != -EEXIST))
 		return FAULTY(28, 0, failed);
@@ -215,7 +206,7 @@ FUNCTION int write_pair(CONTEXT *ctx, struct nat_work *w, __u32 how, __u32 rando
 		return REASON_FORWARDED;
 	w->answer = w->question;
 	w->answer.flags |= REWRITE_ANSWER;
-	turn(&w->asked, &w->answer.to);
+	turn_round(&w->asked, &w->answer.to);
 	for (i = 0; i < NAT_TRIES; i++) {
 		if (i) {
 			if (!has_ports)
@@ -262,14 +253,14 @@ FUNCTION int translate_error(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 	__builtin_memset(q, 0, sizeof(*q));
 	if (parse_inner(skb, pkt, q) != CONTINUE)
 		return 0;
-	turn(&q->tuple, &w->key);
+	turn_round(&q->tuple, &w->key);
 	r = bpf_map_lookup_elem(&translations_v1, &w->key);
 	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return 0;
 	if ((*flags & REWRITE_MASQUERADE) && !(r->flags & REWRITE_MASQUERADE))
 		return 0;
 	*flags = r->flags;
-	turn(&r->to, &w->inner);
+	turn_round(&r->to, &w->inner);
 	w->outer = pkt->tuple;
 	w->outer.destination = r->to.destination;
 	if (address_equal(&w->outer.source, &w->key.source))

@@ -8,6 +8,9 @@
 /* Steps return CONTINUE, a TC_ACT_ to end with, or drop(reason). */
 #define CONTINUE (-1000)
 
+/* A step's answer, never a program's: what was found does not count, the packet begins a connection. */
+#define FORGOTTEN (-1001)
+
 INLINE int drop(enum reason reason)
 {
 	return -(int)reason;

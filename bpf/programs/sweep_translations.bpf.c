@@ -5,6 +5,8 @@
 #include "lib/base.h"
 #include "lib/clock.h"
 #include "lib/address.h"
+#include "lib/life.h"
+#include "lib/tuple.h"
 #include "maps/translations.h"
 
 /* What the agent asks for, and what it is told. */
@@ -15,26 +17,9 @@ struct translation_sweep {
 	__u32 removed;
 };
 
-/* Seconds. As those of flows (lib/flow.h). */
-#define SECONDS_UNANSWERED 60
-#define SECONDS_TCP 8000
-#define SECONDS_CLOSING 10
-#define SECONDS_UDP 180
-#define SECONDS_ICMP 60
-
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
 #endif
-
-INLINE void turn(const struct tuple *t, struct tuple *turned)
-{
-	__builtin_memset(turned, 0, sizeof(*turned));
-	turned->source = t->destination;
-	turned->destination = t->source;
-	turned->source_port = t->destination_port;
-	turned->destination_port = t->source_port;
-	turned->protocol = t->protocol;
-}
 
 INLINE __u32 life_of(__u8 protocol, const struct rewrite *question, const struct rewrite *answer)
 {
@@ -66,7 +51,7 @@ static long sweep_pair(void *map, const struct tuple *key, struct rewrite *r, st
 	struct rewrite *answer;
 	__u32 seen = r->seen;
 
-	turn(&r->to, &other);
+	turn_round(&r->to, &other);
 	if (r->flags & REWRITE_ANSWER) {
 		/* The question's entry decides. Half a pair: it is being written, or its other half was lost. */
 		if (!bpf_map_lookup_elem(&translations_v1, &other) && (__s32)(s->now - seen) > SECONDS_CLOSING)
