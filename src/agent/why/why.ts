@@ -73,11 +73,16 @@ function translate(
   asked: AskedPacket,
 ): { readonly step: Step; readonly backend: Backend | undefined } | undefined {
   const { source, destination, port, protocol } = asked
+  // A node port is asked for at any address of a node.
+  const isNode = datapath
+    .knownAddresses()
+    .some(({ address, kind }) => address === destination && (kind === 'own' || kind === 'node'))
+  const addresses = [destination, ...(isNode ? [destination.includes(':') ? '::' : '0.0.0.0'] : [])]
   const service = datapath
     .services()
     .find(
       ({ frontend: f, isOutsideOnly }) =>
-        f.address === destination && f.port === port && f.protocol === protocol && !isOutsideOnly,
+        addresses.includes(f.address) && f.port === port && f.protocol === protocol && !isOutsideOnly,
     )
   if (service === undefined || service.toStack === true) return undefined
   const named = names.service(destination, port, protocolNumbers[protocol])
