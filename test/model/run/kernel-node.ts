@@ -1,4 +1,4 @@
-import { Compiler } from '#agent/policy/compile.ts'
+import { Compiler, type Round } from '#agent/policy/compile.ts'
 import { parsePolicy } from '#agent/policy/parse.ts'
 import { reflectService } from '#agent/services/reflect.ts'
 import type { Service as ApiService } from '#api/gen/core-v1.ts'
@@ -275,7 +275,7 @@ export class KernelNode {
         owner,
       })
     }
-    round?.settle()
+    if (round !== undefined) this.#finish(round)
     this.#addIdentities(pod.addresses, identity, name, 0)
     this.#raiseEpoch()
   }
@@ -324,9 +324,7 @@ export class KernelNode {
           this.#endpoints.set(address, { ...known, egressSet: sets.egress, ingressSet: sets.ingress })
       }
     }
-    this.#policy.remove(round.remove)
-    for (const { cidr } of round.networksRemoved) this.#policy.removeNetwork(formatCidr(cidr))
-    round.settle()
+    this.#finish(round)
     this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
     this.#raiseEpoch()
     for (const set of this.#compiler.unused()) {
@@ -335,9 +333,17 @@ export class KernelNode {
     }
   }
 
-  #write(round: NonNullable<ReturnType<Compiler['round']>>): void {
+  #write(round: Round): void {
     if (round.add.length > 0) this.#policy.add(round.add)
     for (const network of round.networksAdded) this.#policy.setNetwork(formatCidr(network.cidr), network.class)
+    this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
+  }
+
+  /** What nobody needs any more goes after everything that is new is there. */
+  #finish(round: Round): void {
+    this.#policy.remove(round.remove)
+    for (const { cidr } of round.networksRemoved) this.#policy.removeNetwork(formatCidr(cidr))
+    round.settle()
     this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
   }
 
