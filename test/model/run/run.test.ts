@@ -33,7 +33,8 @@ test.serial('kernel and model tell the same of every scenario', async (t) => {
 
 test.serial('kernel and model agree on a million packets in 2,000 histories, and everything was met', async (t) => {
   t.timeout(420_000)
-  const seed = Number(process.env.WEFT_SEED ?? Date.now() % 2 ** 31)
+  // The same histories each time: new ones are what `npm run test:model` looks for.
+  const seed = Number(process.env.WEFT_SEED ?? 60)
   const { difference, packets, seconds, coverage } = await play(world, { histories: 2_000, seed })
   t.is(difference, undefined, difference)
   t.log(`seed ${seed}: ${packets} packets in ${seconds.toFixed(1)} s`)
