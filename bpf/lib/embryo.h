@@ -87,8 +87,6 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 
 	if (!pkt || !place || !embryo || !with)
 		return CONTINUE;
-	if (place->hook >= HOOK_NETDEV && (embryo->flags & FLOW_LOCAL))
-		return drop(REASON_INVALID_IDENTITY);
 	side = side_of(place, embryo->flags);
 	protocol = pkt->tuple.protocol;
 	type = pkt->tcp_flags;
@@ -265,6 +263,9 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	embryo = find_embryo(&place->key, now(skb));
 	if (embryo) {
 		if (!(embryo->flags & FLOW_ESTABLISHED) && now(skb) - embryo->seen <= embryo->timeout) {
+			/* As in track(): before anything is asked, or cut, on its behalf. */
+			if (place->hook >= HOOK_NETDEV && (embryo->flags & FLOW_LOCAL))
+				return drop(REASON_INVALID_IDENTITY);
 			verdict = CONTINUE;
 			if (state && FAULTY(10, 0, embryo->epoch != state->epoch))
 				verdict = reassess(pkt, place, embryo);
