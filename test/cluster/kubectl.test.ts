@@ -152,6 +152,8 @@ test.serial('rollout: a new version, its history, undo and restart', (t) => {
   const before = firstPod()
   cluster.kubectl('rollout', 'restart', 'deployment/web')
   cluster.kubectl('rollout', 'status', 'deployment/web', '--timeout=60s')
+  // The roll-out does not wait for those that are on their way out.
+  cluster.kubectl('wait', '--for=delete', `pod/${before}`, '--timeout=30s')
   t.is(cluster.try(['get', 'pod', before]).code, 1, 'the pod of before has gone')
 })
 
