@@ -41,6 +41,8 @@ interface Numbered {
 interface Owner {
   text: string
   count: number
+  /** One of those that have it: what the number means to policies. */
+  readonly pod: PeerPod
 }
 
 /**
@@ -54,8 +56,8 @@ export class Numbering {
   readonly #pods = new Map<string, Numbered>()
   #owners = new Map<number, Owner>()
   #locals = new Map<string, number>()
-  /** Numbers without pods, and what they meant: it still holds for packets on their way, so nobody else may have them yet. */
-  readonly #idle = new Map<number, string>()
+  /** Numbers without pods, and one that had them: it still holds for packets on their way, so nobody else may have them yet. */
+  readonly #idle = new Map<number, PeerPod>()
   readonly #adopted = new Map<string, number>()
   #nextLocal: number
 
@@ -135,7 +137,7 @@ export class Numbering {
       numbered.number = number
       this.#options.onPod(key, numbered.pod, number)
     }
-    for (const [number, { text }] of old) if (!this.#owners.has(number)) this.#idle.set(number, text)
+    for (const [number, { pod }] of old) if (!this.#owners.has(number)) this.#idle.set(number, pod)
   }
 
   /**
@@ -145,13 +147,13 @@ export class Numbering {
   load(pods: readonly PeerPod[]): void {
     const has = (pod: PeerPod): boolean => pod.addresses.some((a) => this.#adopted.get(a) === pod.identity)
     for (const pod of pods.toSorted((a, b) => Number(has(b)) - Number(has(a)))) this.set(pod.key, pod)
-    for (const { pod, text, number } of this.#pods.values()) {
+    for (const { pod, number } of this.#pods.values()) {
       for (const address of pod.addresses) {
         const present = this.#adopted.get(address)
         if (present === undefined || present === number || this.#owners.has(present) || this.#idle.has(present))
           continue
         this.#mean(present, pod)
-        this.#idle.set(present, text)
+        this.#idle.set(present, pod)
       }
     }
   }
@@ -171,8 +173,11 @@ export class Numbering {
 
   #choose({ identity, addresses }: PeerPod, text: string, current: number | undefined): number {
     const isFree = (number: number): boolean => {
-      const meant = this.#owners.get(number)?.text ?? this.#idle.get(number)
-      return meant === undefined || meant === text
+      const owner = this.#owners.get(number)
+      if (owner !== undefined) return owner.text === text
+      // Policies may by now tell apart what they did not when its last pod left it.
+      const last = this.#idle.get(number)
+      return last === undefined || this.#textOf(last) === text
     }
     if (identity !== undefined && isFree(identity)) return identity
     const local = this.#locals.get(text)
@@ -193,7 +198,7 @@ export class Numbering {
       owner.count++
       return
     }
-    this.#owners.set(number, { text, count: 1 })
+    this.#owners.set(number, { text, count: 1, pod })
     this.#mean(number, pod)
   }
 
@@ -208,7 +213,7 @@ export class Numbering {
     if (owner === undefined || --owner.count > 0) return
     this.#owners.delete(number)
     if (this.#locals.get(owner.text) === number) this.#locals.delete(owner.text)
-    this.#idle.set(number, owner.text)
+    this.#idle.set(number, owner.pod)
   }
 }
 
