@@ -63,7 +63,7 @@ spec: { selector: { app: echo }, ports: [{ port: 80, targetPort: 8080 }] }
   t.is(pods.length, 2)
   for (const pod of pods) {
     const answers = cluster.kubectl(
-      ...['exec', pod, '-c', 'client', '--', 'sh', '-c', 'for i in 1 2 3 4 5 6 7 8; do get http://echo/; done'],
+      ...['exec', pod, '-c', 'client', '--', 'sh', '-c', 'for i in $(seq 40); do get http://echo/; done'],
     )
     t.is(new Set([...answers.matchAll(/"pod":"([^"]+)"/g)].map((m) => m[1])).size, 2, answers)
   }

@@ -130,7 +130,7 @@ test.serial('a node reaches the pods of every node, and pods reach every node', 
 test.serial('a ClusterIP spreads over both backends, from pods and from nodes', (t) => {
   for (const client of [...pods('app=client'), ...pods('app=onhost')]) {
     for (const ip of clusterIps('echo')) {
-      const lines = inPod(client, `for i in $(seq 16); do get 'http://${literal(ip)}/' || exit 1; done`).split('\n')
+      const lines = inPod(client, `for i in $(seq 40); do get 'http://${literal(ip)}/' || exit 1; done`).split('\n')
       t.is(new Set(lines.map((line) => (JSON.parse(line) as { pod: string }).pod)).size, 2, `${client.name} to ${ip}`)
     }
   }
