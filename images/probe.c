@@ -26,6 +26,9 @@
 #define QUESTIONS_MAX 8192
 #define LINE_MAX_BYTES 128
 #define PORTS_MAX 64
+#define OWN_PORT_FIRST 20000
+/* More than there are questions: a free one is always found. */
+#define OWN_PORTS 10000
 #define SCTP_INIT 1
 #define SCTP_INIT_ACK 2
 #define SCTP_ABORT 6
@@ -56,6 +59,7 @@ struct watched {
 
 static int epoll_fd;
 static struct watched questions[QUESTIONS_MAX];
+static uint8_t own_port_taken[2][OWN_PORTS];
 static uint16_t ports[PORTS_MAX];
 static int ports_count;
 static int asked;
@@ -148,6 +152,8 @@ static void answer(struct watched *w, const char *word)
 	printf("%s %s\n", w->id, word);
 	close(w->fd);
 	w->active = 0;
+	if (w->own_port)
+		own_port_taken[w->kind == SCTP][w->own_port - OWN_PORT_FIRST] = 0;
 	asked--;
 }
 
@@ -189,24 +195,27 @@ static socklen_t address_of(const char *text, uint16_t port, struct sockaddr_sto
 	return 0;
 }
 
-/* The same for the same question: asked a thousand times it is one flow, not a thousand that wait for their end. */
-static uint16_t own_port_for(const char *address, uint16_t port)
+/*
+ * The same for the same question: asked a thousand times it is one flow, not a thousand that wait for their end. While an
+ * answer is awaited its port is nobody else's: of two sockets with one pair of addresses the kernel gives all answers to one.
+ */
+static uint16_t take_own_port(enum kind kind, const char *address, uint16_t port)
 {
 	uint32_t sum = 2166136261u ^ port;
 
 	for (; *address; address++)
 		sum = (sum ^ (uint8_t)*address) * 16777619u;
-	return (uint16_t)(20000 + sum % 10000);
+	while (own_port_taken[kind == SCTP][sum % OWN_PORTS])
+		sum++;
+	own_port_taken[kind == SCTP][sum % OWN_PORTS] = 1;
+	return (uint16_t)(OWN_PORT_FIRST + sum % OWN_PORTS);
 }
 
 static int bind_own(struct watched *w)
 {
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(w->own_port) };
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(w->own_port) };
-	int one = 1;
 
-	/* Others may have it too, for other destinations. */
-	setsockopt(w->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	return w->family == AF_INET ? bind(w->fd, (struct sockaddr *)&v4, sizeof(v4))
 				    : bind(w->fd, (struct sockaddr *)&v6, sizeof(v6));
 }
@@ -282,7 +291,6 @@ static void ask(const char *line)
 	w->family = address.ss_family;
 	w->port = (uint16_t)port;
 	w->until = now_ms() + ms;
-	w->own_port = own_port_for(text, w->port);
 	asked++;
 	if (!strcmp(protocol, "tcp") || !strcmp(protocol, "hold")) {
 		w->kind = *protocol == 't' ? TCP : HOLD;
@@ -302,6 +310,8 @@ static void ask(const char *line)
 	}
 	if (w->fd < 0)
 		return answer_error(w, errno);
+	if (w->kind == UDP || w->kind == SCTP)
+		w->own_port = take_own_port(w->kind, text, w->port);
 	if (w->kind == UDP && bind_own(w))
 		return answer_error(w, errno);
 	if (connect(w->fd, (struct sockaddr *)&address, length) && errno != EINPROGRESS)
