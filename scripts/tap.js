@@ -13,7 +13,7 @@ export function countTap(text) {
     } else if (/^not ok \d+/.test(line)) {
       failed++
       keep = true
-    } else if (/^(1\.\.|# )/.test(line)) keep = false
+    } else if (/^(1\.\.|# (tests|pass|fail) )/.test(line)) keep = false
     if (keep) failures.push(line)
   }
   return { passed, failed, skipped, failures: failures.join('\n') }

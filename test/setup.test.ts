@@ -1,8 +1,9 @@
-/** What `npm start` installs from, held against itself: a machine where everything is there already would not notice. */
+/** What `npm start` and `npm test` are made of, held against itself: a machine where everything is there already would not notice. */
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import test from 'ava'
 import { programs } from '#cli/cluster/prerequisites.ts'
+import { countTap } from '../scripts/tap.js'
 
 const root = resolve(import.meta.dirname, '..')
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -59,4 +60,19 @@ test('apt-packages.txt brings every program that a cluster starts; each line has
     Object.values(programs).filter((name) => name !== 'util-linux' && !named.has(name)),
     [],
   )
+})
+
+test('a failure is shown whole, with what the test said before it', (t) => {
+  const said = [
+    'not ok 2 - it works',
+    '#   seed 7',
+    '  ---',
+    '    name: AssertionError',
+    '  ...',
+    'ok 3 - so does this',
+  ]
+  const counted = countTap(
+    ['TAP version 13', 'ok 1 - a', ...said, '1..3', '# tests 3', '# pass 2', '# fail 1'].join('\n'),
+  )
+  t.deepEqual(counted, { passed: 2, failed: 1, skipped: 0, failures: said.slice(0, 5).join('\n') })
 })
