@@ -14,6 +14,9 @@ const volatile struct mac cfg_gateway_mac = {};
 /* The uplink's own MAC address: who answers for the pods of this node there. */
 const volatile struct mac cfg_uplink_mac = {};
 
+/* The uplink where it is one end of a veth pair whose other end is another namespace's; 0: a device like any other. */
+const volatile __u32 cfg_cable_ifindex = 0;
+
 /* Addresses of pods, of the whole cluster: one of these that nobody has told us of is an unknown pod, not the world. */
 const volatile struct network cfg_pod_network4 = {};
 const volatile struct network cfg_pod_network6 = {};

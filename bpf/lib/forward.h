@@ -121,6 +121,8 @@ struct way {
 	__u32 to;
 	__u32 length; /* of a frame that fits */
 	struct bpf_redir_neigh next;
+	struct mac next_mac; /* where `by_cable` */
+	__u8 by_cable;
 };
 
 struct {
@@ -139,27 +141,47 @@ INLINE int is_way_of(const struct way *way, const struct __sk_buff *skb, const s
 	       address_equal(&way->source, &pkt->tuple.source);
 }
 
+/*
+ * Where the uplink is one end of a veth pair (nodes that are namespaces), the other end can be had without the queue between
+ * the two, as a pod's. To other nodes only: their neighbour entries are kept true by what the nodes themselves say to each
+ * other; a packet that goes around the neighbour's state machine does not have it checked.
+ */
+INLINE int may_go_by_cable(const struct packet *pkt)
+{
+	return cfg_cable_ifindex && in_pod_network(&pkt->tuple.destination);
+}
+
+INLINE int ask_routes(struct __sk_buff *skb, const struct packet *pkt, struct bpf_fib_lookup *fib, __u32 flags)
+{
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->ifindex = skb->ifindex;
+	fib->l4_protocol = pkt->tuple.protocol;
+	/* tot_len stays 0: the kernel then holds each segment of a large packet against the MTU, not their sum. */
+	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
+		fib->family = AF_INET;
+		fib->ipv4_src = pkt->tuple.source.word[3];
+		fib->ipv4_dst = pkt->tuple.destination.word[3];
+	} else {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, pkt->tuple.source.word, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, pkt->tuple.destination.word, sizeof(fib->ipv6_dst));
+	}
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), flags);
+}
+
 /* Asks the kernel, which takes two thirds of a packet's time. */
 FUNCTION int find_way(struct __sk_buff *skb, const struct packet *pkt, struct way *way)
 {
-	struct bpf_fib_lookup fib = {};
+	struct bpf_fib_lookup fib;
 
 	if (!pkt || !way)
 		return -1;
-	fib.ifindex = skb->ifindex;
-	fib.l4_protocol = pkt->tuple.protocol;
-	/* tot_len stays 0: the kernel then holds each segment of a large packet against the MTU, not their sum. */
-	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {
-		fib.family = AF_INET;
-		fib.ipv4_src = pkt->tuple.source.word[3];
-		fib.ipv4_dst = pkt->tuple.destination.word[3];
-	} else {
-		fib.family = AF_INET6;
-		__builtin_memcpy(fib.ipv6_src, pkt->tuple.source.word, sizeof(fib.ipv6_src));
-		__builtin_memcpy(fib.ipv6_dst, pkt->tuple.destination.word, sizeof(fib.ipv6_dst));
-	}
 	way->time = 0;
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), WEFT_FIB_LOOKUP_SKIP_NEIGH) != BPF_FIB_LKUP_RET_SUCCESS)
+	way->by_cable = may_go_by_cable(pkt) && ask_routes(skb, pkt, &fib, 0) == BPF_FIB_LKUP_RET_SUCCESS &&
+			fib.ifindex == cfg_cable_ifindex;
+	if (way->by_cable)
+		__builtin_memcpy(&way->next_mac, fib.dmac, sizeof(way->next_mac));
+	else if (ask_routes(skb, pkt, &fib, WEFT_FIB_LOOKUP_SKIP_NEIGH) != BPF_FIB_LKUP_RET_SUCCESS)
 		return -1;
 	way->source = pkt->tuple.source;
 	way->destination = pkt->tuple.destination;
@@ -195,7 +217,10 @@ INLINE int route(struct __sk_buff *skb, struct packet *pkt)
 	verdict = use_hop(skb, pkt);
 	if (verdict != CONTINUE)
 		return verdict;
-	return bpf_redirect_neigh(way->to, &way->next, sizeof(way->next), 0);
+	if (!way->by_cable)
+		return bpf_redirect_neigh(way->to, &way->next, sizeof(way->next), 0);
+	verdict = set_macs(skb, &way->next_mac, &cfg_uplink_mac);
+	return verdict == CONTINUE ? bpf_redirect_peer(way->to, 0) : verdict;
 }
 
 #endif

@@ -85,6 +85,11 @@ export interface KernelDatapathOptions {
    * every packet for it: there it is for trying); `generic` for trying anywhere. Default `off`.
    */
   readonly xdp?: XdpMode
+  /**
+   * To pods of other nodes where the uplink is one end of a veth pair: straight to its other end, or (`queue`) as by any
+   * device. Default `straight`.
+   */
+  readonly cable?: 'straight' | 'queue'
   /** Networks outside the cluster that pods talk to under their own addresses. */
   readonly noMasquerade?: readonly string[]
   /** The node's network namespace; absent: the one that this process is in. */
@@ -200,7 +205,9 @@ export class KernelDatapath implements Datapath {
       const nodeAddresses = ownAddresses(await netlink.addresses(link.index))
       using own = Namespace.own()
       const nodeCookie = (namespace ?? own).cookie
-      const node = { uplinkMac: link.mac, nodeAddresses, nodeCookie }
+      const cable =
+        link.kind === 'veth' && link.leadsElsewhere && options.cable !== 'queue' ? { cableIndex: link.index } : {}
+      const node = { uplinkMac: link.mac, nodeAddresses, nodeCookie, ...cable }
       const globals = encodeConfig({
         ...options,
         ...tunnel,

@@ -71,6 +71,8 @@ export interface DatapathConfig {
   readonly tunnelIndex?: number
   readonly gatewayMac: string
   readonly uplinkMac: string
+  /** The uplink, where it is one end of a veth pair whose other end is another namespace's. */
+  readonly cableIndex?: number
   /** Cookie of the node's network namespace: its sockets do not listen on node ports. */
   readonly nodeCookie?: bigint
   /** This node's own on its uplink, one of each family at most: what pods are known by outside. */
@@ -105,6 +107,7 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_unanswered_max', u32(config.unansweredMax ?? flowsMax / 8)],
     ['cfg_flow_share', u32(config.flowShare ?? flowsMax / 2)],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
+    ['cfg_cable_ifindex', u32(config.cableIndex ?? 0)],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],
   ])
 }

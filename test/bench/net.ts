@@ -29,7 +29,7 @@ interface Case {
   readonly address: string
   readonly port: number
 }
-const caseNames = ['veth', 'plainSame', 'plainCross', 'same', 'cross', 'service'] as const
+const caseNames = ['veth', 'plainSame', 'plainCross', 'same', 'cross', 'queued', 'service'] as const
 type CaseName = (typeof caseNames)[number]
 type Rates = Record<Mode, Record<CaseName, number>>
 
@@ -49,9 +49,13 @@ const judged: readonly {
   { name: 'cross node, TCP_CRR of a veth pair', mode: 'crr', of: 'cross', to: 'veth', goal: 0.85 },
   { name: 'cross node, UDP_RR of a veth pair', mode: 'urr', of: 'cross', to: 'veth', goal: 0.85 },
   { name: 'cross node, stream of a veth pair', mode: 'stream', of: 'cross', to: 'veth', goal: 0.85 },
+  // As by a device that is no veth pair's end: packets wait in its queue.
+  { name: 'cross node by a queue, TCP_RR of a veth pair', mode: 'rr', of: 'queued', to: 'veth', goal: 0.85 },
+  { name: 'cross node by a queue, TCP_CRR of a veth pair', mode: 'crr', of: 'queued', to: 'veth', goal: 0.79 },
   { name: 'same node, TCP_RR of plain routing', mode: 'rr', of: 'same', to: 'plainSame', goal: 1 },
   { name: 'cross node, TCP_RR of plain routing', mode: 'rr', of: 'cross', to: 'plainCross', goal: 1 },
   { name: 'cross node, TCP_CRR of plain routing', mode: 'crr', of: 'cross', to: 'plainCross', goal: 1 },
+  { name: 'cross node by a queue, TCP_RR of plain routing', mode: 'rr', of: 'queued', to: 'plainCross', goal: 1 },
   { name: 'ClusterIP, TCP_CRR of ours to the pod', mode: 'crr', of: 'service', to: 'same', goal: 0.95 },
   { name: 'ClusterIP, TCP_RR of ours to the pod', mode: 'rr', of: 'service', to: 'same', goal: 0.95 },
   { name: 'ClusterIP, UDP_RR of ours to the pod', mode: 'urr', of: 'service', to: 'same', goal: 0.95 },
@@ -97,15 +101,21 @@ class Bench implements AsyncDisposable {
     const veth = await addPair(stack)
     await listen(veth.server, veth.address)
     const cases: Partial<Record<CaseName, Case>> = { veth: { from: veth.client, address: veth.address, port } }
-    for (const direct of ['plain', 'programs'] as const) {
-      const topology = stack.use(await Topology.create({ label: direct, direct }))
+    for (const label of ['plain', 'programs', 'queued'] as const) {
+      const direct = label === 'plain' ? 'plain' : 'programs'
+      const datapath = label === 'queued' ? { cable: 'queue' as const } : {}
+      const topology = stack.use(await Topology.create({ label, direct, datapath }))
       const client = await topology.node(1).addPod()
       const near = await topology.node(1).addPod()
       const far = await topology.node(2).addPod()
       // Without programs there is no cgroup either.
       const at = direct === 'plain' ? (pod: typeof client): Place => ({ namespace: pod.name }) : inPod
-      await listen(at(near), near.v4)
       await listen(at(far), far.v4)
+      if (label === 'queued') {
+        cases.queued = { from: at(client), address: far.v4, port }
+        continue
+      }
+      await listen(at(near), near.v4)
       cases[direct === 'plain' ? 'plainSame' : 'same'] = { from: at(client), address: near.v4, port }
       cases[direct === 'plain' ? 'plainCross' : 'cross'] = { from: at(client), address: far.v4, port }
       if (direct === 'plain') continue

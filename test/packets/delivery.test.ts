@@ -1,8 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Link } from '#kernel/bpf/program.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
+import { namespaceDir } from '#kernel/netns.ts'
 import { inPod, load, onFabric, onNode, serve, serviceCidrs, type TestPod, Topology } from './topology.ts'
 
 /** Root, a kernel of 6.8 or later, clang: `node scripts/test.js` says so where one is missing. */
@@ -39,6 +41,38 @@ for (const family of families) {
     t.true((await load(inPod(a), 'crr', far[family], port)) > 0)
     t.true((await load(inPod(a), 'urr', far[family], port)) > 0)
     t.true((await load(inPod(a), 'stream', far[family], port)) > 0)
+  })
+}
+
+/** Packets that a node's uplink has sent, as its namespace counts them. */
+function sentByUplink(on: Topology, index: number): number {
+  const command = [`--net=${join(namespaceDir, on.name(`node${index}`))}`, 'cat', '/proc/net/dev']
+  const line = execFileSync('nsenter', command, { encoding: 'utf8' })
+    .split('\n')
+    .find((l) => l.trim().startsWith('eth0:'))
+  return Number(line?.split(':')[1]?.trim().split(/\s+/)[9])
+}
+
+for (const cable of ['straight', 'queue'] as const) {
+  test.serial(`an uplink that is one end of a veth pair: to pods of another node ${cable}`, async (t) => {
+    const pair = await Topology.create({ label: `c${cable[0]}`, datapath: { cable } })
+    try {
+      const [near, distant] = [await pair.node(1).addPod(), await pair.node(2).addPod()]
+      for (const family of families) {
+        await using _ = await serve(inPod(distant), distant[family], port)
+        // The first ones ask the kernel for the neighbour, by its queue.
+        await load(inPod(near), 'rr', distant[family], port)
+        const before = sentByUplink(pair, 1)
+        const exchanged = (await load(inPod(near), 'rr', distant[family], port, 200)) / 5
+        t.true(exchanged > 100)
+        const sent = sentByUplink(pair, 1) - before
+        if (cable === 'queue') t.true(sent >= exchanged / 2, `${sent} packets for ${exchanged} exchanges`)
+        else t.true(sent < exchanged / 10, `${sent} packets went through the queue`)
+        t.true((await load(inPod(near), 'stream', distant[family], port)) > 0)
+      }
+    } finally {
+      await pair[Symbol.asyncDispose]()
+    }
   })
 }
 

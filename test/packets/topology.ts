@@ -140,6 +140,8 @@ export interface TopologyOptions {
   /** Nodes on one cable instead of a fabric; `plain`: nothing of ours in the kernel. */
   readonly direct?: 'programs' | 'plain'
   readonly tunnel?: 'vxlan'
+  /** More of every node's datapath. */
+  readonly datapath?: Partial<KernelDatapathOptions>
 }
 
 /** A fabric and two nodes, all in namespaces of their own, taken away whatever happens in between. */
@@ -150,9 +152,11 @@ export class Topology implements AsyncDisposable {
   readonly nodes: TestNode[] = []
   readonly pods: TestPod[] = []
   readonly tunnel: 'vxlan' | undefined
+  readonly #datapath: Partial<KernelDatapathOptions>
 
-  private constructor(objects: readonly CompiledObject[], label: string, tunnel: 'vxlan' | undefined) {
-    this.tunnel = tunnel
+  private constructor(objects: readonly CompiledObject[], label: string, options: TopologyOptions) {
+    this.tunnel = options.tunnel
+    this.#datapath = options.datapath ?? {}
     this.prefix = `weft-test-${label}${process.pid}`
     this.dir = `/run/${this.prefix}`
     this.objects = objects
@@ -164,7 +168,7 @@ export class Topology implements AsyncDisposable {
 
   static async create(options: TopologyOptions = {}): Promise<Topology> {
     const objects = await compile({ cacheDir: '/var/cache/weft/bpf' })
-    const topology = new Topology(objects, options.label ?? '', options.tunnel)
+    const topology = new Topology(objects, options.label ?? '', options)
     try {
       if (options.direct === undefined) await topology.#build()
       else await topology.#buildDirect(options.direct)
@@ -258,7 +262,7 @@ export class Topology implements AsyncDisposable {
     ensureCgroup(findCgroups(), node.cgroup)
     mkdirSync(node.pinDir, { recursive: true })
     mountBpf(node.pinDir)
-    await node.openDatapath()
+    await node.openDatapath(serviceCidrs, this.#datapath)
   }
 
   node(index: number): TestNode {

@@ -48,6 +48,8 @@ export interface Link {
   /** `veth`, `bridge`, …; empty for physical devices. */
   readonly kind: string
   readonly masterIndex: number | undefined
+  /** Its other end (of a veth pair), or what it is made on, is another namespace's. */
+  readonly leadsElsewhere: boolean
 }
 
 export interface LinkEnd {
@@ -129,6 +131,7 @@ export class Netlink implements Disposable {
       up: data.flags?.up === true,
       kind: textOf(parseAttributes(attrs.linkinfo ?? Buffer.alloc(0)).get(IFLA_INFO_KIND)),
       masterIndex: attrs.master,
+      leadsElsewhere: attrs.linkNetnsid !== undefined,
     }))
   }
 
