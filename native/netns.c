@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "netns.h"
 #include "shim.h"
 
 static const char here[] = "/proc/thread-self/ns/net";
@@ -45,8 +46,7 @@ int weft_netns_id(int netns, uint64_t out[2])
 	return 0;
 }
 
-/* Goes in; *home is the way back, or -1 where there is nowhere to go. */
-static int go_in(int netns, int *home)
+int netns_go_in(int netns, int *home)
 {
 	int error;
 
@@ -62,11 +62,10 @@ static int go_in(int netns, int *home)
 	return error;
 }
 
-static void come_back(int home)
+void netns_come_back(int home)
 {
 	if (home < 0)
 		return;
-	/* A thread of Node that is left in another namespace would do the rest of its work there. */
 	if (weft_netns_enter(home))
 		abort();
 	close(home);
@@ -133,14 +132,14 @@ int weft_netns_delete(const char *path)
 
 int weft_socket(int netns, int domain, int type, int protocol)
 {
-	int home, fd, error = go_in(netns, &home);
+	int home, fd, error = netns_go_in(netns, &home);
 
 	if (error)
 		return error;
 	fd = socket(domain, type | SOCK_CLOEXEC, protocol);
 	if (fd < 0)
 		fd = -errno;
-	come_back(home);
+	netns_come_back(home);
 	return fd;
 }
 
@@ -183,7 +182,7 @@ static int open_sysctl(int netns, const char *path, int flags)
 	char full[512];
 	int home, fd = -EROFS, error;
 
-	error = go_in(netns, &home);
+	error = netns_go_in(netns, &home);
 	if (error)
 		return error;
 	for (size_t i = 0; i < sizeof(sysctl_roots) / sizeof(*sysctl_roots) && fd == -EROFS; i++) {
@@ -195,7 +194,7 @@ static int open_sysctl(int netns, const char *path, int flags)
 		if (fd < 0)
 			fd = i > 0 && errno == ENOENT ? -EROFS : -errno;
 	}
-	come_back(home);
+	netns_come_back(home);
 	return fd;
 }
 
@@ -230,14 +229,14 @@ int weft_sysctl_read(int netns, const char *path, char *out, uint32_t size)
 
 int weft_ifindex(int netns, const char *name)
 {
-	int home, index, error = go_in(netns, &home);
+	int home, index, error = netns_go_in(netns, &home);
 
 	if (error)
 		return error;
 	index = if_nametoindex(name);
 	if (index == 0)
 		index = -errno;
-	come_back(home);
+	netns_come_back(home);
 	return index;
 }
 

@@ -1,17 +1,16 @@
 /* What this kernel can do, found by trying it in a namespace that is gone when the call returns. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <linux/bpf.h>
 #include <linux/if_link.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bpf.h"
+#include "netns.h"
 #include "shim.h"
 
 enum { loopback_index = 1, tcx_ingress = 46 };
@@ -31,13 +30,6 @@ static int go_to_new_namespace(void)
 	return home;
 }
 
-static void come_home(int home)
-{
-	if (weft_netns_enter(home))
-		abort();
-	close(home);
-}
-
 /* r0 = 0; exit */
 static int load_nothing(uint32_t type)
 {
@@ -46,14 +38,12 @@ static int load_nothing(uint32_t type)
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
 	union bpf_attr a = {};
-	int fd;
 
 	a.prog_type = type;
-	a.insns = (uint64_t)(uintptr_t)code;
+	a.insns = pointer(code);
 	a.insn_cnt = 2;
-	a.license = (uint64_t)(uintptr_t)"GPL";
-	fd = syscall(__NR_bpf, BPF_PROG_LOAD, &a, sizeof(a));
-	return fd < 0 ? -errno : fd;
+	a.license = pointer("GPL");
+	return bpf(BPF_PROG_LOAD, &a);
 }
 
 int weft_probe_tcx(void)
@@ -67,8 +57,8 @@ int weft_probe_tcx(void)
 		close(program);
 		return home;
 	}
-	link = weft_attach_tcx(-1, loopback_index, program, tcx_ingress);
-	come_home(home);
+	link = weft_attach_device(-1, loopback_index, program, tcx_ingress);
+	netns_come_back(home);
 	close(program);
 	if (link < 0)
 		return link;
@@ -113,7 +103,7 @@ int weft_probe_device(const char *kind)
 		result = answer.error.error;
 	if (fd >= 0)
 		close(fd);
-	come_home(home);
+	netns_come_back(home);
 	/* EINVAL: the kind is known and wants to be told more. */
 	return result == -EINVAL ? 0 : result;
 }

@@ -55,10 +55,13 @@ struct weft_link_info {
 };
 WEFT_API int weft_link_info(int fd, struct weft_link_info *out);
 
-/* ifindex is looked up in netns (a descriptor), or in the caller's own namespace for -1. Returns the link. */
-/* Any kind that is of a device: tcx, or XDP with its XDP_FLAGS_ in the upper half of attach_type. */
-WEFT_API int weft_attach_tcx(int netns, uint32_t ifindex, int program, uint32_t attach_type);
-WEFT_API int weft_attach_cgroup(int cgroup, int program, uint32_t attach_type);
+/*
+ * A program of any kind that is of a device: tcx, or XDP with its XDP_FLAGS_ in the upper half of attach_type. ifindex is looked
+ * up in netns (a descriptor), or in the caller's own namespace for -1. Returns the link.
+ */
+WEFT_API int weft_attach_device(int netns, uint32_t ifindex, int program, uint32_t attach_type);
+/* To what a descriptor is of: a cgroup, or a network namespace for sk_lookup. */
+WEFT_API int weft_attach_to(int target, int program, uint32_t attach_type);
 /* The program behind a link is exchanged without a packet in between. */
 WEFT_API int weft_link_update(int link, int program);
 WEFT_API int weft_link_detach(int link);

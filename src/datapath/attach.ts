@@ -50,7 +50,7 @@ export class Attachments {
     const name = pinName(spec, id)
     const found = this.#keep(name, program, { ifindex })
     if (found === 'missing') {
-      using link = await Link.attachTcx(program, spec.hook, ifindex, this.#namespace)
+      using link = await Link.attachDevice(program, spec.hook, ifindex, this.#namespace)
       link.pin(join(this.#dir, name))
     }
     return found !== 'same'

@@ -134,15 +134,15 @@ export const programInfoOf = bind<(fd: number, out: ProgramInfoOut) => number>(
 export const linkInfoOf = bind<(fd: number, out: LinkInfoOut) => number>(
   'int weft_link_info(int, _Out_ weft_link_info *)',
 )
-const tcx = library.func('int weft_attach_tcx(int, uint32_t, int, uint32_t)')
+const deviceAttach = library.func('int weft_attach_device(int, uint32_t, int, uint32_t)')
 /** In a thread of the pool: the kernel waits for a grace period here, some 10 ms. The C function comes back to where it was. */
-export const attachTcx = (netns: number, ifindex: number, program: number, attachType: number): Promise<number> =>
+export const attachDevice = (netns: number, ifindex: number, program: number, attachType: number): Promise<number> =>
   new Promise((resolve, reject) => {
     const done = (error: Error | null, result: number) => (error === null ? resolve(result) : reject(error))
-    tcx.async(netns, ifindex, program, attachType, done)
+    deviceAttach.async(netns, ifindex, program, attachType, done)
   })
-export const attachCgroup = bind<(cgroup: number, program: number, attachType: number) => number>(
-  'int weft_attach_cgroup(int, int, uint32_t)',
+export const attachTo = bind<(target: number, program: number, attachType: number) => number>(
+  'int weft_attach_to(int, int, uint32_t)',
 )
 export const linkUpdate = bind<(link: number, program: number) => number>('int weft_link_update(int, int)')
 export const linkDetach = bind<(link: number) => number>('int weft_link_detach(int)')

@@ -29,7 +29,7 @@ test('the verifier’s words are in the error', (t) => {
 })
 
 test('structs of the FFI have the sizes that the C compiler asserts', (t) => {
-  // native/bpf.c holds the same numbers against sizeof.
+  // native/{program,link,map}.c hold the same numbers against sizeof.
   t.deepEqual(structSizes, { weft_program_info: 32, weft_link_info: 32, weft_map_info: 40, weft_test_run: 56 })
 })
 

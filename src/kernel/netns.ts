@@ -38,9 +38,9 @@ export class Namespace extends Fd {
     return new Namespace(nameOrPath.includes('/') ? nameOrPath : join(namespaceDir, nameOrPath))
   }
 
-  /** The namespace that this process is in. */
+  /** The namespace that this thread is in: what `/proc/self` shows is the main thread's. */
   static own(): Namespace {
-    return new Namespace('/proc/self/ns/net')
+    return new Namespace('/proc/thread-self/ns/net')
   }
 
   /** Two descriptors are of one namespace when this is equal. */

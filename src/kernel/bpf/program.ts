@@ -154,19 +154,19 @@ export function runSyscallNow(program: Program, context: Buffer): void {
 /** An attached program: it stays attached while the link is open or pinned. */
 export class Link extends Fd {
   /** `ifindex` is a number of `namespace` (absent: of our own). */
-  static async attachTcx(program: Program, type: AttachType, ifindex: number, namespace?: Namespace): Promise<Link> {
-    const result = await ffi.attachTcx(namespace?.number ?? -1, ifindex, program.number, attachTypes[type])
+  static async attachDevice(program: Program, type: AttachType, ifindex: number, namespace?: Namespace): Promise<Link> {
+    const result = await ffi.attachDevice(namespace?.number ?? -1, ifindex, program.number, attachTypes[type])
     return new Link(checkResult(result, `attach a program to ${type} of device ${ifindex}`))
   }
 
   static attachCgroup(program: Program, type: AttachType, cgroup: Fd, cgroupPath: string): Link {
-    const result = ffi.attachCgroup(cgroup.number, program.number, attachTypes[type])
+    const result = ffi.attachTo(cgroup.number, program.number, attachTypes[type])
     return new Link(checkResult(result, `attach a program to ${type} of cgroup ${cgroupPath}`))
   }
 
   /** Connections that arrive in `namespace` and have no socket yet. */
   static attachNamespace(program: Program, type: AttachType, namespace: Namespace): Link {
-    const result = ffi.attachCgroup(namespace.number, program.number, attachTypes[type])
+    const result = ffi.attachTo(namespace.number, program.number, attachTypes[type])
     return new Link(checkResult(result, `attach a program to ${type} of ${namespace.path}`))
   }
 

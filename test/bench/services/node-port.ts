@@ -93,7 +93,7 @@ async function lane(way: Way): Promise<Lane> {
   const [generate, sink] = [stack.use(object.program('generate')), stack.use(object.program('sink'))]
   const counts = stack.use(object.map('bench_counts'))
   object[Symbol.dispose]()
-  stack.use(await Link.attachTcx(sink, 'xdpNative', cable, out))
+  stack.use(await Link.attachDevice(sink, 'xdpNative', cable, out))
   const returned = (): number => {
     const key = Buffer.from([1, 0, 0, 0])
     const value = counts.lookup(key) ?? Buffer.alloc(0)

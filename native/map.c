@@ -1,0 +1,161 @@
+/* Maps as bytes: one entry, many at once, all. */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include <bpf/libbpf.h>
+
+#include "bpf.h"
+#include "shim.h"
+
+/* src/kernel/kernel.test.ts holds the same numbers against koffi's. */
+_Static_assert(sizeof(struct weft_map_info) == 40, "weft_map_info");
+
+int weft_map_info(int fd, struct weft_map_info *out)
+{
+	struct bpf_map_info i = {};
+	int error = bpf_info(fd, &i, sizeof(i));
+
+	if (error)
+		return error;
+	out->id = i.id;
+	out->type = i.type;
+	out->key_size = i.key_size;
+	out->value_size = i.value_size;
+	out->entries_max = i.max_entries;
+	out->flags = i.map_flags;
+	memcpy(out->name, i.name, sizeof(out->name));
+	return 0;
+}
+
+int weft_map_create(uint32_t type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries_max,
+		    uint32_t flags)
+{
+	union bpf_attr a = {};
+
+	a.map_type = type;
+	a.key_size = key_size;
+	a.value_size = value_size;
+	a.max_entries = entries_max;
+	a.map_flags = flags;
+	strncpy(a.map_name, name, sizeof(a.map_name) - 1);
+	return bpf(BPF_MAP_CREATE, &a);
+}
+
+static int element(enum bpf_cmd command, int fd, const void *key, const void *value, uint64_t flags)
+{
+	union bpf_attr a = {};
+
+	a.map_fd = fd;
+	a.key = pointer(key);
+	a.value = pointer(value);
+	a.flags = flags;
+	return bpf(command, &a);
+}
+
+int weft_map_lookup(int fd, const void *key, void *value)
+{
+	return element(BPF_MAP_LOOKUP_ELEM, fd, key, value, 0);
+}
+
+int weft_map_update(int fd, const void *key, const void *value, uint64_t flags)
+{
+	return element(BPF_MAP_UPDATE_ELEM, fd, key, value, flags);
+}
+
+int weft_map_delete(int fd, const void *key)
+{
+	return element(BPF_MAP_DELETE_ELEM, fd, key, NULL, 0);
+}
+
+static int batch(enum bpf_cmd command, int fd, const void *keys, const void *values, uint32_t count)
+{
+	union bpf_attr a = {};
+	int error;
+
+	a.batch.map_fd = fd;
+	a.batch.keys = pointer(keys);
+	a.batch.values = pointer(values);
+	a.batch.count = count;
+	error = bpf(command, &a);
+	/* E2BIG: the map is full, count says how far it came. ENOENT: a key was not there. */
+	if (error && error != -E2BIG && error != -ENOENT)
+		return error;
+	return a.batch.count;
+}
+
+int weft_map_update_batch(int fd, const void *keys, const void *values, uint32_t count)
+{
+	return batch(BPF_MAP_UPDATE_BATCH, fd, keys, values, count);
+}
+
+int weft_map_delete_batch(int fd, const void *keys, uint32_t count)
+{
+	return batch(BPF_MAP_DELETE_BATCH, fd, keys, NULL, count);
+}
+
+int weft_map_dump(int fd, uint32_t key_size, uint32_t value_size, void *keys, void *values, uint32_t room)
+{
+	uint8_t position[256], *key = keys, *value = values;
+	union bpf_attr a = {};
+	uint32_t count = 0;
+	int error;
+
+	if (key_size > sizeof(position))
+		return -EINVAL;
+	for (;;) {
+		memset(&a, 0, sizeof(a));
+		a.map_fd = fd;
+		a.key = count == 0 && key == keys ? 0 : pointer(position);
+		a.next_key = pointer(position);
+		error = bpf(BPF_MAP_GET_NEXT_KEY, &a);
+		if (error == -ENOENT)
+			return count;
+		if (error)
+			return error;
+		if (count == room)
+			return -ENOSPC;
+		memcpy(key, position, key_size);
+		key += key_size;
+		error = weft_map_lookup(fd, position, value);
+		if (error == -ENOENT) { /* removed since: its place is used again */
+			key -= key_size;
+			if (count == 0)
+				return -EAGAIN;
+			continue;
+		}
+		if (error)
+			return error;
+		value += value_size;
+		count++;
+	}
+}
+
+int weft_map_count(int fd, uint32_t key_size, uint32_t limit)
+{
+	uint8_t position[256];
+	union bpf_attr a = {};
+	uint32_t count;
+
+	if (key_size > sizeof(position))
+		return -EINVAL;
+	/* A hash that changes meanwhile may begin again: the limit ends that. */
+	for (count = 0; count < limit; count++) {
+		int error;
+
+		memset(&a, 0, sizeof(a));
+		a.map_fd = fd;
+		a.key = count == 0 ? 0 : pointer(position);
+		a.next_key = pointer(position);
+		error = bpf(BPF_MAP_GET_NEXT_KEY, &a);
+		if (error == -ENOENT)
+			break;
+		if (error)
+			return error;
+	}
+	return count;
+}
+
+int weft_possible_cpus(void)
+{
+	return libbpf_num_possible_cpus();
+}
