@@ -1,5 +1,6 @@
 import type { ExecutionContext, TestFn } from 'ava'
-import { type Datapath, type Endpoint, frontendName, type KnownAddress, type Service } from './datapath.ts'
+import type { Datapath, Endpoint, KnownAddress, Service } from './datapath.ts'
+import { frontendName } from './frontend.ts'
 
 /** One datapath and what it stands on. */
 export interface DatapathUnderTest {

@@ -1,9 +1,8 @@
+import type { Backend, Frontend } from './frontend.ts'
 import type { Counter } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
-
-export type Protocol = 'TCP' | 'UDP' | 'SCTP'
 
 /** A pod's sandbox on this node. */
 export interface Endpoint {
@@ -53,17 +52,6 @@ export interface PolicyChange {
   readonly removedNetworks?: readonly string[]
   readonly endpoints?: readonly EndpointPolicy[]
 }
-
-/** Where a Service is asked for. */
-export interface Frontend {
-  /** `0.0.0.0` or `::`: any address of a node. */
-  readonly address: string
-  readonly port: number
-  readonly protocol: Protocol
-}
-
-/** Where it is answered. */
-export type Backend = Frontend
 
 /** What connections that come by the uplink get. */
 export interface Outside {
@@ -183,10 +171,6 @@ export interface Datapath extends Disposable {
 
   counters(): Counter[]
 }
-
-/** Same frontend, same text. */
-export const frontendName = ({ address, port, protocol }: Frontend): string =>
-  `${address.includes(':') ? `[${address}]` : address}:${port}/${protocol}`
 
 /**
  * 64 bits of a Service's `namespace/name`, hexadecimal without leading zeros: the same on every node and after every restart.

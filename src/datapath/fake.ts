@@ -1,15 +1,13 @@
-import {
-  type AddressIdentity,
-  type Backend,
-  type Datapath,
-  type Endpoint,
-  type Frontend,
-  frontendName,
-  type KnownAddress,
-  type NodeNetwork,
-  type PolicyChange,
-  type Service,
+import type {
+  AddressIdentity,
+  Datapath,
+  Endpoint,
+  KnownAddress,
+  NodeNetwork,
+  PolicyChange,
+  Service,
 } from './datapath.ts'
+import { type Backend, type Frontend, frontendName } from './frontend.ts'
 import { type Counter, directions, reasons } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'

@@ -12,15 +12,14 @@ import { Attachments } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
 import type {
   AddressIdentity,
-  Backend,
   Datapath,
   Endpoint,
-  Frontend,
   KnownAddress,
   NodeNetwork,
   PolicyChange,
   Service,
 } from './datapath.ts'
+import type { Backend, Frontend } from './frontend.ts'
 import { load, openMap, openOldMap, prunePrograms, removeOldMap } from './load.ts'
 import { AddressMap, addressesMap } from './maps/addresses.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'

@@ -2,7 +2,7 @@ import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { requiredNodeTest } from '#api/placement/node-affinity.ts'
 import { resourcesOf } from '#api/placement/requests.ts'
 import { untoleratedTaint } from '#api/placement/taints.ts'
-import { conflicts, hostPorts } from './plugins/node-ports.ts'
+import { conflicts, hostPorts } from './host-ports.ts'
 import { missingOn } from './plugins/node-resources-fit.ts'
 import type { NodeInfo, PodInfo } from './snapshot.ts'
 

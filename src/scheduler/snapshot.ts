@@ -1,7 +1,7 @@
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import type { Selector } from '#api/meta/selector.ts'
 import { podRequests, type Resources, resourcesOf } from '#api/placement/requests.ts'
-import { type HostPort, hostPorts } from './plugins/node-ports.ts'
+import { type HostPort, hostPorts } from './host-ports.ts'
 
 /** What counts for a container that asks for nothing, when nodes are compared: otherwise such pods would weigh nothing. */
 const unaskedFor: Resources = new Map([

@@ -1,4 +1,5 @@
-import { type Datapath, frontendName } from '#datapath/datapath.ts'
+import type { Datapath } from '#datapath/datapath.ts'
+import { frontendName } from '#datapath/frontend.ts'
 import { flowFlags } from '#datapath/maps/flows.ts'
 import { rewriteFlags } from '#datapath/maps/translations.ts'
 import { protocolName } from '../flows/present.ts'

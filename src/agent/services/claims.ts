@@ -1,4 +1,5 @@
-import { frontendName, type Service } from '#datapath/datapath.ts'
+import type { Service } from '#datapath/datapath.ts'
+import { frontendName } from '#datapath/frontend.ts'
 
 /** What came of one claimant's rows. */
 export interface Settled {

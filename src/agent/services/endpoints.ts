@@ -1,6 +1,6 @@
 import type { ServicePort } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { type Backend, frontendName, type Protocol } from '#datapath/datapath.ts'
+import { type Backend, frontendName, type Protocol } from '#datapath/frontend.ts'
 
 /** Where this node is, for choosing among endpoints. */
 export interface Whereabouts {

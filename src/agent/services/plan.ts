@@ -1,4 +1,5 @@
-import { type Frontend, frontendName, type Service } from '#datapath/datapath.ts'
+import type { Service } from '#datapath/datapath.ts'
+import { type Frontend, frontendName } from '#datapath/frontend.ts'
 import { sameService } from '#datapath/maps/services.ts'
 
 /** What turns the Services that the kernel has into those that it shall have. */

@@ -1,4 +1,5 @@
-import type { Backend, Datapath } from '#datapath/datapath.ts'
+import type { Datapath } from '#datapath/datapath.ts'
+import type { Backend } from '#datapath/frontend.ts'
 import type { Hook, Judgement } from '#datapath/probe.ts'
 import type { Names, Party } from '../flows/record.ts'
 import type { Route } from '../local/local.ts'

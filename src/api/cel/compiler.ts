@@ -11,6 +11,7 @@ import { absentIsNone, indexNode, presenceNode, selectNode } from './select.ts'
 import * as types from './types.ts'
 import { formatType, join, type Type } from './types.ts'
 import { EvaluationError, mapKey, noSuchOverload, TypeValue } from './values.ts'
+import type { Variable, Walk } from './walk.ts'
 
 /** What an expression may speak of. */
 export interface Declarations {
@@ -19,15 +20,8 @@ export interface Declarations {
   readonly functions: FunctionTable
 }
 
-interface Variable {
-  readonly type: Type
-  readonly slot: number
-  readonly size?: Range
-  readonly isRooted: boolean
-}
-
 /** Goes over the tree once: finds types, adds up costs, and makes closures. */
-export class Compiler {
+export class Compiler implements Walk {
   readonly source: string
   readonly issues: Issue[] = []
   readonly references = new Set<string>()
@@ -47,7 +41,6 @@ export class Compiler {
     for (const [name, type] of variables) this.#scope.set(name, { type, slot: this.slotCount++, isRooted: true })
   }
 
-  /** Notes what is wrong and gives a node that fits anywhere, so that more can be found. */
   fail(offset: number, message: string): Node {
     this.issues.push({ offset, message })
     return {
@@ -60,7 +53,6 @@ export class Compiler {
     }
   }
 
-  /** Within `body` the name is a variable of its own. */
   withVariable<T>(name: string, { type, size, isRooted }: Omit<Variable, 'slot'>, body: (slot: number) => T): T {
     const before = this.#scope.get(name)
     const slot = this.slotCount++
@@ -73,7 +65,6 @@ export class Compiler {
     }
   }
 
-  /** Reads a variable that is in scope. */
   variable(name: string): Node['run'] {
     const slot = this.#scope.get(name)?.slot ?? 0
     return (frame) => frame.slots[slot]

@@ -1,5 +1,4 @@
 import type { ASTNode } from '@marcbachmann/cel-js'
-import type { Compiler } from './compiler.ts'
 import { add, fixed, free, listBase, mapBase, multiply, one, type Range, union } from './cost.ts'
 import type { Frame, Node, Run } from './frame.ts'
 import { sizeOfNode } from './operators.ts'
@@ -16,13 +15,14 @@ import {
   noSuchOverload,
   Optional,
 } from './values.ts'
+import type { Walk } from './walk.ts'
 
 /**
  * What looks like a call but is not: `has`, and the loops over lists and maps with one or two variables. Costs are those
  * of upstream's expansion into steps. Undefined: no macro.
  */
 export function expandMacro(
-  compiler: Compiler,
+  walk: Walk,
   name: string,
   receiver: ASTNode | undefined,
   args: readonly ASTNode[],
@@ -30,7 +30,7 @@ export function expandMacro(
 ): Node | undefined {
   if (receiver === undefined) {
     const [only] = args
-    return name === 'has' && only !== undefined && args.length === 1 ? compiler.presence(only) : undefined
+    return name === 'has' && only !== undefined && args.length === 1 ? walk.presence(only) : undefined
   }
   const [first, second, third, fourth] = args
   switch (name) {
@@ -40,35 +40,35 @@ export function expandMacro(
     case 'existsOne': {
       if (first === undefined || second === undefined) return undefined
       if (name !== 'existsOne' && args.length === 2)
-        return loop(compiler, receiver, [first], offset, (range) => quantifier(compiler, name, range, second))
+        return loop(walk, receiver, [first], offset, (range) => quantifier(walk, name, range, second))
       if (name === 'exists_one' || third === undefined || args.length !== 3) return undefined
-      return loop(compiler, receiver, [first, second], offset, (range) => quantifier(compiler, name, range, third))
+      return loop(walk, receiver, [first, second], offset, (range) => quantifier(walk, name, range, third))
     }
     case 'filter':
       if (first === undefined || second === undefined || args.length !== 2) return undefined
-      return loop(compiler, receiver, [first], offset, (range) => collect(compiler, range, second, undefined))
+      return loop(walk, receiver, [first], offset, (range) => collect(walk, range, second, undefined))
     case 'map':
       if (first === undefined || second === undefined || args.length > 3) return undefined
-      return loop(compiler, receiver, [first], offset, (range) =>
-        third === undefined ? collect(compiler, range, undefined, second) : collect(compiler, range, second, third),
+      return loop(walk, receiver, [first], offset, (range) =>
+        third === undefined ? collect(walk, range, undefined, second) : collect(walk, range, second, third),
       )
     case 'transformList':
     case 'transformMap':
     case 'transformMapEntry': {
       if (first === undefined || second === undefined || third === undefined || args.length > 4) return undefined
       const [test, body] = fourth === undefined ? [undefined, third] : [third, fourth]
-      return loop(compiler, receiver, [first, second], offset, (range) => {
-        if (name === 'transformList') return collect(compiler, range, test, body)
-        return collectMap(compiler, range, test, body, name === 'transformMapEntry')
+      return loop(walk, receiver, [first, second], offset, (range) => {
+        if (name === 'transformList') return collect(walk, range, test, body)
+        return collectMap(walk, range, test, body, name === 'transformMapEntry')
       })
     }
     case 'sortBy':
       if (first === undefined || second === undefined || args.length !== 2) return undefined
-      return loop(compiler, receiver, [first], offset, (range) => sortBy(compiler, range, second))
+      return loop(walk, receiver, [first], offset, (range) => sortBy(walk, range, second))
     case 'optMap':
     case 'optFlatMap':
       if (first === undefined || second === undefined || args.length !== 2) return undefined
-      return optionalMap(compiler, receiver, first, second, name === 'optFlatMap', offset)
+      return optionalMap(walk, receiver, first, second, name === 'optFlatMap', offset)
     default:
       return undefined
   }
@@ -88,21 +88,21 @@ interface Loop {
 }
 
 function loop(
-  compiler: Compiler,
+  walk: Walk,
   receiver: ASTNode,
   variables: readonly ASTNode[],
   offset: number,
   body: (loop: Loop) => Node,
 ): Node {
-  const range = compiler.compile(receiver)
+  const range = walk.compile(receiver)
   const names: string[] = []
   for (const variable of variables) {
-    if (variable.op !== 'id') return compiler.fail(variable.start, 'argument is not an identifier')
+    if (variable.op !== 'id') return walk.fail(variable.start, 'argument is not an identifier')
     names.push(variable.args)
   }
   const parts = partsOf(range.type)
   if (parts === undefined) {
-    return compiler.fail(
+    return walk.fail(
       range.offset,
       `expression of type '${formatType(range.type)}' cannot be range of a comprehension (must be list, map, or dynamic)`,
     )
@@ -117,7 +117,7 @@ function loop(
   const variable = (type: Type) => ({ type, isRooted, ...(sizeOfElement ? { size: sizeOfElement } : {}) })
   if (second === undefined) {
     const element = isList ? parts.value : parts.key
-    return compiler.withVariable(name, variable(element), (slot) =>
+    return walk.withVariable(name, variable(element), (slot) =>
       body({
         ...shared,
         element,
@@ -131,8 +131,8 @@ function loop(
       }),
     )
   }
-  return compiler.withVariable(name, variable(parts.key), (keySlot) =>
-    compiler.withVariable(second, variable(parts.value), (valueSlot) =>
+  return walk.withVariable(name, variable(parts.key), (keySlot) =>
+    walk.withVariable(second, variable(parts.value), (valueSlot) =>
       body({
         ...shared,
         element: parts.value,
@@ -179,18 +179,18 @@ function itemsOf(value: unknown): readonly unknown[] {
   throw new EvaluationError(`got 'types.${kind.charAt(0).toUpperCase()}${kind.slice(1)}', expected iterable type`)
 }
 
-function needBool(compiler: Compiler, node: Node): void {
+function needBool(walk: Walk, node: Node): void {
   if (node.type.kind === 'bool' || node.type.kind === 'dyn' || node.type.kind === 'parameter') return
-  compiler.fail(node.offset, `expected type 'bool' but found '${formatType(node.type)}'`)
+  walk.fail(node.offset, `expected type 'bool' but found '${formatType(node.type)}'`)
 }
 
 /** Cost of the range and of as many steps as it may have elements. */
 const loopCost = ({ range, count }: Loop, start: number, step: Range, end: number): Range =>
   add(range.cost, fixed(start), multiply(count, step), fixed(end))
 
-function quantifier(compiler: Compiler, name: string, over: Loop, predicate: ASTNode): Node {
-  const test = compiler.compile(predicate)
-  needBool(compiler, test)
+function quantifier(walk: Walk, name: string, over: Loop, predicate: ASTNode): Node {
+  const test = walk.compile(predicate)
+  needBool(walk, test)
   const { run } = test
   const shared = { type: types.bool, size: one, offset: over.offset }
   if (name === 'exists_one' || name === 'existsOne') {
@@ -251,14 +251,14 @@ function quantifier(compiler: Compiler, name: string, over: Loop, predicate: AST
 }
 
 /** `filter`, `map`, `transformList`: those elements that pass, or what is made of them. */
-function collect(compiler: Compiler, over: Loop, predicate: ASTNode | undefined, body: ASTNode | undefined): Node {
-  const test = predicate === undefined ? undefined : compiler.compile(predicate)
-  if (test !== undefined) needBool(compiler, test)
-  const made = body === undefined ? undefined : compiler.compile(body)
+function collect(walk: Walk, over: Loop, predicate: ASTNode | undefined, body: ASTNode | undefined): Node {
+  const test = predicate === undefined ? undefined : walk.compile(predicate)
+  if (test !== undefined) needBool(walk, test)
+  const made = body === undefined ? undefined : walk.compile(body)
   const append = add(fixed(2 + listBase), made?.cost ?? one)
   const step = test === undefined ? append : add(test.cost, union(append, one))
   const elementSize = made === undefined ? (over.size ?? sizeOfNode(plainNode(over.element))) : sizeOfNode(made)
-  const slotOfElement = made === undefined ? elementRun(compiler, over) : made.run
+  const slotOfElement = made === undefined ? elementRun(walk, over) : made.run
   const testRun = test?.run
   return {
     type: types.listOf(made?.type ?? over.element),
@@ -290,23 +290,17 @@ function collect(compiler: Compiler, over: Loop, predicate: ASTNode | undefined,
 const plainNode = (type: Type): Node => ({ type, cost: free, offset: 0, run: () => undefined })
 
 /** Reads the loop's variable. */
-function elementRun(compiler: Compiler, over: Loop): Run {
-  return compiler.variable(over.name)
+function elementRun(walk: Walk, over: Loop): Run {
+  return walk.variable(over.name)
 }
 
-function collectMap(
-  compiler: Compiler,
-  over: Loop,
-  predicate: ASTNode | undefined,
-  body: ASTNode,
-  isEntry: boolean,
-): Node {
-  const test = predicate === undefined ? undefined : compiler.compile(predicate)
-  if (test !== undefined) needBool(compiler, test)
-  const made = compiler.compile(body)
+function collectMap(walk: Walk, over: Loop, predicate: ASTNode | undefined, body: ASTNode, isEntry: boolean): Node {
+  const test = predicate === undefined ? undefined : walk.compile(predicate)
+  if (test !== undefined) needBool(walk, test)
+  const made = walk.compile(body)
   const entry = isEntry && made.type.kind === 'map' ? made.type : undefined
   if (isEntry && entry === undefined && made.type.kind !== 'dyn')
-    return compiler.fail(made.offset, `expected type 'map' but found '${formatType(made.type)}'`)
+    return walk.fail(made.offset, `expected type 'map' but found '${formatType(made.type)}'`)
   const parts = partsOf(over.range.type) ?? { key: types.dyn, value: types.dyn }
   const type = isEntry
     ? types.mapOf(entry?.key ?? types.dyn, entry?.value ?? types.dyn)
@@ -314,7 +308,7 @@ function collectMap(
   const insert = add(fixed(isEntry ? 2 : 3), made.cost)
   const step = test === undefined ? insert : add(test.cost, union(insert, one))
   const testRun = test?.run
-  const key = compiler.variable(over.name)
+  const key = walk.variable(over.name)
   return {
     type,
     cost: loopCost(over, mapBase, step, 1),
@@ -341,9 +335,9 @@ function collectMap(
 }
 
 /** `list.sortBy(x, x.key)` */
-function sortBy(compiler: Compiler, over: Loop, body: ASTNode): Node {
-  const made = compiler.compile(body)
-  const element = compiler.variable(over.name)
+function sortBy(walk: Walk, over: Loop, body: ASTNode): Node {
+  const made = walk.compile(body)
+  const element = walk.variable(over.name)
   const step = add(fixed(2 + listBase), made.cost)
   return {
     type: types.listOf(over.element),
@@ -366,20 +360,20 @@ function sortBy(compiler: Compiler, over: Loop, body: ASTNode): Node {
 
 /** `o.optMap(x, f(x))`: none stays none. */
 function optionalMap(
-  compiler: Compiler,
+  walk: Walk,
   receiver: ASTNode,
   variable: ASTNode,
   body: ASTNode,
   isFlat: boolean,
   offset: number,
 ): Node {
-  const target = compiler.compile(receiver)
-  if (variable.op !== 'id') return compiler.fail(variable.start, 'variable name must be a simple identifier')
+  const target = walk.compile(receiver)
+  if (variable.op !== 'id') return walk.fail(variable.start, 'variable name must be a simple identifier')
   const inner = target.type.kind === 'optional' ? target.type.of : types.dyn
   if (target.type.kind !== 'optional' && target.type.kind !== 'dyn')
-    return compiler.fail(offset, `found no matching overload for 'hasValue' applied to '${formatType(target.type)}.()'`)
-  return compiler.withVariable(variable.args, { type: inner, isRooted: false }, (slot) => {
-    const made = compiler.compile(body)
+    return walk.fail(offset, `found no matching overload for 'hasValue' applied to '${formatType(target.type)}.()'`)
+  return walk.withVariable(variable.args, { type: inner, isRooted: false }, (slot) => {
+    const made = walk.compile(body)
     return {
       type: isFlat ? made.type : types.optionalOf(made.type),
       cost: add(target.cost, target.cost, { min: 1, max: 12 + made.cost.max }),

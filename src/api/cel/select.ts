@@ -1,9 +1,9 @@
-import type { Compiler } from './compiler.ts'
 import { add, fixed, free, one } from './cost.ts'
 import type { Node, Run } from './frame.ts'
 import * as types from './types.ts'
 import { formatType, type Type } from './types.ts'
 import { EvaluationError, getKey, hasKey, isRecord, kindOf, noSuchKey, noSuchOverload, Optional } from './values.ts'
+import type { Walk } from './walk.ts'
 
 interface Member {
   readonly type: Type
@@ -26,9 +26,9 @@ function memberOf(type: Type, field: string): Member | undefined {
   }
 }
 
-function noMember(compiler: Compiler, operand: Node, field: string, offset: number): Node {
+function noMember(walk: Walk, operand: Node, field: string, offset: number): Node {
   const isObject = operand.type.kind === 'object'
-  return compiler.fail(
+  return walk.fail(
     offset,
     isObject ? `undefined field '${field}'` : `type '${formatType(operand.type)}' does not support field selection`,
   )
@@ -45,10 +45,10 @@ function read(value: unknown, property: string): unknown {
 }
 
 /** `a.b` */
-export function selectNode(compiler: Compiler, operand: Node, field: string, offset: number, start: number): Node {
-  if (operand.type.kind === 'optional') return optionalSelect(compiler, operand, operand.type.of, field, offset)
+export function selectNode(walk: Walk, operand: Node, field: string, offset: number, start: number): Node {
+  if (operand.type.kind === 'optional') return optionalSelect(walk, operand, operand.type.of, field, offset)
   const member = memberOf(operand.type, field)
-  if (member === undefined) return noMember(compiler, operand, field, offset)
+  if (member === undefined) return noMember(walk, operand, field, offset)
   const { run } = operand
   const { property } = member
   const isCounted = operand.type.kind !== 'dyn'
@@ -66,10 +66,10 @@ export function selectNode(compiler: Compiler, operand: Node, field: string, off
 }
 
 /** `has(a.b)` costs what `a` costs. */
-export function presenceNode(compiler: Compiler, operand: Node, field: string, offset: number): Node {
+export function presenceNode(walk: Walk, operand: Node, field: string, offset: number): Node {
   const { type } = operand
   const member = memberOf(type.kind === 'optional' ? type.of : type, field)
-  if (member === undefined) return noMember(compiler, operand, field, offset)
+  if (member === undefined) return noMember(walk, operand, field, offset)
   const { property } = member
   const { run } = operand
   return {
@@ -87,14 +87,14 @@ export function presenceNode(compiler: Compiler, operand: Node, field: string, o
 }
 
 /** `a.?b` */
-export function absentIsNone(compiler: Compiler, operand: Node, field: string, offset: number): Node {
+export function absentIsNone(walk: Walk, operand: Node, field: string, offset: number): Node {
   const { type } = operand
-  return optionalSelect(compiler, operand, type.kind === 'optional' ? type.of : type, field, offset)
+  return optionalSelect(walk, operand, type.kind === 'optional' ? type.of : type, field, offset)
 }
 
-function optionalSelect(compiler: Compiler, operand: Node, type: Type, field: string, offset: number): Node {
+function optionalSelect(walk: Walk, operand: Node, type: Type, field: string, offset: number): Node {
   const member = memberOf(type, field)
-  if (member === undefined) return noMember(compiler, { ...operand, type }, field, offset)
+  if (member === undefined) return noMember(walk, { ...operand, type }, field, offset)
   const { property } = member
   const { run } = operand
   return {
@@ -131,13 +131,13 @@ function indexOf(key: unknown): number {
 }
 
 /** `a[b]` and `a[?b]` */
-export function indexNode(compiler: Compiler, operand: Node, key: Node, offset: number, isOptional: boolean): Node {
+export function indexNode(walk: Walk, operand: Node, key: Node, offset: number, isOptional: boolean): Node {
   const isThrough = operand.type.kind === 'optional'
   const type = operand.type.kind === 'optional' ? operand.type.of : operand.type
   const found = elementOf(type, key.type)
   if (found === undefined) {
     const applied = `${formatType(operand.type)}, ${formatType(key.type)}`
-    return compiler.fail(
+    return walk.fail(
       offset,
       `found no matching overload for '${isOptional ? '_[?_]' : '_[_]'}' applied to '(${applied})'`,
     )

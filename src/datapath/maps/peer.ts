@@ -1,4 +1,4 @@
-import type { Frontend, Protocol } from '../datapath.ts'
+import type { Frontend, Protocol } from '../frontend.ts'
 import { decodeAddress, writeAddress } from './address.ts'
 
 const numbers = { TCP: 6, UDP: 17, SCTP: 132 } as const satisfies Record<Protocol, number>

@@ -1,5 +1,6 @@
 import { parseCidr } from '#base/net/address.ts'
-import type { Backend, Service } from '../datapath.ts'
+import type { Service } from '../datapath.ts'
+import type { Backend } from '../frontend.ts'
 import { addressSize, decodeAddress, encodeAddress, writeAddress } from './address.ts'
 import { protocolNumber } from './peer.ts'
 import type { ServiceMap } from './service-map.ts'

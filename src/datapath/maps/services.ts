@@ -1,4 +1,5 @@
-import type { Backend, Frontend, Outside, Service } from '../datapath.ts'
+import type { Outside, Service } from '../datapath.ts'
+import type { Backend, Frontend } from '../frontend.ts'
 import { Batch, putU32 } from './bytes.ts'
 import { decodePeer, encodePeer, peerSize, writePeer } from './peer.ts'
 import { Affinities, SourceRanges } from './service-extras.ts'

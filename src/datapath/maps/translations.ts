@@ -1,6 +1,6 @@
 import { type Cidr, formatCidr, parseCidr } from '#base/net/address.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
-import type { Backend } from '../datapath.ts'
+import type { Backend } from '../frontend.ts'
 import { addressSize, decodeAddress, encodeAddress, writeAddress } from './address.ts'
 import { decodeTuple, type Tuple } from './flows.ts'
 import { protocolNumber } from './peer.ts'
@@ -44,7 +44,16 @@ export const decodeTranslationSweep = (bytes: Buffer): SweptTranslations => ({
 })
 
 /** enum rewrite_flag of bpf/maps/translations.h. */
-export const rewriteFlags = { answer: 1, out: 2, hairpin: 4, masquerade: 8, fin: 16, reset: 32, answered: 64 } as const
+export const rewriteFlags = {
+  answer: 1,
+  out: 2,
+  hairpin: 4,
+  masquerade: 8,
+  fin: 16,
+  reset: 32,
+  answered: 64,
+  spoke: 128,
+} as const
 export const rewriteSize = 64
 
 /** One direction of a connection whose addresses are exchanged: what its packets come with, and what they get. */
