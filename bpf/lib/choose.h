@@ -89,6 +89,7 @@ FUNCTION int choose_backend(CONTEXT *ctx, struct packet *pkt, struct rewrite *r,
 	r->service = choice.service;
 	r->backend = choice.number;
 	r->seen = time / SECOND;
+	note_beginning(r, pkt);
 	pkt->choice = choice.number;
 	return CONTINUE;
 }

@@ -68,6 +68,54 @@ INLINE int is_bare_syn(const struct packet *pkt)
 	       (pkt->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
+/* Behind the packet's last number. */
+INLINE __u32 segment_end(const struct packet *pkt)
+{
+	return pkt->sequence + pkt->length + !!(pkt->tcp_flags & TCP_SYN) + !!(pkt->tcp_flags & TCP_FIN);
+}
+
+/*
+ * Whether a reset ends the translation: of a side that has spoken it has a number of the last 65,535 that it has sent (TCP's
+ * window where none is scaled; what the other side has acknowledged is not kept here), of one that has not it names the SYN
+ * that it refuses. Any other is for the ends to look at.
+ */
+INLINE int reset_counts(const struct rewrite *r, const struct packet *pkt)
+{
+	const struct rewrite *other;
+	struct tuple key;
+
+	if (r->flags & REWRITE_SPOKE)
+		return FAULTY(34, 1, r->sent - pkt->sequence <= 0xffff);
+	turn_round(&r->to, &key);
+	other = bpf_map_lookup_elem(&translations_v1, &key);
+	return other && (other->flags & REWRITE_SPOKE) && (pkt->tcp_flags & TCP_ACK) &&
+	       pkt->acknowledgement == other->sent;
+}
+
+/* What a TCP packet says of its direction. Returns the flags that it adds. */
+INLINE __u32 note_segment(struct rewrite *r, const struct packet *pkt)
+{
+	__u32 end;
+
+	if (pkt->tcp_flags & TCP_RST)
+		return reset_counts(r, pkt) ? REWRITE_RESET : 0;
+	end = segment_end(pkt);
+	/* A SYN in the middle of a connection says nothing of it. */
+	if (!(r->flags & REWRITE_SPOKE) || (!is_bare_syn(pkt) && (__s32)(end - r->sent) > 0))
+		r->sent = end;
+	return REWRITE_SPOKE | (pkt->tcp_flags & TCP_FIN ? REWRITE_FIN : 0);
+}
+
+/* The first packet of a connection that is to be translated. */
+INLINE void note_beginning(struct rewrite *r, const struct packet *pkt)
+{
+	r->sent = 0;
+	if (pkt->tuple.protocol == IPPROTO_TCP) {
+		r->sent = segment_end(pkt);
+		r->flags |= REWRITE_SPOKE;
+	}
+}
+
 /* Seconds are enough for time-outs, and let a busy entry's cache line stay as it is. */
 INLINE void note_use(struct rewrite *r, const struct packet *pkt, __u64 time)
 {
@@ -75,12 +123,8 @@ INLINE void note_use(struct rewrite *r, const struct packet *pkt, __u64 time)
 
 	if (r->seen != second)
 		r->seen = second;
-	if (pkt->tuple.protocol == IPPROTO_TCP && (pkt->flags & PACKET_EVENT)) {
-		if (pkt->tcp_flags & TCP_FIN)
-			flags |= REWRITE_FIN;
-		if (pkt->tcp_flags & TCP_RST)
-			flags |= REWRITE_RESET;
-	}
+	if (pkt->tuple.protocol == IPPROTO_TCP && !(pkt->flags & PACKET_LATER_FRAGMENT))
+		flags |= note_segment(r, pkt);
 	if (flags & REWRITE_ANSWER)
 		flags |= REWRITE_ANSWERED;
 	if (flags != r->flags)
@@ -123,6 +167,9 @@ INLINE struct rewrite *find_rewrite(const struct packet *pkt, __u64 time)
 				forget_pair(&pkt->tuple, r);
 			return 0;
 		}
+		/* Nobody has answered the first one: it begins here. */
+		if (!(answer->flags & REWRITE_ANSWERED) && may_write())
+			r->sent = segment_end(pkt);
 	}
 	if (may_write())
 		note_use(r, pkt, time);
@@ -205,7 +252,7 @@ FUNCTION int write_pair(CONTEXT *ctx, struct nat_work *w, __u32 how, __u32 rando
 	if (!may_write())
 		return REASON_FORWARDED;
 	w->answer = w->question;
-	w->answer.flags |= REWRITE_ANSWER;
+	w->answer.flags = (w->answer.flags | REWRITE_ANSWER) & ~REWRITE_SPOKE;
 	turn_round(&w->asked, &w->answer.to);
 	for (i = 0; i < NAT_TRIES; i++) {
 		if (i) {

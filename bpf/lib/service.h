@@ -264,6 +264,7 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	r->backend = 0;
 	r->flags = REWRITE_MASQUERADE;
 	r->seen = now(skb) / SECOND;
+	note_beginning(r, pkt);
 	verdict = write_pair(skb, w, PAIR_NODE, bpf_get_prandom_u32());
 	if (verdict)
 		return drop(verdict);

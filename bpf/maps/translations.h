@@ -16,6 +16,7 @@ enum rewrite_flag {
 	REWRITE_FIN = 1 << 4,	     /* TCP: the last packet this way has been seen */
 	REWRITE_RESET = 1 << 5,	     /* TCP: reset */
 	REWRITE_ANSWERED = 1 << 6,   /* on the answer's entry: one has been seen */
+	REWRITE_SPOKE = 1 << 7,	     /* TCP: `sent` is known */
 };
 
 struct rewrite {
@@ -24,7 +25,7 @@ struct rewrite {
 	__u32 seen;	 /* s, CLOCK_MONOTONIC */
 	__u32 flags;
 	__u32 backend;	 /* slot's number of it; 0 for none */
-	__u32 pad;
+	__u32 sent;	 /* TCP: behind the last byte that went this way */
 };
 
 struct {

@@ -85,7 +85,12 @@ INLINE int take_ports(struct packet *pkt, void *l4, void *end, __u32 bytes)
 	if (pkt->tuple.protocol == IPPROTO_TCP) {
 		if ((void *)(tcp + 1) > end || bytes < sizeof(*tcp))
 			return -1;
+		if (tcp->doff < 5 || tcp->doff * 4 > bytes)
+			return -1;
 		pkt->tcp_flags = ((__u8 *)tcp)[13];
+		pkt->sequence = bpf_ntohl(tcp->seq);
+		pkt->acknowledgement = bpf_ntohl(tcp->ack_seq);
+		pkt->length = bytes - tcp->doff * 4;
 		check = tcp->check;
 		if (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST))
 			pkt->flags |= PACKET_EVENT;

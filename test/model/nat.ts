@@ -1,5 +1,5 @@
-import { flag, type Packet, protocols, reversed, type Tuple } from './packet.ts'
-import { beginsFlow, sameTuple } from './tracking.ts'
+import { flag, type Packet, protocols, reversed, type Tcp, type Tuple } from './packet.ts'
+import { after, beginsFlow, endOf, sameTuple } from './tracking.ts'
 
 /**
  * Addresses that are exchanged for the length of a connection (RFC 4787, 5382, 5508, 7857): a question's packets get one
@@ -21,6 +21,8 @@ export interface Pair {
   /** Neither end is on this node: it goes on by the node's routes. */
   readonly isOut: boolean
   readonly isHairpin: boolean
+  /** TCP: behind the last byte of the question's side and the answers'; undefined: it has not spoken. */
+  readonly sent: [number | undefined, number | undefined]
   fin: [boolean, boolean]
   reset: boolean
   answered: boolean
@@ -69,12 +71,8 @@ export class Pairs {
       return undefined
     }
     pair.lastSeen = now
+    noteSegment(found, packet, isSyn)
     if (side === 1) pair.answered = true
-    const { layer4, fragment } = packet
-    if (layer4.kind === 'tcp' && (fragment === undefined || fragment.offset === 0)) {
-      if ((layer4.flags & flag.fin) !== 0) pair.fin[side] = true
-      if ((layer4.flags & flag.rst) !== 0) pair.reset = true
-    }
     return found
   }
 
@@ -104,6 +102,35 @@ export class Pairs {
     this.#byPacket.delete(text(question))
     this.#byPacket.delete(text(reversed(to)))
   }
+}
+
+/** TCP's window where none is scaled (RFC 9293, 3.1). */
+const windowMax = 0xffff
+
+/**
+ * Whether a reset ends a translation. What its receiver has acknowledged is the ends' affair: here it counts by what its sender
+ * has sent, and one that has sent nothing must name the SYN that it refuses (RFC 9293, 3.10.7.3; RFC 7857, 2.2: to be verified).
+ */
+function resetCounts({ pair, side }: PairSide, layer4: Tcp): boolean {
+  const sent = pair.sent[side]
+  if (sent !== undefined) return (sent - layer4.sequence) >>> 0 <= windowMax
+  return (layer4.flags & flag.ack) !== 0 && layer4.acknowledgement === pair.sent[1 - side]
+}
+
+function noteSegment(one: PairSide, packet: Packet, isSyn: boolean): void {
+  const { pair, side } = one
+  const { layer4, fragment } = packet
+  if (layer4.kind !== 'tcp' || (fragment !== undefined && fragment.offset > 0)) return
+  if ((layer4.flags & flag.rst) !== 0) {
+    if (resetCounts(one, layer4)) pair.reset = true
+    return
+  }
+  if ((layer4.flags & flag.fin) !== 0) pair.fin[side] = true
+  const sent = pair.sent[side]
+  const end = endOf(packet)
+  // A SYN in the middle of a connection says nothing of it; asked once more, the question begins there.
+  const begins = isSyn && side === 0 && !pair.answered
+  if (sent === undefined || begins || (!isSyn && after(end, sent))) pair.sent[side] = end
 }
 
 /** What a packet of the pair is sent on as. */

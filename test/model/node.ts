@@ -24,6 +24,7 @@ import {
   beginsAnother,
   beginsFlow,
   disowned,
+  endOf,
   type Flow,
   Flows,
   flowOf,
@@ -348,7 +349,7 @@ export class NodeModel {
       if (about.pair.isHairpin && side === 'inside') return 'hairpin'
       return about.pair.isOut ? 'out' : undefined
     }
-    const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
+    const known = this.#findPair(journey)
     // What a pod answers is of its connection first, and gets its name after that.
     if (known !== undefined && isWanted(known)) {
       told.story.push(known.side === 0 ? 'of a translated connection' : 'an answer of a translated connection')
@@ -400,6 +401,7 @@ export class NodeModel {
       kind: 'service',
       isOut,
       isHairpin,
+      sent: [packet.layer4.kind === 'tcp' ? endOf(packet) : undefined, undefined],
       fin: [false, false],
       reset: false,
       answered: false,
@@ -446,6 +448,14 @@ export class NodeModel {
       layer4: { ...layer4, inner: withEnds(layer4.inner, reversed(to)), summedAs: layer4.summedAs ?? layer4.inner },
     }
     journey.tuple = trackedTuple(journey.packet)
+    return known
+  }
+
+  /** The pair of the packet as it is now, and the packet noted there. */
+  #findPair({ packet, tuple, now, told }: Journey): PairSide | undefined {
+    const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
+    if (known !== undefined && isReset(packet))
+      told.marks.push(known.pair.reset ? 'translation reset' : 'translation not reset by a stranger')
     return known
   }
 
@@ -497,7 +507,7 @@ export class NodeModel {
     // Of a Service that is no more: its packets must not begin something else under the same ports.
     if ((this.#pairs.get(tuple)?.pair.kind ?? 'masquerade') !== 'masquerade') return 'no nat mapping'
     if (this.#translateError(journey, ({ pair }) => pair.kind === 'masquerade') !== undefined) return undefined
-    const known = packet.layer4.kind === 'error' ? undefined : this.#pairs.find(tuple, packet, now)
+    const known = this.#findPair(journey)
     if (known !== undefined) {
       this.#become(journey, onward(known))
       return undefined
@@ -518,6 +528,7 @@ export class NodeModel {
       kind: 'masquerade',
       isOut: false,
       isHairpin: false,
+      sent: [packet.layer4.kind === 'tcp' ? endOf(packet) : undefined, undefined],
       fin: [false, false],
       reset: false,
       answered: false,

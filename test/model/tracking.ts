@@ -202,9 +202,10 @@ export function beginsFlow(packet: Packet, tuple: Tuple): boolean {
 export const isReset = ({ layer4 }: Packet): boolean => layer4.kind === 'tcp' && (layer4.flags & flag.rst) !== 0
 
 /** Modulo 2^32 (RFC 9293, 3.4). */
-const after = (a: number, b: number): boolean => ((a - b) | 0) > 0
+export const after = (a: number, b: number): boolean => ((a - b) | 0) > 0
 
-const endOf = (packet: Packet): number => {
+/** Behind its last number; 0 of what is not TCP. */
+export const endOf = (packet: Packet): number => {
   const { layer4 } = packet
   if (layer4.kind !== 'tcp') return 0
   const { flags, sequence, payload } = layer4

@@ -12,6 +12,9 @@ export interface Segment {
   /** TCP: S, A, F, R. ICMP: `question`, `answer`, `unreachable`. */
   readonly flags: string
   readonly payload: Buffer
+  /** TCP's numbers; 1000, and 2000 where it acknowledges, unless said. */
+  readonly sequence?: number
+  readonly acknowledgement?: number
 }
 
 const tcpFlags = { F: 1, S: 2, R: 4, P: 8, A: 16 } as const
@@ -36,13 +39,13 @@ function pseudo(source: Buffer, destination: Buffer, protocol: number, length: n
 }
 
 function transport(s: Segment): Buffer {
-  const { protocol, sourcePort, destinationPort, flags, payload } = s
+  const { protocol, sourcePort, destinationPort, flags, payload, sequence = 1000, acknowledgement = 2000 } = s
   if (protocol === 'TCP') {
     const h = Buffer.alloc(20)
     h.writeUInt16BE(sourcePort, 0)
     h.writeUInt16BE(destinationPort, 2)
-    h.writeUInt32BE(1000, 4)
-    h.writeUInt32BE(flags.includes('A') ? 2000 : 0, 8)
+    h.writeUInt32BE(sequence, 4)
+    h.writeUInt32BE(flags.includes('A') ? acknowledgement : 0, 8)
     h[12] = 0x50
     h[13] = [...flags].reduce((bits, f) => bits | tcpFlags[f as keyof typeof tcpFlags], 0)
     h.writeUInt16BE(0xffff, 14)

@@ -4,6 +4,7 @@ import test from 'ava'
 import { type Service, serviceNumber } from '#datapath/datapath.ts'
 import { openMap } from '#datapath/load.ts'
 import { encodeTuple } from '#datapath/maps/flows.ts'
+import { rewriteFlags } from '#datapath/maps/translations.ts'
 import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
 import { frame, packet, plain, read, readPacket, type Seen, type Segment, sum16 } from './frames.ts'
 import { type TestPod, Topology } from './topology.ts'
@@ -349,6 +350,37 @@ test.serial('S8: a SYN on a closed connection’s tuple chooses anew; on an open
   sent(b, answer(first.seen, { flags: 'FA' }))
   t.is(ask('A').seen.to, at(b.v4, 1), 'the last acknowledgement')
   t.is(ask('S').seen.to, at(b.v4, 2))
+})
+
+test.serial('a reset outside of the window does not close a translation, one inside does', (t) => {
+  const marked = (source: Sketch): boolean => {
+    using map = openMap(topology.node(1).pinDir, 'translations_v1')
+    const { destination, sourcePort = 0, destinationPort = 0 } = source
+    const key = encodeTuple({ source: source.source, destination, sourcePort, destinationPort, protocol: 6 })
+    const value = map.lookup(key)
+    if (value === undefined) throw new Error('the connection is not translated')
+    return (value.readUInt32LE(52) & rewriteFlags.reset) !== 0
+  }
+  serve(vip.v4, 86, [[b.v4, 1]])
+  const question = { source: a.v4, destination: vip.v4, destinationPort: 86, sourcePort: fresh() }
+  const ask = (more: Partial<Segment>): Outcome => sent(a, { ...question, ...more })
+  const first = ask({ flags: 'S', sequence: 1_000 })
+  const back = (more: Partial<Segment>): Outcome => sent(b, answer(first.seen, more))
+  const both = [question, answer(first.seen)]
+
+  back({ flags: 'RA', sequence: 0, acknowledgement: 7 })
+  t.deepEqual(both.map(marked), [false, false], 'a refusal of a SYN that was not sent')
+  back({ flags: 'SA', sequence: 5_000, acknowledgement: 1_001 })
+  ask({ flags: 'A', sequence: 1_001, acknowledgement: 5_001 })
+  ask({ flags: 'R', sequence: 1_001 + 70_000 })
+  ask({ flags: 'R', sequence: 1_001 - 70_000 + 2 ** 32 })
+  back({ flags: 'R', sequence: 0x7000_0000 })
+  t.deepEqual(both.map(marked), [false, false])
+  serve(vip.v4, 86, [[b.v4, 2]])
+  t.is(ask({ flags: 'S', sequence: 1 }).seen.to, at(b.v4, 1), 'it goes on where it began')
+  back({ flags: 'R', sequence: 5_001 })
+  t.deepEqual(both.map(marked), [false, true])
+  t.is(ask({ flags: 'S', sequence: 9_000 }).seen.to, at(b.v4, 2), 'another connection')
 })
 
 test.serial('S9, S10: a node without a backend of its own is silent where only that would do', (t) => {

@@ -94,4 +94,6 @@ export const wanted: readonly string[] = [
   'error of a known connection',
   'error of an allowed connection',
   'error translated',
+  'translation reset',
+  'translation not reset by a stranger',
 ]

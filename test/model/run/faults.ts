@@ -33,6 +33,7 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 31, what: 'a reset does not acknowledge the SYN that it refuses' },
   { number: 32, what: 'masquerade gives a port that it does not write down' },
   { number: 33, what: "the header's checksum takes the hop for a low byte" },
+  { number: 34, what: 'any reset ends a translation' },
 ]
 
 /** Those that `npm test` looks for: one of each part, found within a few histories. */
