@@ -10,10 +10,13 @@ const [address = '', port = '', count = '', interval = ''] = process.argv.slice(
 const intervalMs = Number(interval)
 /** Connections are opened at this pace: what is measured is that they live. */
 const openPerSecond = 800
-const settleMs = 5_000
+/** What is lost is not sent for ever: this only has to be longer than a busy machine makes an answer wait. */
+const settleMs = 20_000
 
+const begin = performance.now()
 let exchanges = 0
 let longestMs = 0
+let open = 0
 const broken: string[] = []
 let stopping = false
 
@@ -24,10 +27,19 @@ function converse(): Promise<void> {
     let sequence = 0
     let expected = ''
     let sentAt = 0
+    let ended = false
+    open++
     const end = (words?: string): void => {
-      if (words !== undefined && broken.length < 100) broken.push(words)
+      // Also asked for by a timer of before.
+      if (ended) return
+      ended = true
+      if (words !== undefined && broken.length < 100) {
+        const at = `${Math.round(performance.now() - begin)} ms after the beginning`
+        broken.push(`${socket.localAddress}:${socket.localPort}, ${at}, after ${sequence} numbers: ${words}`)
+      }
       socket.removeAllListeners().on('error', () => {})
       socket.destroy()
+      open--
       resolve()
     }
     const ask = (): void => {
@@ -42,8 +54,8 @@ function converse(): Promise<void> {
     let got = ''
     socket.setNoDelay(true)
     socket.on('connect', () => setTimeout(ask, Math.random() * intervalMs))
-    socket.on('error', (error) => end(`after ${sequence} numbers: ${error.message}`))
-    socket.on('close', () => end(`after ${sequence} numbers: closed by the other side`))
+    socket.on('error', (error) => end(error.message))
+    socket.on('close', () => end('closed by the other side'))
     socket.on('data', (chunk: Buffer) => {
       got += chunk
       if (got.length < expected.length) return
@@ -74,7 +86,8 @@ process.stdout.write('open\n')
 await told
 stopping = true
 for (const stop of stops) stop()
-const unanswered = await Promise.race([Promise.all(conversations).then(() => false), sleep(settleMs).then(() => true)])
-if (unanswered) broken.push(`some connections had no answer for ${settleMs} ms at the end`)
+const late = sleep(settleMs).then(() => true)
+if (await Promise.race([Promise.all(conversations).then(() => false), late]))
+  broken.push(`${open} connections had no answer for ${settleMs} ms at the end`)
 process.stdout.write(`${JSON.stringify({ connections: conversations.length, exchanges, longestMs, broken })}\n`)
 process.exit(0)

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
-import { pidFile } from '#cli/cluster/observe.ts'
-import { findProcess } from '#cli/cluster/processes.ts'
+import { logFile, pidFile } from '#cli/cluster/observe.ts'
+import { findProcess, logTail } from '#cli/cluster/processes.ts'
+import { hasCode } from '#kernel/errno.ts'
 import { TestCluster } from '../cluster/cluster.ts'
 import { InPod, processOf } from './in-pod.ts'
 
@@ -29,13 +30,14 @@ export interface SurvivalReport {
   readonly longestMs: number
   readonly broken: readonly string[]
   readonly denied: { readonly refused: number; readonly silent: number; readonly opened: number }
+  readonly killed: number
   readonly churned: number
   readonly flips: number
-  /** Of the program on the pods' devices of node-1, before and after the upgrade. */
-  readonly programs: readonly [string, string]
+  /** Of each node: the program on its pods' devices, before and after the upgrade. They differ, or the drill throws. */
+  readonly programs: readonly string[]
 }
 
-/** mulberry32: the same seed, the same drill. */
+/** mulberry32: the same seed, the same agents after the same pauses. */
 function randomOf(seed: number): () => number {
   let state = seed
   return () => {
@@ -47,15 +49,30 @@ function randomOf(seed: number): () => number {
 }
 
 /**
- * Agents are killed at random moments, half of the way they come back with other programs (an upgrade), pods churn and policies
- * flip, while connections with sequence numbers go on and denied ones are tried without end.
+ * Agents are killed at random moments, half of the way all of them come back with other programs (an upgrade), pods churn and
+ * policies flip, while connections with sequence numbers go on and denied ones are tried without end. What it throws names
+ * the seed and how far it had come.
  */
 export async function survive(options: SurvivalOptions): Promise<SurvivalReport> {
+  const progress = { killed: 0, doing: 'making the cluster' }
+  try {
+    return await drill(options, progress)
+  } catch (error) {
+    const { killed, doing } = progress
+    const words = error instanceof Error ? error.message : String(error)
+    throw new Error(`seed ${options.seed}, after ${killed} kills, while ${doing}: ${words}`, { cause: error })
+  }
+}
+
+async function drill(options: SurvivalOptions, progress: { killed: number; doing: string }): Promise<SurvivalReport> {
   const { name, kills, churn, connections, seed, tell } = options
   const random = randomOf(seed)
-  const cluster = TestCluster.up(name)
   await using stack = new AsyncDisposableStack()
+  // There for longer than the agents that run from it.
+  const upgraded = stack.adopt(upgradedCheckout(), (dir) => rmSync(dir, { recursive: true, force: true }))
+  const cluster = TestCluster.up(name)
   stack.defer(() => cluster.down())
+  progress.doing = 'starting the pods'
   cluster.apply(manifests(churn))
   for (const deployment of ['echo', 'churn'])
     cluster.kubectl('rollout', 'status', `deployment/${deployment}`, '--timeout=120s')
@@ -63,6 +80,7 @@ export async function survive(options: SurvivalOptions): Promise<SurvivalReport>
   const service = cluster.kubectl('get', 'service', 'echo', '-o', 'jsonpath={.spec.clusterIP}')
   const targets = cluster.kubectl('get', 'pods', '-l', 'app=echo', '-o', 'jsonpath={.items[*].status.podIP}').split(' ')
 
+  progress.doing = 'opening the connections'
   const steady = ['steady-1', 'steady-2'].map((pod) => {
     const share = String(Math.ceil(connections / 2))
     return stack.use(new InPod(processOf(cluster, pod), 'steady.ts', service, '9000', share, '1000'))
@@ -74,29 +92,67 @@ export async function survive(options: SurvivalOptions): Promise<SurvivalReport>
   })
   tell(`seed ${seed}: ${connections} connections are open`)
 
-  const before = programOf(name)
+  const nodes = cluster.layout.nodes.map((node) => node.name)
+  const before = nodes.map((node) => programsOf(name, node))
   const over = new AbortController()
-  const churning = churnPods(cluster, random, over.signal)
-  const flipping = flipPolicy(cluster, over.signal)
-  const upgraded = stack.adopt(upgradedCheckout(), (dir) => rmSync(dir, { recursive: true, force: true }))
+  const background = [churnPods(cluster, randomOf(seed + 1), over.signal), flipPolicy(cluster, over.signal)]
+  for (const work of background) work.catch(() => {})
+  stack.defer(async () => {
+    over.abort()
+    await Promise.allSettled(background)
+  })
+  let from = root
+  // One at a time, as one who runs the command does: two of them would start two agents of one node.
+  let up = bringUp(from, name)
+  // A command that is under way must not start anything after the cluster has been taken down.
+  stack.defer(async () => {
+    await up
+  })
+  const killOne = async (node: string): Promise<void> => {
+    let pid = killAgent(cluster, node)
+    // The one before is not started yet: it is killed at its very beginning.
+    if (pid === 0) {
+      await up
+      pid = killAgent(cluster, node)
+    }
+    if (pid === 0) {
+      // It ended by itself, as one does whose server was not to be reached: the next command starts it.
+      tell(`${node}: no agent to kill; ${(await up) || 'the last command was content'}`)
+    } else {
+      progress.killed++
+      if (progress.killed % 20 === 1) tell(`killed ${progress.killed} of ${kills} (${node}, pid ${pid})`)
+    }
+  }
+  const restart = async (): Promise<void> => {
+    await up
+    up = bringUp(from, name)
+  }
+  progress.doing = 'killing agents'
   for (let i = 0; i < kills; i++) {
-    const node = random() < 0.5 ? 1 : 2
-    const killed = killAgent(cluster, node)
+    if (i === Math.floor(kills / 2)) {
+      // Every agent comes back with the other programs, whomever chance picks later.
+      progress.doing = 'killing agents of the upgrade'
+      from = upgraded
+      await up
+      for (const node of nodes) killAgent(cluster, node)
+      await restart()
+    }
     // The one that comes back is killed again at any moment of its start, or after it.
-    const from = i < kills / 2 ? root : upgraded
-    const up = bringUp(from, name)
     await sleep(random() * 2_000)
-    if (i % 20 === 0) tell(`killed ${i + 1} of ${kills} (node-${node}, pid ${killed})`)
-    await Promise.race([up, sleep(3_000)])
+    await killOne(nodes[random() < 0.5 ? 0 : 1] ?? '')
+    await restart()
   }
   over.abort()
-  const [churned, flips] = await Promise.all([churning, flipping])
-  await bringUp(upgraded, name)
-  const after = programOf(name)
-  cluster.weftUp()
+  const [churned = 0, flips = 0] = await Promise.all(background)
+  progress.doing = 'waiting for the last agents'
+  await up
+  const failure = await bringUp(upgraded, name)
+  if (failure !== '') throw new Error(`the last weft up: ${failure}`)
+  const after = await Promise.all(nodes.map((node, i) => exchangedPrograms(cluster, node, before[i] ?? [])))
 
+  progress.doing = 'ending the connections'
   const reports = await Promise.all(
-    steady.map((client) => client.end<Omit<SurvivalReport, 'denied' | 'churned' | 'flips' | 'programs'>>()),
+    steady.map((client) => client.end<Omit<SurvivalReport, 'denied' | 'killed' | 'churned' | 'flips' | 'programs'>>()),
   )
   const tries = await Promise.all(denied.map((client) => client.end<SurvivalReport['denied']>()))
   const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
@@ -110,31 +166,67 @@ export async function survive(options: SurvivalOptions): Promise<SurvivalReport>
       silent: sum(tries.map((d) => d.silent)),
       opened: sum(tries.map((d) => d.opened)),
     },
+    killed: progress.killed,
     churned,
     flips,
-    programs: [before, after],
+    programs: nodes.map((node, i) => `${node}: ${before[i]?.join(', ')} -> ${after[i]}`),
   }
 }
 
-const programOf = (cluster: string): string =>
-  readdirSync(`/run/weft/${cluster}/node-1/bpf/programs`).find((entry) => entry.startsWith('from_container-')) ?? ''
+/** The programs for the pods' devices that a node has pinned: one, and two while they are exchanged. */
+const programsOf = (cluster: string, node: string): string[] =>
+  readdirSync(`/run/weft/${cluster}/${node}/bpf/programs`).filter((entry) => entry.startsWith('from_container-'))
 
-/** kill -9; returns the pid, or 0 where there was none at the moment. */
-function killAgent(cluster: TestCluster, node: number): number {
-  const name = `node-${node}/agent`
-  const agent = findProcess(name, pidFile(cluster.layout, name))
-  if (agent !== undefined) process.kill(agent.pid, 'SIGKILL')
-  return agent?.pid ?? 0
+/** Waits until only others than those of before are left: a node is Ready by what its last agent said. */
+async function exchangedPrograms(cluster: TestCluster, node: string, before: readonly string[]): Promise<string> {
+  const withinMs = 30_000
+  const end = performance.now() + withinMs
+  for (;;) {
+    const present = programsOf(cluster.layout.name, node)
+    const [program] = present
+    if (present.length === 1 && program !== undefined && !before.includes(program)) return program
+    if (performance.now() > end) {
+      const log = logTail(logFile(cluster.layout, `${node}/agent`), 20)
+      throw new Error(`${node} has ${present.join(', ')} ${withinMs / 1000} s after the last start, not others than
+${before.join(', ')}; its agent's last words:\n${log}`)
+    }
+    await sleep(50)
+  }
 }
 
-/** What is missing is started from that checkout. That an agent is killed while it is waited for is the drill. */
-function bringUp(from: string, cluster: string): Promise<void> {
+/** kill -9; returns the pid, or 0 where there was none at the moment. */
+function killAgent(cluster: TestCluster, node: string): number {
+  const name = `${node}/agent`
+  const agent = findProcess(name, pidFile(cluster.layout, name))
+  if (agent === undefined) return 0
+  try {
+    process.kill(agent.pid, 'SIGKILL')
+    return agent.pid
+  } catch (error) {
+    // It has ended since it was found.
+    if (hasCode(error, 'ESRCH')) return 0
+    throw error
+  }
+}
+
+/**
+ * What is missing is started from that checkout. Resolves with what it complained of, or nothing: that an agent is killed
+ * while it is waited for is the drill.
+ */
+function bringUp(from: string, cluster: string): Promise<string> {
   const child = spawn(
     process.execPath,
-    [join(from, 'src/cli/main.ts'), 'up', '--name', cluster, '--nodes', '2', '--wait', '20'],
-    { stdio: 'ignore' },
+    [join(from, 'src/cli/main.ts'), 'up', '--name', cluster, '--nodes', '2', '--wait', '60'],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
   )
-  return new Promise((done) => child.once('close', () => done()))
+  let words = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    words += chunk
+  })
+  return new Promise((done, fail) => {
+    child.once('error', fail)
+    child.once('close', (code, signal) => done(code === 0 ? '' : `ended with ${code ?? signal}: ${words.trim()}`))
+  })
 }
 
 /** The same sources with another program in each hook: what an upgrade brings. */
@@ -146,10 +238,12 @@ function upgradedCheckout(): string {
   const config = join(dir, 'bpf/config.h')
   const text = readFileSync(config, 'utf8')
   // Read where it is set and nowhere else: the instructions are others, the work is the same.
-  writeFileSync(
-    config,
-    text.replace(/\n#endif\s*$/, '\nconst volatile __u32 cfg_release __attribute__((used)) = 2;\n\n#endif\n'),
+  const changed = text.replace(
+    /\n#endif\s*$/,
+    '\nconst volatile __u32 cfg_release __attribute__((used)) = 2;\n\n#endif\n',
   )
+  if (changed === text) throw new Error(`${config} does not end as it did: the upgrade would change nothing`)
+  writeFileSync(config, changed)
   return dir
 }
 
