@@ -21,6 +21,7 @@ import { selfSubjectReview, tokenReview } from './review/identity.ts'
 import type { Admission, Authenticate, Authorize, Registry, SubresourceHandler, UpgradeHandler, User } from './step.ts'
 import { Kubelets } from './stream/kubelet.ts'
 import { logHandler } from './stream/log.ts'
+import { logSocketHandler } from './stream/log-socket.ts'
 import { upgradeHandler, upgradeRequired } from './stream/upgrade.ts'
 import { approvalHandler } from './subresources/approval.ts'
 import { bindingHandler } from './subresources/binding.ts'
@@ -91,6 +92,7 @@ export function createAccess(options: AccessOptions): Access {
   const admission = createAdmission(registry, { authorizer, services, pods, identities, clock })
   const kubelets = new Kubelets({ credentials: pki.kubeletClient, authority: pki.authority.certificate })
   const upgrade = upgradeHandler(kubelets)
+  const logs = logHandler(kubelets)
   const admitted = (handler: SubresourceHandler) => withAdmission(admission, handler)
   const binding = admitted(bindingHandler(pods, identities, clock))
   return {
@@ -103,7 +105,7 @@ export function createAccess(options: AccessOptions): Access {
       ['/bindings', binding],
       ['/pods/binding', binding],
       ['/pods/eviction', admitted(evictionHandler(clock))],
-      ['/pods/log', logHandler(kubelets)],
+      ['/pods/log', logs],
       ['/pods/exec', upgradeRequired],
       ['/pods/attach', upgradeRequired],
       ['/pods/portforward', upgradeRequired],
@@ -120,6 +122,7 @@ export function createAccess(options: AccessOptions): Access {
       ['/pods/exec', upgrade],
       ['/pods/attach', upgrade],
       ['/pods/portforward', upgrade],
+      ['/pods/log', logSocketHandler(logs)],
     ]),
     documents: tokens.documents(`${issuer}/openid/v1/jwks`),
     bootstrap: () =>

@@ -276,6 +276,10 @@ test('an upgrade of what is no stream, or by nobody, is refused as a Status', as
   t.is(await upgrade('/api/v1/namespaces/default/pods/p/exec?command=sh', {}), 401)
   t.is(await upgrade(`${maps}/a`, { authorization }), 400)
   t.is(await upgrade('/api/v1/namespaces/default/pods/p/exec?command=sh', { authorization }), 404)
+  t.is(await upgrade('/api/v1/namespaces/default/pods/p/log', { authorization }), 404)
+  const token = `base64url.bearer.authorization.k8s.io.${Buffer.from(adminToken).toString('base64url')}`
+  const protocols = { 'sec-websocket-protocol': `v5.channel.k8s.io, ${token}` }
+  t.is(await upgrade('/api/v1/namespaces/default/pods/p/exec?command=sh', protocols), 404, 'a browser’s way to show it')
 })
 
 test('in process the journey is the same: no token, no answer', async (t) => {

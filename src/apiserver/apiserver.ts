@@ -24,7 +24,7 @@ import { Resources } from './resources.ts'
 import { parseRoute } from './route.ts'
 import { Server } from './serve.ts'
 import type { UpgradeHandler, User } from './step.ts'
-import { connectOptions } from './stream/connect-options.ts'
+import { connectOptions, isConnect } from './stream/connect-options.ts'
 
 export interface ApiServerOptions {
   /** The caller's: open before, closed after. */
@@ -157,12 +157,15 @@ async function upgrade(
     const asked = parseRoute(request.method, request.path, query)
     const handler = upgrades.get(`${asked.group}/${asked.resource}/${asked.subresource}`)
     // Whoever may run a command must be allowed to `create` it, also where the method is GET (upstream since 1.35).
-    const route = handler ? { ...asked, verb: 'create' } : asked
+    const connects = handler !== undefined && isConnect(asked.subresource)
+    const route = connects ? { ...asked, verb: 'create' } : asked
     const { attributes } = await server.admit(request, certificate, route)
     if (!asked.isResource || registry.find(asked.group, asked.version, asked.resource) === undefined) throw notServed()
     if (handler === undefined) throw badRequest(`${request.path} cannot be upgraded to a stream`)
-    const object = connectOptions(asked.subresource, query)
-    registry.admission?.validate({ attributes, operation: 'CONNECT', object, old: undefined, dryRun: false, warn() {} })
+    if (connects) {
+      const about = { attributes, object: connectOptions(asked.subresource, query), old: undefined, dryRun: false }
+      registry.admission?.validate({ ...about, operation: 'CONNECT', warn() {} })
+    }
     const observer = metrics.observeWatch(asked.group, asked.version, asked.resource)
     observer.opened()
     socket.once('close', () => observer.closed())

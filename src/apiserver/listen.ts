@@ -14,6 +14,7 @@ import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 import type { Log } from '#base/log/log.ts'
 import { Deadlines } from './deadlines.ts'
 import { Pieces, statusResponse, WatchBody } from './respond.ts'
+import { authorizationOf } from './stream/bearer.ts'
 import type { Watch } from './watch/watch.ts'
 
 /** Where to listen: a socket that is open already (inherited), or an address. */
@@ -262,6 +263,8 @@ export class Listener {
   }
 
   async #upgrade(message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const authorization = authorizationOf(message.headers['sec-websocket-protocol'])
+    if (authorization !== undefined) message.headers.authorization ??= authorization
     const request = new WireRequest(message.method ?? '', message.url ?? '', message.headers, socket)
     try {
       await this.#options.upgrade(request, this.#certificates.get(message.socket), socket, head)

@@ -3,6 +3,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import test from 'ava'
+import type WebSocket from 'ws'
 import type { ConfigMap, Secret } from '#api/gen/core-v1.ts'
 import { configMaps, nodes, secrets } from '#api/gen/resources.ts'
 import { isConditionTrue } from '#api/meta/conditions.ts'
@@ -10,7 +11,7 @@ import { eventually } from '#client/eventually.ts'
 import { mountsBelow } from '#kernel/mount.ts'
 import { SpdyClient } from '#kubelet/server/spdy.ts'
 import { startContainerd, type TestContainerd } from './containerd.ts'
-import { busybox, collect, startNode, type TestNode, tunnelOver } from './node.ts'
+import { busybox, collect, collectChannels, startNode, type TestNode, tunnelOver } from './node.ts'
 
 let containerd: TestContainerd
 let node: TestNode
@@ -302,6 +303,56 @@ test.serial('port-forward, as raw SPDY and tunnelled in a WebSocket', async (t) 
     server.close()
   }
 })
+
+test.serial('port-forward over a WebSocket of channels: two for each port, which say its number first', async (t) => {
+  const server = createServer((socket) => socket.on('data', (data) => socket.end(`pod heard ${data}`)))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  // Nobody listens there: the kernel keeps a port that is bound from being given to others.
+  const taken = createServer()
+  await new Promise<void>((resolve) => taken.listen(0, '127.0.0.2', resolve))
+  const { port: silent } = taken.address() as { port: number }
+  try {
+    const socket = node.socket(`/portForward/default/target?port=${port}&port=${silent}`, ['v4.channel.k8s.io'])
+    const output = collectChannels(socket)
+    // Said at once, before the runtime has any stream open.
+    socket.on('open', () => socket.send(Buffer.from('\0hello')))
+    const [data = '', error = '', silentData = '', silentError = ''] = await output
+    const number = (value: number) => Buffer.from([value & 0xff, value >> 8]).toString('latin1')
+    t.is(socket.protocol, 'v4.channel.k8s.io')
+    t.is(data, `${number(port)}pod heard hello`)
+    t.is(error, number(port))
+    t.is(silentData, number(silent))
+    t.true(silentError.startsWith(number(silent)))
+    t.regex(silentError, /connection refused/)
+  } finally {
+    server.close()
+    taken.close()
+  }
+  for (const [query, words] of [
+    ['', /query parameter "port" is required/],
+    ['?port=70000', /must be numbers from 1 to 65535/],
+    ['?port=a', /must be numbers from 1 to 65535/],
+  ] as const)
+    t.regex(await refusalOf(node.socket(`/portForward/default/target${query}`, ['v4.channel.k8s.io'])), words)
+  const other = node.socket('/portForward/default/target?port=80', ['v9.channel.k8s.io'])
+  t.regex(await refusalOf(other), /none of the subprotocols v9.channel.k8s.io is supported/)
+})
+
+/** The status and words with which a handshake is turned down. */
+function refusalOf(socket: WebSocket): Promise<string> {
+  return new Promise((resolve, reject) => {
+    socket.on('open', () => reject(new Error('the handshake was taken')))
+    socket.on('error', reject)
+    socket.on('unexpected-response', (_, response) => {
+      let words = `${response.statusCode} `
+      response.setEncoding('utf8').on('data', (text: string) => {
+        words += text
+      })
+      response.on('end', () => resolve(words))
+    })
+  })
+}
 
 /** One connection through a port-forward, as kubectl makes it: an error and a data stream. */
 async function askThrough(socket: Duplex, head: Buffer, port: number): Promise<string> {

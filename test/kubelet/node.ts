@@ -200,16 +200,23 @@ export interface ChannelOutput {
   readonly error: string
 }
 
-/** Everything that a socket of channels says until it closes. */
-export function collect(socket: WebSocket): Promise<ChannelOutput> {
-  const out = ['', '', '', '', '']
+/** Everything that a socket of channels says until it closes, channel by channel. */
+export function collectChannels(socket: WebSocket): Promise<string[]> {
+  const out: string[] = []
   return new Promise((resolve, reject) => {
     socket.on('message', (data: Buffer) => {
-      out[data[0] ?? 0] += data.subarray(1).toString('utf8')
+      const number = data.readUInt8(0)
+      out[number] = (out[number] ?? '') + data.subarray(1).toString('latin1')
     })
     socket.on('error', reject)
-    socket.on('close', () => resolve({ stdout: out[1] ?? '', stderr: out[2] ?? '', error: out[3] ?? '' }))
+    socket.on('close', () => resolve(out))
   })
+}
+
+/** The same of exec and attach, by name. */
+export async function collect(socket: WebSocket): Promise<ChannelOutput> {
+  const [, stdout = '', stderr = '', error = ''] = await collectChannels(socket)
+  return { stdout, stderr, error }
 }
 
 /** A client's side of a WebSocket, reduced to what a tunnel of bytes needs: binary frames, masked with zeros. */

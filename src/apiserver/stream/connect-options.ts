@@ -6,6 +6,9 @@ const kinds: Readonly<Record<string, string>> = {
   portforward: 'PodPortForwardOptions',
 }
 
+/** A stream that is opened to do something: whoever may `create` it. A log is only read. */
+export const isConnect = (subresource: string): boolean => subresource in kinds
+
 /** What admission sees of a stream that is about to open: the query's parameters as the object that upstream makes of them. */
 export function connectOptions(subresource: string, query: URLSearchParams): KubeObject {
   const isOn = (name: string): boolean => ['1', 'true', ''].includes(query.get(name) ?? '0')

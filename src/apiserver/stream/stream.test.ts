@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer as createHttp, type IncomingMessage, request } from 'node:http'
 import { createServer, type Server } from 'node:https'
 import { type AddressInfo, connect, createServer as createTcp, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -7,6 +8,7 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import test from 'ava'
+import WebSocket from 'ws'
 import type { Node, Pod } from '#api/gen/core-v1.ts'
 import { nodes, pods } from '#api/gen/resources.ts'
 import { StatusError } from '#api/meta/status.ts'
@@ -14,9 +16,11 @@ import { FakeRegistry } from '../fake-registry.ts'
 import { createLeaf } from '../pki/certificate.ts'
 import { loadOrCreatePki } from '../pki/pki.ts'
 import type { SubresourceCall } from '../step.ts'
+import { authorizationOf } from './bearer.ts'
 import { chooseContainer } from './container.ts'
 import { Kubelets } from './kubelet.ts'
 import { logHandler } from './log.ts'
+import { logSocketHandler } from './log-socket.ts'
 import { kubeletPath, upgradeHandler, upgradeHead } from './upgrade.ts'
 
 const metadata = (name: string) => ({
@@ -335,4 +339,102 @@ test('a pod without a node has no log yet, and nobody to exec into', async (t) =
     },
   )
   server.destroy()
+})
+
+/** A door that upgrades to the log, as listen.ts does: a failure before the switch is an answer in HTTP. */
+async function logDoor(kubelet: FakeKubelet) {
+  const left = Promise.withResolvers<void>()
+  const server = createHttp()
+  server.on('upgrade', (request, socket, head) => {
+    const gone = new AbortController()
+    socket.once('close', () => gone.abort())
+    const query = request.url?.split('?')[1] ?? ''
+    const headers = request.headers as Record<string, string>
+    const asked = call(registryWith(kubelet.port), 'log', query, { method: 'GET', headers, signal: gone.signal })
+    logSocketHandler(logHandler(kubelet.kubelets))(asked, socket, head).then(left.resolve, (error: Error) => {
+      socket.end(`HTTP/1.1 400 Refused\r\nConnection: close\r\n\r\n${error.message}`)
+      left.resolve()
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  open.push(() => server.close())
+  const { port } = server.address() as AddressInfo
+  return {
+    left: left.promise,
+    port,
+    socket: (query: string, protocols: string[]) =>
+      new WebSocket(`ws://127.0.0.1:${port}/log?container=main&${query}`, protocols),
+  }
+}
+
+/** What a socket says until it is closed, and with which code. */
+function said(socket: WebSocket): Promise<{ messages: string[]; code: number }> {
+  const messages: string[] = []
+  return new Promise((resolve, reject) => {
+    socket.on('message', (data: Buffer, isBinary) => messages.push(`${isBinary ? 'binary' : 'text'} ${data}`))
+    socket.on('error', reject)
+    socket.on('close', (code) => resolve({ messages, code }))
+  })
+}
+
+test('a log over WebSocket: bytes, or base64 for those who can take text only; its end closes the socket', async (t) => {
+  const kubelet = await fakeKubelet(() => {})
+  for (const protocols of [[], ['binary.k8s.io']]) {
+    const door = await logDoor(kubelet)
+    const { messages, code } = await said(door.socket('', protocols))
+    t.is(messages.map((message) => message.replace('binary ', '')).join(''), 'one\ntwo\n')
+    t.true(messages.every((message) => message.startsWith('binary ')))
+    t.is(code, 1000)
+    await door.left
+  }
+  const door = await logDoor(kubelet)
+  const { messages } = await said(door.socket('', ['base64.binary.k8s.io']))
+  const decoded = messages.map((message) => Buffer.from(message.replace('text ', ''), 'base64').toString())
+  t.is(decoded.join(''), 'one\ntwo\n')
+})
+
+test('a log that is followed over WebSocket ends with its reader, and a kubelet that dies is no good end', async (t) => {
+  const kubelet = await fakeKubelet(() => {})
+  const door = await logDoor(kubelet)
+  const socket = door.socket('follow=true', [])
+  const [first] = (await once(socket, 'message')) as [Buffer]
+  t.is(first.toString(), 'one\n')
+  socket.close()
+  await door.left
+
+  const dies = await fakeKubelet(() => {})
+  const other = await logDoor(dies)
+  const following = other.socket('follow=true', [])
+  const all = said(following)
+  await once(following, 'message')
+  dies.server.closeAllConnections()
+  t.is((await all).code, 1011)
+})
+
+test('a handshake for a log that is no good is answered in HTTP', async (t) => {
+  const kubelet = await fakeKubelet(() => {})
+  const refused = async (query: string, protocols: string[]) => {
+    const door = await logDoor(kubelet)
+    const socket = door.socket(query, protocols)
+    const error = await said(socket).catch((failure: Error) => failure)
+    await door.left
+    return error instanceof Error ? error.message : 'taken'
+  }
+  t.regex(await refused('tailLines=-1', []), /Unexpected server response: 400/)
+  t.regex(await refused('', ['v4.channel.k8s.io']), /Unexpected server response: 400/)
+  const door = await logDoor(kubelet)
+  const headers = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13' }
+  const asking = request({ port: door.port, path: '/log?container=main', headers }).end()
+  const [answer] = (await once(asking, 'response')) as [IncomingMessage]
+  t.is(answer.statusCode, 400)
+  answer.resume()
+  await door.left
+})
+
+test('authorizationOf() finds the token among the protocols', (t) => {
+  const token = Buffer.from('a-token').toString('base64url')
+  t.is(authorizationOf(`v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.${token}`), 'Bearer a-token')
+  t.is(authorizationOf('v4.channel.k8s.io'), undefined)
+  t.is(authorizationOf(undefined), undefined)
 })

@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { badRequest } from '#api/meta/status.ts'
 import type { SubresourceCall, SubresourceHandler, UpgradeHandler } from '../step.ts'
+import { bearerProtocol } from './bearer.ts'
 import { chooseContainer } from './container.ts'
 import { type Kubelets, kubeletOf, podNamed } from './kubelet.ts'
 
@@ -16,9 +17,6 @@ const streamNames = [
 /** What belongs to the upgrade and goes through; everything else, credentials first of all, stays here. */
 const isPassed = (name: string): boolean =>
   name === 'upgrade' || name.startsWith('sec-websocket-') || name === 'x-stream-protocol-version' || name === 'origin'
-
-/** Browsers put a bearer token among the protocols of a WebSocket. */
-const bearerProtocol = 'base64url.bearer.authorization.k8s.io.'
 
 /** The path at the kubelet that serves what was asked for here. */
 export function kubeletPath({ attributes, query, registry }: SubresourceCall): string {
@@ -67,7 +65,7 @@ export function upgradeHead(
 
 /**
  * exec, attach, port-forward: the kubelet's connection and the caller's become one. Bytes are not looked at, so every
- * protocol the kubelet speaks (SPDY/3.1, WebSocket v4 and v5, tunnelled port-forward) works here, half-close included.
+ * protocol the kubelet speaks (SPDY/3.1, WebSocket v4 and v5, port-forward by channels or tunnelled) works here, half-close included.
  * Throws a StatusError before anything was written to the caller, and nothing afterwards.
  */
 export function upgradeHandler(kubelets: Kubelets): UpgradeHandler {

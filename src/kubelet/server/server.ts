@@ -205,6 +205,10 @@ export class KubeletServer {
     const query = url.searchParams
     const on = (key: string) => query.get(key) === '1' || query.get(key) === 'true'
     const channels = { stdin: on('input'), stdout: on('output'), stderr: on('error'), tty: on('tty') }
+    const ports = query
+      .getAll('port')
+      .flatMap((p) => p.split(','))
+      .map(Number)
     const { runtime } = this.#options
     const pod = this.#pod(namespace, name)
     // A terminal has one output: the runtime refuses a second.
@@ -219,24 +223,20 @@ export class KubeletServer {
         return {
           kind,
           channels,
+          ports,
           url: async () => runtime.execUrl(await live(), { command: query.getAll('command'), ...streams }),
         }
       case 'attach':
-        return { kind, channels, url: async () => runtime.attachUrl(await live(), streams) }
+        return { kind, channels, ports, url: async () => runtime.attachUrl(await live(), streams) }
       case 'portForward':
         return {
           kind: 'portforward',
           channels,
+          ports,
           url: async () => {
             const sandbox = (await runtime.listSandboxes(pod.metadata.uid)).find((s) => s.ready)
             if (sandbox === undefined) throw new Error(`pod not found ("${name}_${namespace}")`)
-            return runtime.portForwardUrl(
-              sandbox.id,
-              query
-                .getAll('port')
-                .flatMap((p) => p.split(','))
-                .map(Number),
-            )
+            return runtime.portForwardUrl(sandbox.id, ports)
           },
         }
       default:

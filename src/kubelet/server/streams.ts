@@ -2,13 +2,17 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
 import type { Log } from '#base/log/log.ts'
+import { closeInternal, closeNormal } from './channel-socket.ts'
 import { type ChannelOptions, carryChannels } from './channels.ts'
+import { carryPorts, portForwardProtocol, portsMax } from './ports.ts'
 import { splice, UpgradeRefused, upgrade } from './upstream.ts'
 
 /** A stream that a client asks for, with where the runtime will serve it. */
 export interface StreamRequest {
   readonly kind: 'exec' | 'attach' | 'portforward'
   readonly channels: ChannelOptions
+  /** Of a port-forward; SPDY names them later, stream by stream. */
+  readonly ports: readonly number[]
   /** A URL is good for one connection, so it is asked for when it is needed. */
   readonly url: () => Promise<string>
 }
@@ -16,7 +20,8 @@ export interface StreamRequest {
 const tunnel = 'SPDY/3.1+portforward.k8s.io'
 /** `ws` takes no "/" in the name of a subprotocol; the real name goes into the answer. */
 const tunnelAlias = 'weft-portforward-tunnel'
-const channelProtocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io'] as const
+const channelProtocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io']
+const portProtocols = ['v4.channel.k8s.io']
 const messageBytesMax = 16 << 20
 const keepAliveMs = 30_000
 
@@ -27,10 +32,8 @@ export class Streams {
     noServer: true,
     maxPayload: messageBytesMax,
     perMessageDeflate: false,
-    handleProtocols: (offered) => {
-      if (offered.has(tunnelAlias)) return tunnelAlias
-      return channelProtocols.find((p) => offered.has(p)) ?? false
-    },
+    // Only the chosen one is still there.
+    handleProtocols: ([chosen]) => chosen ?? false,
   })
 
   constructor(log: Log) {
@@ -78,19 +81,32 @@ export class Streams {
   async #webSocket(request: IncomingMessage, socket: Duplex, head: Buffer, stream: StreamRequest): Promise<void> {
     const offered = (request.headers['sec-websocket-protocol'] ?? '').split(',').map((p) => p.trim())
     const tunnelled = stream.kind === 'portforward' && offered.includes(tunnel)
-    if (tunnelled) request.headers['sec-websocket-protocol'] = tunnelAlias
-    else if (stream.kind === 'portforward' || !channelProtocols.some((p) => offered.includes(p)))
+    const spoken = stream.kind === 'portforward' ? portProtocols : channelProtocols
+    const chosen = tunnelled ? tunnelAlias : spoken.find((protocol) => offered.includes(protocol))
+    if (chosen === undefined)
       return refuse(socket, 400, `unable to upgrade: none of the subprotocols ${offered.join(', ')} is supported`)
+    if (stream.kind === 'portforward' && !tunnelled) checkPorts(stream.ports)
+    request.headers['sec-websocket-protocol'] = chosen
     // Asked before the answer, so that a container that is not there is an HTTP error and not a closed socket.
     const url = await stream.url()
-    const client = await new Promise<WebSocket>((resolve) => {
+    const client = await new Promise<WebSocket | undefined>((resolve) => {
+      // A handshake that is no good is answered by the library, and the connection closed.
+      socket.once('close', () => resolve(undefined))
       this.#sockets.handleUpgrade(request, socket, head, resolve)
     })
+    if (client === undefined) return
     const beat = setInterval(() => client.ping(), keepAliveMs)
     client.on('close', () => clearInterval(beat))
     client.on('error', (error) => this.#log.debug({ err: error }, 'a WebSocket failed'))
-    if (tunnelled) await this.#tunnel(client, url)
-    else await carryChannels(client, url, stream.channels)
+    try {
+      if (tunnelled) await this.#tunnel(client, url)
+      else if (stream.kind === 'portforward') await carryPorts(client, url, stream.ports)
+      else await carryChannels(client, url, stream.channels)
+    } catch (error) {
+      // It speaks WebSocket by now: an answer in HTTP would be noise to it.
+      this.#log.info({ err: error, stream: stream.kind }, 'a stream ended in an error')
+      client.close(closeInternal)
+    }
   }
 
   /** The frames' payloads are the bytes of a SPDY connection. */
@@ -100,15 +116,23 @@ export class Streams {
       const upgraded = await upgrade(url, 'POST', {
         Connection: 'Upgrade',
         Upgrade: 'SPDY/3.1',
-        'X-Stream-Protocol-Version': 'portforward.k8s.io',
+        'X-Stream-Protocol-Version': portForwardProtocol,
         'Content-Length': '0',
       })
       if (upgraded.head.length > 0) stream.write(upgraded.head)
       await splice(stream, upgraded.socket)
     } finally {
-      client.close(1000)
+      client.close(closeNormal)
     }
   }
+}
+
+/** Throws what the client is told. */
+function checkPorts(ports: readonly number[]): void {
+  if (ports.length === 0) throw new UpgradeRefused(400, 'query parameter "port" is required')
+  if (ports.length > portsMax) throw new UpgradeRefused(400, `at most ${portsMax} ports in one WebSocket`)
+  if (ports.some((port) => !Number.isInteger(port) || port < 1 || port > 65_535))
+    throw new UpgradeRefused(400, 'query parameter "port" must be numbers from 1 to 65535')
 }
 
 /** An answer in HTTP to a request for an upgrade; nothing where the switch has been made already. */
