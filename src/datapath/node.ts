@@ -1,0 +1,46 @@
+import type { Link, Netlink } from '#kernel/netlink/netlink.ts'
+import { Namespace } from '#kernel/netns.ts'
+import { setSysctl } from '#kernel/sysctl.ts'
+import type { DatapathConfig } from './object.ts'
+
+/** What a node must be for the programs to work in it: forwarding, with their ports kept free. */
+export function prepareNode(namespace: Namespace | undefined): void {
+  // bpf_fib_lookup answers only for a device that forwards.
+  for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
+    namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
+  reservePorts(namespace)
+}
+
+/** What the programs are told of the node that they are in. `usesCable`: whether they may reach past the near end of a veth pair. */
+export async function describeNode(
+  netlink: Netlink,
+  uplink: Link,
+  { namespace, usesCable }: { readonly namespace?: Namespace; readonly usesCable: boolean },
+): Promise<Pick<DatapathConfig, 'uplinkMac' | 'nodeAddresses' | 'nodeCookie' | 'cableIndex'>> {
+  using own = Namespace.own()
+  return {
+    uplinkMac: uplink.mac,
+    nodeAddresses: ownAddresses(await netlink.addresses(uplink.index)),
+    nodeCookie: (namespace ?? own).cookie,
+    ...(usesCable && uplink.kind === 'veth' && uplink.leadsElsewhere ? { cableIndex: uplink.index } : {}),
+  }
+}
+
+/**
+ * Ports that the node's own sockets are not given by chance: node ports, and those that pods' connections to the outside go
+ * out under (bpf/lib/nat.h), so that no answer is ever taken for the other's. What somebody else reserved stays.
+ */
+function reservePorts(namespace: Namespace | undefined): void {
+  const path = 'net/ipv4/ip_local_reserved_ports'
+  using own = Namespace.own()
+  const where = namespace ?? own
+  const present = where.getSysctl(path)
+  where.setSysctl(path, [present, '30000-32767,49152-65535'].filter((text) => text !== '').join())
+}
+
+/** The first of each family that is not link-local, without prefix length. */
+function ownAddresses(cidrs: readonly string[]): string[] {
+  const addresses = cidrs.map((cidr) => cidr.split('/')[0] ?? '').filter((a) => !/^fe[89ab]/.test(a))
+  const first = (isV6: boolean): string[] => addresses.filter((a) => a.includes(':') === isV6).slice(0, 1)
+  return [...first(false), ...first(true)]
+}
