@@ -7,16 +7,9 @@
  * of one in microseconds, and how many were lost or not NOERROR with an answer. Ends with 1 where nothing is answered.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "load.h"
 
 enum { window_max = 256, names_max = 20000, query_max = 300, answer_max = 1500, silence_ms = 200, histogram_us = 20000 };
 
@@ -27,20 +20,6 @@ static struct {
 static int name_count;
 static unsigned long histogram[histogram_us + 1];
 static double sent_at[65536];
-
-static void die(const char *what)
-{
-	fprintf(stderr, "dnsload: %s: %s\n", what, strerrorname_np(errno));
-	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
-}
 
 static void read_names(const char *path)
 {
@@ -68,7 +47,6 @@ static void read_names(const char *path)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET };
 	struct timeval silence = { .tv_usec = silence_ms * 1000 };
 	static struct mmsghdr in[window_max], out[window_max];
 	static struct iovec in_data[window_max], out_data[window_max];
@@ -76,28 +54,18 @@ int main(int argc, char **argv)
 	static unsigned char asked[window_max][query_max];
 	unsigned long good = 0, bad = 0, seen = 0;
 	unsigned short id = 0;
-	int fd, window, room = 4 << 20, to_send, i = 1;
+	int fd, window, room = 4 << 20, to_send, i = options(argc, argv);
 	double start, end, t;
 
-	if (argc > 2 && !strcmp(argv[1], "--cpu")) {
-		cpu_set_t set;
-
-		CPU_ZERO(&set);
-		CPU_SET(atoi(argv[2]), &set);
-		if (sched_setaffinity(0, sizeof(set), &set))
-			die("sched_setaffinity");
-		i = 3;
-	}
 	if (argc - i != 5) {
 		fprintf(stderr, "usage: dnsload [--cpu N] ADDRESS PORT MILLISECONDS WINDOW NAMES\n");
 		return 2;
 	}
-	inet_pton(AF_INET, argv[i], &to.sin_addr);
-	to.sin_port = htons(atoi(argv[i + 1]));
+	set_peer(argv[i], atoi(argv[i + 1]));
 	window = atoi(argv[i + 3]) < window_max ? atoi(argv[i + 3]) : window_max;
 	read_names(argv[i + 4]);
-	fd = socket(AF_INET, SOCK_DGRAM, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)))
+	fd = socket(peer.ss_family, SOCK_DGRAM, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&peer, peer_size))
 		die("connect");
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &silence, sizeof(silence));
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));

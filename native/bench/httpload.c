@@ -2,28 +2,19 @@
  * HTTP/1.1 for test/bench/gateway.ts: a server that answers everything with the same few bytes, and clients on kept
  * connections, both in as few instructions a request as can be, so that what is measured is what stands between them.
  *
- *   httpload [--netns PATH] [--cpu N] server ADDRESS PORT BODY
- *   httpload [--netns PATH] [--cpu N] load ADDRESS PORT CONNECTIONS MILLISECONDS HOST PATH ROUTES
+ *   httpload [--netns PATH] [--cgroup DIR] [--cpu N] server ADDRESS PORT BODY
+ *   httpload [--netns PATH] [--cgroup DIR] [--cpu N] load ADDRESS PORT CONNECTIONS MILLISECONDS HOST PATH ROUTES
  *
  * The server says "ready", then serves until its standard input ends. A client asks for PATH, in which %d is a number below
  * ROUTES that changes with each request, and prints: requests a second, p50 and p99 in microseconds, requests that failed.
  * Anything but 200 is a failure.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "load.h"
 
 enum { connections_max = 4096, buffer_size = 16384, buckets = 65536 };
 
@@ -34,44 +25,9 @@ struct connection {
 	char buffer[buffer_size];
 };
 
-static struct sockaddr_storage peer;
-static socklen_t peer_size;
 static int epoll_fd;
 /* Latencies by microsecond; the last bucket has the rest. */
 static uint32_t histogram[buckets];
-
-static void die(const char *what)
-{
-	fprintf(stderr, "httpload: %s: %s\n", what, strerrorname_np(errno));
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static void set_peer(const char *address, int port)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)&peer;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&peer;
-
-	if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(port);
-		peer_size = sizeof(*v4);
-	} else if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
-		v6->sin6_family = AF_INET6;
-		v6->sin6_port = htons(port);
-		peer_size = sizeof(*v6);
-	} else {
-		errno = EINVAL;
-		die(address);
-	}
-}
 
 static void watch(struct connection *c)
 {
@@ -278,25 +234,10 @@ static void run_load(int count, int milliseconds, struct work *w)
 
 int main(int argc, char **argv)
 {
-	int i = 1;
+	int i = options(argc, argv);
 
 	signal(SIGPIPE, SIG_IGN);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	for (; i + 1 < argc && !strncmp(argv[i], "--", 2); i += 2) {
-		if (!strcmp(argv[i], "--netns")) {
-			int fd = open(argv[i + 1], O_RDONLY | O_CLOEXEC);
-
-			if (fd < 0 || setns(fd, CLONE_NEWNET))
-				die(argv[i + 1]);
-		} else if (!strcmp(argv[i], "--cpu")) {
-			cpu_set_t set;
-
-			CPU_ZERO(&set);
-			CPU_SET(atoi(argv[i + 1]), &set);
-			if (sched_setaffinity(0, sizeof(set), &set))
-				die("sched_setaffinity");
-		}
-	}
 	if (argc - i == 4 && !strcmp(argv[i], "server")) {
 		set_peer(argv[i + 1], atoi(argv[i + 2]));
 		serve(argv[i + 3]);

@@ -11,57 +11,13 @@
  * Ends with 1 and a sentence where anything fails.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "load.h"
 
 enum { stream_chunk = 256 * 1024, answer_seconds_max = 3 };
-
-static struct sockaddr_storage peer;
-static socklen_t peer_size;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "netload: %s: %s\n", what, strerrorname_np(errno));
-	exit(1);
-}
-
-static void set_peer(const char *address, int port)
-{
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&peer;
-	struct sockaddr_in *v4 = (struct sockaddr_in *)&peer;
-
-	if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(port);
-		peer_size = sizeof(*v4);
-	} else if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
-		v6->sin6_family = AF_INET6;
-		v6->sin6_port = htons(port);
-		peer_size = sizeof(*v6);
-	} else {
-		errno = EINVAL;
-		die(address);
-	}
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
-}
 
 static int open_socket(int type)
 {
@@ -280,49 +236,10 @@ static void limit_time(int milliseconds)
 	alarm(milliseconds / 1000 + answer_seconds_max);
 }
 
-static void enter_namespace(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || setns(fd, CLONE_NEWNET))
-		die(path);
-	close(fd);
-}
-
-static void enter_cgroup(const char *dir)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, "0", 1) != 1)
-		die(path);
-	close(fd);
-}
-
-static void pin_cpu(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		die("sched_setaffinity");
-}
-
 int main(int argc, char **argv)
 {
-	int i = 1;
+	int i = options(argc, argv);
 
-	for (; i + 1 < argc && !strncmp(argv[i], "--", 2); i += 2) {
-		if (!strcmp(argv[i], "--netns"))
-			enter_namespace(argv[i + 1]);
-		else if (!strcmp(argv[i], "--cgroup"))
-			enter_cgroup(argv[i + 1]);
-		else if (!strcmp(argv[i], "--cpu"))
-			pin_cpu(atoi(argv[i + 1]));
-	}
 	if (argc - i < 3) {
 		fprintf(stderr, "usage: netload [--netns PATH] [--cgroup DIR] [--cpu N] MODE ADDRESS PORT [MILLISECONDS]\n");
 		return 2;
