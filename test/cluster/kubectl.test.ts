@@ -1,8 +1,12 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
+import WebSocket from 'ws'
+import type { Pod } from '#api/gen/core-v1.ts'
+import { parseKubeconfig } from '#client/kubeconfig.ts'
 import { TestCluster } from './cluster.ts'
 
 /** Every way of using kubectl that the README and a newcomer expect, against a real cluster, with the distribution's kubectl. */
@@ -41,16 +45,13 @@ spec:
           command: [sh, -c, "echo started ${version}; trap 'exit 0' TERM; while true; do sleep 1 & wait; done"]
 `
 
-const firstPod = (selector = 'app=web'): string =>
-  cluster.kubectl(
-    'get',
-    'pods',
-    '-l',
-    selector,
-    '--field-selector=status.phase=Running',
-    '-o',
-    'jsonpath={.items[0].metadata.name}',
-  )
+/** One that runs, and is not on its way out: a roll-out does not wait for those. */
+function firstPod(): string {
+  const { items } = cluster.json<{ items: Pod[] }>('get', 'pods', '-l', 'app=web')
+  const found = items.find((p) => p.metadata.deletionTimestamp === undefined && p.status.phase === 'Running')
+  if (found === undefined) throw new Error('no pod of web runs')
+  return found.metadata.name
+}
 
 test.serial('get -o wide, yaml, json and jsonpath show the same pod', (t) => {
   const name = firstPod()
@@ -249,7 +250,47 @@ test.serial('port-forward reaches a pod from the machine', async (t) => {
   }
 })
 
-test.serial('auth can-i answers from RBAC', (t) => {
+test.serial(
+  'WebSocket: a log is followed, and port-forward by channels says the number of its port first',
+  async (t) => {
+    const pod = firstPod()
+    const { server, ca, cert, key } = await parseKubeconfig(readFileSync(cluster.layout.server.adminKubeconfig, 'utf8'))
+    const url = `${server.replace('https', 'wss')}/api/v1/namespaces/default/pods/${pod}`
+    const open = (path: string, protocols: string[]) => new WebSocket(`${url}/${path}`, protocols, { ca, cert, key })
+
+    const log = open('log?container=shell&follow=true&tailLines=1', ['binary.k8s.io'])
+    let seen = ''
+    log.on('message', (data: Buffer) => {
+      seen += data
+    })
+    try {
+      await until(() => seen !== '')
+      const before = seen
+      cluster.kubectl('exec', pod, '-c', 'shell', '--', 'sh', '-c', 'echo by socket > /proc/1/fd/1')
+      await until(() => seen !== before)
+      t.is(seen, `${before}by socket\n`)
+      t.is(log.readyState, WebSocket.OPEN, 'it goes on looking')
+    } finally {
+      log.close()
+    }
+
+    const forward = open('portforward?ports=8080', ['v4.channel.k8s.io'])
+    const channels: Buffer[] = [Buffer.alloc(0), Buffer.alloc(0)]
+    const closed = once(forward, 'close')
+    forward.on('message', (data: Buffer) => {
+      const number = data.readUInt8(0)
+      channels[number] = Buffer.concat([channels[number] ?? Buffer.alloc(0), data.subarray(1)])
+    })
+    forward.on('open', () => forward.send('\0GET /by-channels HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'))
+    await closed
+    const [data = Buffer.alloc(0), error] = channels
+    t.is(data.readUInt16LE(0), 8080)
+    t.regex(data.toString('utf8', 2), /^HTTP\/1\.1 200[\s\S]*\/by-channels/)
+    t.deepEqual(error, Buffer.from([8080 & 0xff, 8080 >> 8]))
+  },
+)
+
+test.serial('auth can-i answers from RBAC', async (t) => {
   cluster.kubectl('create', 'serviceaccount', 'reader')
   cluster.kubectl('create', 'role', 'reads', '--verb=get,list', '--resource=pods')
   cluster.kubectl('create', 'rolebinding', 'reads', '--role=reads', '--serviceaccount=default:reader')
@@ -266,6 +307,21 @@ test.serial('auth can-i answers from RBAC', (t) => {
   t.is(asReader('auth', 'can-i', 'list', 'pods'), 'yes')
   t.is(asReader('auth', 'can-i', 'delete', 'pods'), 'no')
   t.is(cluster.kubectl('auth', 'can-i', '*', '*'), 'yes')
+
+  // The same rights for a browser, which shows its token among the protocols: `get` of a log is none of a pod.
+  const { server, ca } = await parseKubeconfig(readFileSync(cluster.layout.server.adminKubeconfig, 'utf8'))
+  const bearer = `base64url.bearer.authorization.k8s.io.${Buffer.from(token).toString('base64url')}`
+  const url = `${server.replace('https', 'wss')}/api/v1/namespaces/default/pods/${firstPod()}/log?container=shell`
+  const open = () => new WebSocket(url, ['binary.k8s.io', bearer], { ca })
+  const [refused] = (await once(open(), 'error')) as [Error]
+  t.regex(refused.message, /403/)
+  cluster.kubectl('create', 'role', 'reads-logs', '--verb=get', '--resource=pods/log')
+  cluster.kubectl('create', 'rolebinding', 'reads-logs', '--role=reads-logs', '--serviceaccount=default:reader')
+  const log = open()
+  const closed = once(log, 'close')
+  const [text] = (await once(log, 'message')) as [Buffer]
+  t.regex(text.toString(), /^started /)
+  t.deepEqual((await closed)[0], 1000)
 })
 
 test.serial('a misspelt field is refused with the words of kubectl and the server', (t) => {
