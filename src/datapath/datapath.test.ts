@@ -14,6 +14,7 @@ import { decodeEndpoint, encodeEndpoint } from './maps/endpoints.ts'
 import { encodeSweep, flowFlags, flowSize, tupleSize } from './maps/flows.ts'
 import { identitySize } from './maps/identities.ts'
 import { decodePeer, encodePeer, peerSize } from './maps/peer.ts'
+import { PeerTable } from './maps/peer-table.ts'
 import { encodeNetworkKey, encodePolicyState } from './maps/policy.ts'
 import type { ServiceMap } from './maps/service-map.ts'
 import { frontendFlags, frontendSize, ServiceMaps } from './maps/services.ts'
@@ -299,6 +300,30 @@ class SmallMap implements ServiceMap {
     return [...this.#entries].map(([key, value]) => ({ key: Buffer.from(key, 'hex'), value }))
   }
 }
+
+test('PeerTable has what a Map by text would have, also of several ports at one address', (t) => {
+  const peer = fc.record({
+    address: fc.constantFrom('10.0.0.1', '10.0.0.2', 'fd00::1'),
+    port: fc.integer({ min: 1, max: 3 }),
+    protocol: fc.constantFrom('TCP' as const, 'UDP' as const),
+  })
+  fc.assert(
+    fc.property(fc.array(fc.tuple(peer, fc.option(fc.nat())), { maxLength: 40 }), (steps) => {
+      const table = new PeerTable<number>()
+      const model = new Map<string, number>()
+      for (const [who, value] of steps) {
+        const name = `${who.address} ${who.port} ${who.protocol}`
+        const old = value === null ? table.delete(who) : table.set(who, value)
+        const expected = model.get(name)
+        if (value === null) model.delete(name)
+        else model.set(name, value)
+        if (old !== expected || table.get(who) !== model.get(name)) return false
+      }
+      return String([...table.values()].toSorted()) === String([...model.values()].toSorted())
+    }),
+  )
+  t.pass()
+})
 
 test('ServiceMaps: whatever fits or does not, the kernel has what was said, and a restart reads the same', (t) => {
   const frontend = fc

@@ -183,6 +183,7 @@ export function serviceNumber(name: string): string {
     a = Math.imul(a ^ c, 0x01000193)
     b = Math.imul(b ^ c, 0x01000193) ^ (b >>> 15)
   }
-  const text = `${(a >>> 0).toString(16)}${(b >>> 0).toString(16).padStart(8, '0')}`.replace(/^0+/, '')
-  return text === '' ? '1' : text
+  const [high, low] = [(a >>> 0).toString(16), (b >>> 0).toString(16)]
+  if (a === 0) return b === 0 ? '1' : low
+  return high + (low.length < 8 ? low.padStart(8, '0') : low)
 }

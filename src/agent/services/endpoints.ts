@@ -49,6 +49,37 @@ export function chooseBackends(
   }
 }
 
+/**
+ * The same where there is nothing to choose, as in most of a cluster's thousands of Services: one slice with one port, and all of
+ * its endpoints ready and without hints. Undefined where it takes a look. Pure.
+ */
+export function onlyBackends(
+  { name = '' }: ServicePort,
+  protocol: Protocol,
+  slices: readonly EndpointSlice[],
+): readonly Backend[] | undefined {
+  const slice = slices[0]
+  const target = slice?.ports?.[0]
+  if (slice === undefined || slices.length !== 1 || target === undefined || slice.ports?.length !== 1) return undefined
+  const { port } = target
+  if ((target.name ?? '') !== name || (target.protocol ?? 'TCP') !== protocol || port === undefined) return undefined
+  const endpoints = slice.endpoints ?? []
+  const backends = new Array<Backend>(endpoints.length)
+  let last = ''
+  for (let i = 0; i < endpoints.length; i++) {
+    const { addresses, conditions, hints } = endpoints[i] ?? noEndpoint
+    const address = addresses[0]
+    if (address === undefined || conditions?.ready === false || hints !== undefined) return undefined
+    // As they come they may stay: in order, and none twice.
+    if (address <= last) return undefined
+    backends[i] = { address, port, protocol }
+    last = address
+  }
+  return backends
+}
+
+const noEndpoint: Endpoint = { addresses: [], conditions: {} }
+
 function usable(all: readonly Candidate[]): readonly Candidate[] {
   if (all.every((c) => c.ready)) return all
   const ready = all.filter((c) => c.ready)

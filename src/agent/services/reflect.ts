@@ -5,7 +5,7 @@ import { parseAddress } from '#base/net/address.ts'
 import { type Outside, type Service, serviceNumber } from '#datapath/datapath.ts'
 import type { Backend } from '#datapath/frontend.ts'
 import { servedByGateway, servedByLabel } from '#gateway/service.ts'
-import { type Chosen, chooseBackends, type Whereabouts } from './endpoints.ts'
+import { type Chosen, chooseBackends, onlyBackends, type Whereabouts } from './endpoints.ts'
 import type { ExternalUse } from './external.ts'
 
 /** `namespace/name` of its Service; none for a slice that belongs to none. */
@@ -99,11 +99,14 @@ function plainRows(
       const ofFamily = slices.every((s) => s.addressType === family)
         ? slices
         : slices.filter((s) => s.addressType === family)
-      const backends = insideOf(service, chooseBackends(port, protocol, ofFamily, facts))
+      const isInsideLocal = service.spec.internalTrafficPolicy === 'Local'
+      const backends =
+        (isInsideLocal ? undefined : onlyBackends(port, protocol, ofFamily)) ??
+        insideOf(service, chooseBackends(port, protocol, ofFamily, facts))
       const frontend = { address, port: port.port, protocol }
       const { number, affinitySeconds } = common
       if (number === undefined) continue
-      const isLocal = service.spec.internalTrafficPolicy === 'Local' ? { isInsideLocal: true } : undefined
+      const isLocal = isInsideLocal ? { isInsideLocal } : undefined
       rows.push(
         affinitySeconds === undefined
           ? { frontend, backends, number, port: port.port, ...isLocal }

@@ -8,6 +8,7 @@ import type { Service } from '#datapath/datapath.ts'
 import { frontendName } from '#datapath/frontend.ts'
 import { elect, planKnownAddresses, publishedBy } from './addresses.ts'
 import { Claims } from './claims.ts'
+import { chooseBackends, onlyBackends } from './endpoints.ts'
 import { externalUses } from './external.ts'
 import { leftByDatagrams, takenOut } from './gone.ts'
 import { HealthServers, healthOf, healthzPort, isEligible } from './health.ts'
@@ -340,4 +341,38 @@ test('elect() moves only the addresses of a node that goes, and spreads them', (
     counts.set(name, (counts.get(name) ?? 0) + 1)
   }
   for (const name of names) t.true((counts.get(name) ?? 0) > 60, `${name}: ${counts.get(name)}`)
+})
+
+test('onlyBackends() says what chooseBackends() says, or nothing', (t) => {
+  const endpoint = fc.record({
+    addresses: fc.integer({ min: 1, max: 4 }).map((i) => [`10.0.0.${i}`]),
+    conditions: fc.constantFrom(
+      {},
+      { ready: true },
+      { ready: true },
+      { ready: false, serving: true, terminating: true },
+    ),
+    hints: fc.constantFrom(undefined, undefined, undefined, { forZones: [{ name: 'a' }] }),
+  })
+  const slice = fc.record({
+    ports: fc.constantFrom(
+      [{ port: 8080 }],
+      [{ port: 8080 }],
+      [{ name: 'other', port: 1 }],
+      [{ port: 1 }, { port: 2 }],
+    ),
+    endpoints: fc.uniqueArray(endpoint, { maxLength: 3, selector: (e) => e.addresses[0] }),
+  })
+  let said = 0
+  fc.assert(
+    fc.property(fc.array(slice, { maxLength: 2 }), (list) => {
+      const slices = list as unknown as EndpointSlice[]
+      const only = onlyBackends({ port: 80 }, 'TCP', slices)
+      if (only === undefined) return true
+      said++
+      const { cluster } = chooseBackends({ port: 80 }, 'TCP', slices, { nodeName: 'node-1', zone: 'a' })
+      return JSON.stringify(only) === JSON.stringify(cluster)
+    }),
+  )
+  t.true(said > 5, `${said} were said`)
 })

@@ -26,24 +26,41 @@ export function encodeAddress(address: Address | string): Buffer {
 /** As `encodeAddress`, into bytes that are there. */
 export function writeAddress(out: Buffer, at: number, address: string): void {
   // Ten thousand Services are written at once at every start: the usual form is read digit by digit.
-  let part = 0
-  let place = at + 12
-  for (let i = 0; i < address.length; i++) {
-    const c = address.charCodeAt(i)
-    if (c === 46) {
-      out[place++] = part
-      part = 0
-    } else if (c >= 48 && c <= 57) part = part * 10 + c - 48
-    else {
-      encodeAddress(address).copy(out, at)
-      return
-    }
+  const value = parse4(address)
+  if (value < 0) {
+    encodeAddress(address).copy(out, at)
+    return
   }
-  if (place !== at + 15 || !isIPv4(address)) throw new RangeError(`${JSON.stringify(address)} is not an IP address`)
-  out[place] = part
-  out.fill(0, at, at + 10)
+  for (let i = 0; i < 10; i++) out[at + i] = 0
   out[at + 10] = 255
   out[at + 11] = 255
+  out[at + 12] = value / 0x100_0000
+  out[at + 13] = value >> 16
+  out[at + 14] = value >> 8
+  out[at + 15] = value
+}
+
+/** Four numbers up to 255, without leading zeros; -1 for anything else. */
+function parse4(text: string): number {
+  let value = 0
+  let part = 0
+  let digits = 0
+  let dots = 0
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i)
+    if (c === 46) {
+      if (digits === 0 || ++dots > 3) return -1
+      value = value * 256 + part
+      part = 0
+      digits = 0
+    } else {
+      if (c < 48 || c > 57 || (digits > 0 && part === 0)) return -1
+      part = part * 10 + c - 48
+      digits++
+      if (part > 255) return -1
+    }
+  }
+  return dots === 3 && digits > 0 ? value * 256 + part : -1
 }
 
 export function decodeAddress(bytes: Uint8Array, offset = 0): string {

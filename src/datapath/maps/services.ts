@@ -2,6 +2,7 @@ import type { Outside, Service } from '../datapath.ts'
 import type { Backend, Frontend } from '../frontend.ts'
 import { Batch, putU32 } from './bytes.ts'
 import { decodePeer, encodePeer, peerSize, writePeer } from './peer.ts'
+import { PeerTable } from './peer-table.ts'
 import { Affinities, SourceRanges } from './service-extras.ts'
 import { type ServiceMap, writeBatch } from './service-map.ts'
 import { RunAllocator } from './slots.ts'
@@ -32,19 +33,10 @@ const u32 = (value: number): Buffer => {
   return out
 }
 
-const nameOf = ({ address, port, protocol }: Frontend): string => `${address}|${port}|${protocol}`
-
 /** A run of slots and the numbers of the backends in it. */
 interface Run {
   readonly first: number
   readonly backends: readonly number[]
-}
-
-interface KnownBackend {
-  readonly name: string
-  readonly number: number
-  readonly backend: Backend
-  uses: number
 }
 
 interface Placed {
@@ -55,6 +47,16 @@ interface Placed {
 }
 
 const noRun: Run = { first: 0, backends: [] }
+
+/** The number that these digits say: 32 bits of it. */
+function hexOf(text: string, from: number, to: number): number {
+  let value = 0
+  for (let i = Math.max(0, from); i < to; i++) {
+    const c = text.charCodeAt(i)
+    value = (value << 4) | (c > 57 ? c - 87 : c - 48)
+  }
+  return value
+}
 
 /** struct frontend: what a value of the map says, as numbers. */
 function writeFrontend(out: Buffer, at: number, { service, inside, outside }: Placed): void {
@@ -68,8 +70,9 @@ function writeFrontend(out: Buffer, at: number, { service, inside, outside }: Pl
     (service.isInsideLocal ? frontendFlags.insideLocal : 0) |
     (outside === inside ? frontendFlags.equal : 0)
   const { number = '0', port = 0 } = service
-  putU32(out, at, Number.parseInt(number.slice(-8), 16))
-  putU32(out, at + 4, number.length > 8 ? Number.parseInt(number.slice(0, -8), 16) : 0)
+  const middle = number.length - 8
+  putU32(out, at, hexOf(number, middle, number.length))
+  putU32(out, at + 4, hexOf(number, 0, middle))
   putU32(out, at + 8, inside.first)
   putU32(out, at + 12, inside.backends.length)
   putU32(out, at + 16, outside?.first ?? 0)
@@ -105,10 +108,12 @@ export class ServiceMaps {
   readonly #maps: ServiceMapSet
   readonly #slotRuns: RunAllocator
   readonly #numbers: RunAllocator
-  readonly #placed = new Map<string, Placed>()
-  readonly #known = new Map<string, KnownBackend>()
-  /** By number. */
-  readonly #byNumber: (KnownBackend | undefined)[] = []
+  readonly #placed = new PeerTable<Placed>()
+  /** Numbers of backends. */
+  readonly #known = new PeerTable<number>()
+  /** By number: the backend, and how many runs have it. */
+  readonly #backends: (Backend | undefined)[] = []
+  readonly #uses: number[] = []
   /** By address of a backend: how many frontends lead those outside to it. */
   readonly #outsideUses = new Map<string, number>()
   readonly #ranges: SourceRanges
@@ -153,13 +158,13 @@ export class ServiceMaps {
         ...(outside === undefined ? {} : { outside: this.#restoreOutside(number, flags, outside) }),
       }
       const place = { service, inside, outside }
-      this.#placed.set(nameOf(frontend), place)
+      this.#placed.set(frontend, place)
       this.#countOutside(place, 1)
       this.#ranges.note(service)
       this.#affinities.note(service)
     }
     this.#slotRuns.restore([...runs.values()].map((run) => ({ first: run.first, count: run.backends.length })))
-    this.#numbers.restore([...this.#known.values()].map(({ number }) => ({ first: number, count: 1 })))
+    this.#numbers.restore(this.#uses.flatMap((uses, first) => (uses > 0 ? [{ first, count: 1 }] : [])))
   }
 
   #restoreRun(first: number, count: number, runs: Map<number, Run>): Run {
@@ -181,27 +186,31 @@ export class ServiceMaps {
   }
 
   #restoreBackend(number: number): void {
-    const known = this.#byNumber[number]
-    if (known !== undefined) {
-      known.uses++
-      return
-    }
-    const backend = decodePeer(this.#maps.backends.lookup(u32(number)) ?? Buffer.alloc(peerSize))
-    this.#learn({ name: nameOf(backend), number, backend, uses: 1 })
+    const uses = this.#uses[number] ?? 0
+    if (uses > 0) this.#uses[number] = uses + 1
+    else this.#learn(number, decodePeer(this.#maps.backends.lookup(u32(number)) ?? Buffer.alloc(peerSize)))
   }
 
-  #learn(known: KnownBackend): void {
-    this.#known.set(known.name, known)
-    this.#byNumber[known.number] = known
+  #learn(number: number, backend: Backend): void {
+    // Without holes: numbers are given out from below.
+    while (this.#uses.length < number) {
+      this.#backends.push(undefined)
+      this.#uses.push(0)
+    }
+    this.#known.set(backend, number)
+    this.#backends[number] = backend
+    this.#uses[number] = 1
   }
 
   #backendsOf({ backends }: Run): Backend[] {
-    return backends.flatMap((number) => this.#byNumber[number]?.backend ?? [])
+    return backends.flatMap((number) => this.#backends[number] ?? [])
   }
 
   /** What the kernel has now. */
   list(): Service[] {
-    return [...this.#placed.values()].map(({ service }) => service)
+    const services: Service[] = []
+    for (const { service } of this.#placed.values()) services.push(service)
+    return services
   }
 
   /** Whether somebody outside is led to one of these addresses. */
@@ -217,34 +226,35 @@ export class ServiceMaps {
 
   /** The number by which the kernel knows a backend; undefined where no Service has it. */
   numberOfBackend(backend: Backend): number | undefined {
-    return this.#known.get(nameOf(backend))?.number
+    return this.#known.get(backend)
   }
 
   /** Throws where a map is full, with nothing of the change in force. */
   change(upserts: readonly Service[], removals: readonly Frontend[]): void {
-    const placed = new Map<string, Placed>()
+    const placed: Placed[] = []
     try {
       const writes = new Writes()
       for (const service of upserts) {
-        const name = nameOf(service.frontend)
-        const old = placed.get(name) ?? this.#placed.get(name)
-        if (old === undefined || !sameService(old.service, service)) placed.set(name, this.#place(service, writes))
+        const old = this.#placed.get(service.frontend)
+        if (old === undefined || !sameService(old.service, service)) placed.push(this.#place(service, writes))
       }
       writeBatch(this.#maps.backends, writes.backends)
       writeBatch(this.#maps.slots, writes.slots)
-      for (const { service } of placed.values()) this.#before(service)
+      for (const { service } of placed) this.#before(service)
       writeBatch(this.#maps.frontends, writes.frontends)
     } catch (error) {
-      for (const [name, place] of placed) this.#undo(name, place)
+      for (const place of placed) this.#undo(place)
       throw error
     }
-    for (const [name, place] of placed) this.#settle(name, place)
+    for (const place of placed) this.#settle(place.service.frontend, place)
+    if (removals.length === 0) return
+    // What the same change writes it does not mean to remove.
+    const stays = new PeerTable<boolean>()
+    for (const { frontend } of upserts) stays.set(frontend, true)
     for (const frontend of removals) {
-      const name = nameOf(frontend)
-      // What the same change writes it does not mean to remove.
-      if (placed.has(name) || !this.#placed.has(name)) continue
+      if (stays.get(frontend) || this.#placed.get(frontend) === undefined) continue
       this.#maps.frontends.delete(encodePeer(frontend))
-      this.#settle(name, undefined)
+      this.#settle(frontend, undefined)
     }
   }
 
@@ -255,13 +265,9 @@ export class ServiceMaps {
   }
 
   /** The frontend is now this, or nothing; what it was before rests. */
-  #settle(name: string, next: Placed | undefined): void {
-    const old = this.#placed.get(name)
-    if (next === undefined) this.#placed.delete(name)
-    else {
-      this.#placed.set(name, next)
-      this.#countOutside(next, 1)
-    }
+  #settle(frontend: Frontend, next: Placed | undefined): void {
+    const old = next === undefined ? this.#placed.delete(frontend) : this.#placed.set(frontend, next)
+    if (next !== undefined) this.#countOutside(next, 1)
     if (old === undefined) return
     this.#countOutside(old, -1)
     if (old.service.outside?.ranges !== undefined) this.#ranges.remove(old.service)
@@ -270,8 +276,8 @@ export class ServiceMaps {
   }
 
   /** A change that did not fit: some of its frontends may have been written. */
-  #undo(name: string, place: Placed): void {
-    const old = this.#placed.get(name)
+  #undo(place: Placed): void {
+    const old = this.#placed.get(place.service.frontend)
     const key = encodePeer(place.service.frontend)
     if (old === undefined) this.#maps.frontends.delete(key)
     else {
@@ -308,35 +314,35 @@ export class ServiceMaps {
     const first = this.#slotRuns.take(backends.length)
     if (first === undefined)
       throw new Error(`Cannot place Service ${address}:${port}: all ${this.#maps.slots.entriesMax} slots are in use`)
-    const used: number[] = []
-    try {
-      for (const backend of backends) used.push(this.#use(backend, writes))
-    } catch (error) {
-      this.#freeRun({ first, backends: used }, backends.length)
-      throw error
-    }
+    const used = new Array<number>(backends.length)
     const { slots } = writes
     for (let i = 0; i < used.length; i++) {
+      const backend = backends[i]
+      const number = backend === undefined ? undefined : this.#use(backend, writes)
+      if (number === undefined) {
+        this.#freeRun({ first, backends: used.slice(0, i) }, used.length)
+        throw new Error(
+          `Cannot add backend ${backend?.address}:${backend?.port}: all ${this.#maps.backends.entriesMax} are in use`,
+        )
+      }
+      used[i] = number
       slots.next()
       putU32(slots.keys, slots.keyAt, first + i)
-      putU32(slots.values, slots.valueAt, used[i] ?? 0)
+      putU32(slots.values, slots.valueAt, number)
     }
     return { first, backends: used }
   }
 
-  #use(backend: Backend, writes: Writes): number {
-    const name = nameOf(backend)
-    const known = this.#known.get(name)
+  /** Undefined where there is no room for another. */
+  #use(backend: Backend, writes: Writes): number | undefined {
+    const known = this.#known.get(backend)
     if (known !== undefined) {
-      known.uses++
-      return known.number
+      this.#uses[known] = (this.#uses[known] ?? 0) + 1
+      return known
     }
     const number = this.#numbers.take(1)
-    if (number === undefined)
-      throw new Error(
-        `Cannot add backend ${backend.address}:${backend.port}: all ${this.#maps.backends.entriesMax} are in use`,
-      )
-    this.#learn({ name, number, backend, uses: 1 })
+    if (number === undefined) return undefined
+    this.#learn(number, backend)
     const { backends } = writes
     backends.next()
     putU32(backends.keys, backends.keyAt, number)
@@ -352,10 +358,13 @@ export class ServiceMaps {
   #freeRun({ first, backends }: Run, slots = backends.length): void {
     this.#slotRuns.give(first, slots)
     for (const number of backends) {
-      const known = this.#byNumber[number]
-      if (known === undefined || --known.uses > 0) continue
-      this.#known.delete(known.name)
-      this.#byNumber[number] = undefined
+      const backend = this.#backends[number]
+      if (backend === undefined) continue
+      const left = (this.#uses[number] ?? 0) - 1
+      this.#uses[number] = left
+      if (left > 0) continue
+      this.#known.delete(backend)
+      this.#backends[number] = undefined
       this.#numbers.give(number, 1)
     }
   }
