@@ -42,6 +42,8 @@ export interface ResourceParts {
 }
 
 const noQuery = new URLSearchParams()
+/** As for patches of whole objects. */
+const patchTriesMax = 5
 
 /** The verbs on stored objects, and the way to the handlers of everything else. */
 export class Resources {
@@ -326,30 +328,47 @@ export class Resources {
     const { route, query, request, attributes } = call
     const { registry } = this.#parts
     const form = negotiate(request.headers.accept)
-    let body: KubeObject | undefined
-    if (request.method === 'POST' || request.method === 'PUT') {
-      const expected = handlerExpected(served, route)
-      if (expected) body = this.#decode(call, expected, request.method === 'POST' ? 'CreateOptions' : 'UpdateOptions')
-    } else if (request.method === 'PATCH' && served) {
-      // A patch of a part that its handler writes: patch the object, then hand it over as an update.
-      const item = served.collection.get(namespaceOf(served, route), route.name)
-      if (item === undefined) throw notFound(served.definition.resource, route.name)
-      const mode = validationOf(query, 'PatchOptions')
-      const { definition, expected } = served
-      const contentType = request.headers['content-type']
-      const patch = parsePatch(bodyOf(call), contentType, definition, expected, mode, (text) => call.warn(text))
-      body = patch.apply(served.copyOf(item))
-    }
-    if (body && route.namespace !== '' && body.metadata && !body.metadata.namespace) {
-      body.metadata.namespace = route.namespace
-    }
     const dryRun = dryRunOf(query, 'CreateOptions')
-    const answer = await handler({ request, attributes, body, query, dryRun, registry })
+    const hand = (body: KubeObject | undefined) => {
+      if (body && route.namespace !== '' && body.metadata && !body.metadata.namespace) {
+        body.metadata.namespace = route.namespace
+      }
+      return handler({ request, attributes, body, query, dryRun, registry })
+    }
+    const answer =
+      request.method === 'PATCH' && served
+        ? await this.#patched(call, served, hand)
+        : await hand(this.#handledBody(call, served))
     if ('object' in answer) {
       const response = jsonResponse(answer.status, answer.object)
       return form.format === 'yaml' ? asYaml(response) : response
     }
     return answer
+  }
+
+  #handledBody(call: ResourceCall, served: Served | undefined): KubeObject | undefined {
+    const { method } = call.request
+    const expected = method === 'POST' || method === 'PUT' ? handlerExpected(served, call.route) : undefined
+    return expected && this.#decode(call, expected, method === 'POST' ? 'CreateOptions' : 'UpdateOptions')
+  }
+
+  /** A patch of a part that its handler writes: the object is patched and handed over as an update would be. */
+  async #patched<T>(call: ResourceCall, served: Served, hand: (body: KubeObject) => Promise<T>): Promise<T> {
+    const { route, query, request } = call
+    const mode = validationOf(query, 'PatchOptions')
+    const { definition, expected } = served
+    const contentType = request.headers['content-type']
+    const patch = parsePatch(bodyOf(call), contentType, definition, expected, mode, (text) => call.warn(text))
+    for (let tries = 1; ; tries++) {
+      const item = served.collection.get(namespaceOf(served, route), route.name)
+      if (item === undefined) throw notFound(definition.resource, route.name)
+      try {
+        return await hand(checkedName(patch.apply(served.copyOf(item)), route.name))
+      } catch (error) {
+        // Somebody else was faster; a version that the patch itself names stays wrong.
+        if (!(error instanceof StatusError && error.code === 409) || tries === patchTriesMax) throw error
+      }
+    }
   }
 
   #decode(call: ResourceCall, expected: Expected, options: string): KubeObject {

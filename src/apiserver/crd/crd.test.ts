@@ -5,6 +5,7 @@ import type { KindDefinition } from '#api/kind.ts'
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import type { JsonSchema } from '#api/schema/json-schema.ts'
 import { kinds as builtIn } from '#api/scheme.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
 import { FakeRegistry } from '../fake-registry.ts'
@@ -365,7 +366,7 @@ test('a name that is taken is not served until it is free', async (t) => {
   t.false(host.served.has('wodgets.v1'))
   await registry.delete(customResourceDefinitions, '', 'widgets.example.com')
   await until(registry, 'wodgets.example.com', isEstablished)
-  await untilTrue(() => !host.served.has('widgets.v1'))
+  await eventually(() => !host.served.has('widgets.v1'))
   t.true(host.served.has('wodgets.v1'))
 })
 
@@ -395,7 +396,7 @@ test('a definition goes only after its objects, and takes no new ones meanwhile'
   })
   await until(registry, 'widgets.example.com', (d) => conditions(d).Terminating === 'True InstanceDeletionInProgress')
   t.false(host.served.get('widgets.v1')?.verbs.includes('create'))
-  await untilTrue(() => registry.get(resource, 'default', 'a') === undefined)
+  await eventually(() => registry.get(resource, 'default', 'a') === undefined)
   t.deepEqual(registry.get(customResourceDefinitions, '', 'widgets.example.com')?.metadata.finalizers, [
     cleanupFinalizer,
   ])
@@ -407,14 +408,9 @@ test('a definition goes only after its objects, and takes no new ones meanwhile'
     'False InstanceDeletionCompleted',
   )
   await registry.delete(customResourceDefinitions, '', 'widgets.example.com')
-  await untilTrue(() => host.served.size === 0)
+  await eventually(() => host.served.size === 0)
   t.pass()
 })
-
-/** Gives other work its turn until the condition holds; ava's timeout ends a wait in vain. */
-async function untilTrue(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise<void>((resolve) => setImmediate(resolve))
-}
 
 test('the condition of a protected group says where it was approved', (t) => {
   const of = (annotations: Record<string, string>): Record<string, string> => {
@@ -468,8 +464,8 @@ test('through the whole server: defined, created, judged, shown and removed', as
   t.regex(discovered.text, /"name":"widgets"/)
   t.regex((await trial.call('GET', '/openapi/v3/apis/example.com/v1')).text, /com\.example\.v1\.Widget/)
   t.is((await trial.call('DELETE', `${path}/${metadata.name}`)).status, 200)
-  await untilAsync(async () => (await trial.call('GET', `${path}/${metadata.name}`)).status === 404)
-  await untilAsync(async () => (await trial.call('GET', widgets)).status === 404)
+  await eventually(async () => (await trial.call('GET', `${path}/${metadata.name}`)).status === 404)
+  await eventually(async () => (await trial.call('GET', widgets)).status === 404)
 })
 
 test('rules are checked when they are defined, and at every write', async (t) => {
@@ -509,7 +505,7 @@ test('rules are checked when they are defined, and at every write', async (t) =>
     metadata: { name: 'w' },
     spec: { a, b },
   })
-  await untilAsync(async () => (await trial.call('GET', widgets)).status === 200)
+  await eventually(async () => (await trial.call('GET', widgets)).status === 200)
   const wrong = await trial.call('POST', widgets, one('y', 'x'))
   t.is(wrong.status, 422)
   t.is(wrong.object.message, 'Widget.example.com "w" is invalid: spec: Invalid value: a before b')
@@ -521,7 +517,7 @@ test('rules are checked when they are defined, and at every write', async (t) =>
   const stricter = withRule("self.a == 'nothing'")
   const rules = { 'content-type': 'application/merge-patch+json' }
   t.is((await trial.call('PATCH', `${path}/widgets.example.com`, stricter, rules)).status, 200)
-  await untilAsync(async () => (await patch({ spec: { a: 'q' } })).status === 422)
+  await eventually(async () => (await patch({ spec: { a: 'q' } })).status === 422)
   const tolerated = await patch({ metadata: { labels: { l: 'm' } } })
   t.is(tolerated.status, 200)
   t.regex(tolerated.headers.warning ?? '', /spec: Invalid value: a before b/)
@@ -561,7 +557,3 @@ test('a version that objects may be stored in outlives the definition that had i
   )
   return undefined
 })
-
-async function untilAsync(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise<void>((resolve) => setImmediate(resolve))
-}

@@ -15,13 +15,14 @@ import type { SubresourceHandler } from '../step.ts'
 
 const decisive = ['Approved', 'Denied']
 
-/** GET and PUT certificatesigningrequests/{name}/approval: who may approve for the signer was asked in admission. */
+/** GET, PUT and PATCH certificatesigningrequests/{name}/approval: who may approve for the signer was asked in admission. */
 export function approvalHandler(clock: Clock): SubresourceHandler {
   return async ({ registry, request, attributes, body, dryRun }) => {
     const present = registry.get(certificateSigningRequests, '', attributes.name)
     if (present === undefined) throw notFound(certificateSigningRequests, attributes.name)
     if (request.method === 'GET') return { status: 200, object: present }
-    if (request.method !== 'PUT') throw methodNotAllowed(certificateSigningRequests, request.method.toLowerCase())
+    if (request.method !== 'PUT' && request.method !== 'PATCH')
+      throw methodNotAllowed(certificateSigningRequests, request.method.toLowerCase())
     const wanted = body as CertificateSigningRequest | undefined
     if (wanted === undefined) throw badRequest('a CertificateSigningRequest is needed in the body')
     const decide = (copy: CertificateSigningRequest): CertificateSigningRequest => {

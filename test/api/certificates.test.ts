@@ -1,0 +1,100 @@
+import { generateKeyPairSync } from 'node:crypto'
+import test from 'ava'
+import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
+import { kinds } from '#api/scheme.ts'
+import { createLeaf } from '#apiserver/pki/certificate.ts'
+import { type Answer, startTrial, type Trial } from '#apiserver/trial.ts'
+
+/** CertificateSigningRequests are decided and answered by PATCH as well as by PUT. */
+const all = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
+const merge = { 'content-type': 'application/merge-patch+json' }
+const strategic = { 'content-type': 'application/strategic-merge-patch+json' }
+const json = { 'content-type': 'application/json-patch+json' }
+
+/** Nobody reads what is in it before a signer does: only its envelope is looked at. */
+const pem = `-----BEGIN CERTIFICATE REQUEST-----\n${generateKeyPairSync('ed25519').publicKey.export({ format: 'der', type: 'spki' }).toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`
+
+async function request(trial: Trial, name: string): Promise<void> {
+  const spec = {
+    request: Buffer.from(pem).toString('base64'),
+    signerName: 'example.com/ours',
+    usages: ['digital signature', 'client auth'],
+  }
+  const made = { apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest', metadata: { name }, spec }
+  const { status, text } = await trial.call('POST', all, made)
+  if (status !== 201) throw new Error(text)
+}
+
+const conditionsOf = ({ object }: Answer): string[] =>
+  ((object as unknown as CertificateSigningRequest).status.conditions ?? []).map((c) => `${c.type} ${c.status}`)
+const approved = { type: 'Approved', status: 'True', reason: 'Tested', message: 'by a patch' }
+const denied = { ...approved, type: 'Denied' }
+
+test('/approval by PATCH, in each form, changes the decision and nothing else', async (t) => {
+  await using trial = await startTrial({ kinds })
+  for (const [name, headers, body] of [
+    ['merge', merge, { status: { conditions: [approved] }, spec: { usages: ['any'] } }],
+    ['strategic', strategic, { status: { conditions: [approved] } }],
+    ['json', json, [{ op: 'add', path: '/status/conditions', value: [approved] }]],
+  ] as const) {
+    await request(trial, name)
+    const answer = await trial.call('PATCH', `${all}/${name}/approval`, body, headers)
+    t.is(answer.status, 200, answer.text)
+    t.deepEqual(conditionsOf(answer), ['Approved True'], name)
+    const kept = await trial.call('GET', `${all}/${name}`)
+    t.deepEqual(conditionsOf(kept), ['Approved True'])
+    t.deepEqual((kept.object as unknown as CertificateSigningRequest).spec.usages, ['digital signature', 'client auth'])
+  }
+  const undone = await trial.call('PATCH', `${all}/merge/approval`, { status: { conditions: [] } }, merge)
+  t.is(undone.status, 422)
+  const also = [{ op: 'add', path: '/status/conditions/-', value: denied }]
+  const both = await trial.call('PATCH', `${all}/json/approval`, also, json)
+  t.is(both.status, 422)
+  t.regex(both.text, /mutually exclusive/)
+})
+
+test('/approval by PATCH: an old version is a conflict, an absent request is not found, a dry run writes nothing', async (t) => {
+  await using trial = await startTrial({ kinds })
+  await request(trial, 'a')
+  const decision = { status: { conditions: [approved] } }
+  const old = { ...decision, metadata: { resourceVersion: '1' } }
+  t.is((await trial.call('PATCH', `${all}/a/approval`, old, merge)).status, 409)
+  t.is((await trial.call('PATCH', `${all}/b/approval`, decision, merge)).status, 404)
+  const dry = await trial.call('PATCH', `${all}/a/approval?dryRun=All`, decision, merge)
+  t.deepEqual(conditionsOf(dry), ['Approved True'])
+  t.deepEqual(conditionsOf(await trial.call('GET', `${all}/a`)), [])
+  t.is((await trial.call('PATCH', `${all}/a/approval`, '{"status":', merge)).status, 400)
+})
+
+test('decisions that come at once, by PATCH, all hold', async (t) => {
+  await using trial = await startTrial({ kinds })
+  await request(trial, 'a')
+  const label = (name: string) => ({ metadata: { labels: { [name]: 'x' } } })
+  const answers = await Promise.all([
+    trial.call('PATCH', `${all}/a/approval`, { status: { conditions: [approved] } }, merge),
+    ...['b', 'c', 'd'].map((name) => trial.call('PATCH', `${all}/a`, label(name), merge)),
+  ])
+  t.deepEqual(
+    answers.map(({ status }) => status),
+    [200, 200, 200, 200],
+  )
+  const kept = await trial.call('GET', `${all}/a`)
+  t.deepEqual(conditionsOf(kept), ['Approved True'])
+  t.deepEqual(kept.object.metadata.labels, { b: 'x', c: 'x', d: 'x' })
+})
+
+test('/status by PATCH: the certificate comes once, and conditions of others stay', async (t) => {
+  await using trial = await startTrial({ kinds })
+  await request(trial, 'a')
+  await trial.call('PATCH', `${all}/a/approval`, { status: { conditions: [approved] } }, merge)
+  const leaf = () => createLeaf(trial.pki.authority, { subject: { commonName: 'x' }, usage: 'client', now: Date.now() })
+  const issue = async () => ({ status: { certificate: Buffer.from((await leaf()).certificate).toString('base64') } })
+  const nonsense = { status: { certificate: Buffer.from('no certificate').toString('base64') } }
+  t.is((await trial.call('PATCH', `${all}/a/status`, nonsense, merge)).status, 422)
+  const issued = await issue()
+  const answer = await trial.call('PATCH', `${all}/a/status`, issued, merge)
+  t.is(answer.status, 200, answer.text)
+  t.like(answer.object, { status: issued.status })
+  t.deepEqual(conditionsOf(answer), ['Approved True'])
+  t.is((await trial.call('PATCH', `${all}/a/status`, await issue(), merge)).status, 422, 'it is not exchanged')
+})
