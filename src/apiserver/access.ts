@@ -90,7 +90,7 @@ export function createAccess(options: AccessOptions): Access {
   const pods = new PodAllocator(registry)
   const identities = new IdentityAllocator(registry, { revision: options.revision ?? 0, clock, log })
   const admission = createAdmission(registry, { authorizer, services, pods, identities, clock })
-  const kubelets = new Kubelets({ credentials: pki.kubeletClient, authority: pki.authority.certificate })
+  const kubelets = new Kubelets({ credentials: () => pki.kubeletClient, authority: pki.authority.certificate })
   const upgrade = upgradeHandler(kubelets)
   const logs = logHandler(kubelets)
   const admitted = (handler: SubresourceHandler) => withAdmission(admission, handler)

@@ -108,6 +108,11 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
   ready = true
 
   const listeners: Listener[] = []
+  pki.onRenewed((leaf) => {
+    log.info({ leaf }, 'a certificate was renewed')
+    if (leaf === 'serving') for (const listener of listeners) listener.renew()
+  })
+  tasks.start((signal) => pki.keepFresh(signal, log))
   return {
     handler: (request) => server.serve(request, undefined),
     registry,

@@ -2,7 +2,7 @@ import test from 'ava'
 import { gatewayDefinitions, supersedes } from '#api/gateway/crds.ts'
 import { kinds } from '#api/scheme.ts'
 import { type Answer, startTrial, type Trial } from '#apiserver/trial.ts'
-import { eventually } from '#client/eventually.ts'
+import { eventually } from '#base/async/eventually.ts'
 
 /** Every rule of the Gateway API's kinds, with an object that breaks it; the objects it is made from break none. */
 

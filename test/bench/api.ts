@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { eventually } from '#client/eventually.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { bodyOf } from './api-body.ts'
 import type { LoadOptions, Measured } from './api-load.ts'
 import { median, type Row } from './row.ts'

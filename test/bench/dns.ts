@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { encodeQuery } from '#agent/dns/wire.ts'
-import { eventually } from '#client/eventually.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { libraryEnv, unpackPackages } from '../distribution.ts'
 import { median, type Row } from './row.ts'
 

@@ -4,6 +4,7 @@ import type { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
+import { eventually } from '#base/async/eventually.ts'
 import type { Backend, EngineState, Route } from '#gateway/engine.ts'
 import { namespaceDir } from '#kernel/netns.ts'
 import { GatewayPlace, gatewayAddresses } from '../gateway/place.ts'
@@ -302,15 +303,7 @@ http {
   }
 
   async #answers(port: number): Promise<void> {
-    for (let i = 0; ; i++) {
-      try {
-        await this.#place.ask('http://bench.test/r1/x', { address: '10.1.0.1', port })
-        return
-      } catch (error) {
-        if (i > 200) throw error
-        await new Promise((done) => setTimeout(done, 10))
-      }
-    }
+    await eventually(() => this.#place.ask('http://bench.test/r1/x', { address: '10.1.0.1', port }), { pauseMs: 10 })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

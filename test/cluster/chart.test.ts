@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { clusterName, definitions, definitionsPath, renderedChart } from './chart.ts'
 import { TestCluster, weft } from './cluster.ts'
+import { clientContainer, echoContainer, onEveryNode } from './on-every-node.ts'
 
 /** The chart on nodes that have a kubelet and no network: it brings the network, and is upgraded under load. */
 let cluster: TestCluster
@@ -39,20 +40,7 @@ test('the definitions in the chart are those of src/api', (t) => {
 })
 
 test.serial('pods reach each other and Services, by name', (t) => {
-  cluster.apply(`
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: echo }
-spec:
-  selector: { matchLabels: { app: echo } }
-  template:
-    metadata: { labels: { app: echo } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-        - { name: echo, image: "weft.local/echo:1" }
-        - { name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }
----
+  cluster.apply(`${onEveryNode('echo', [echoContainer, clientContainer])}
 apiVersion: v1
 kind: Service
 metadata: { name: echo }

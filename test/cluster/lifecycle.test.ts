@@ -3,8 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { layoutCluster } from '#cli/cluster/layout.ts'
-import { eventually } from '#client/eventually.ts'
 import { TestCluster, weft } from './cluster.ts'
 
 /** `weft up`, again, after a crash of everything, and `weft down`: what is there and what is left. */

@@ -4,6 +4,7 @@ import test from 'ava'
 import { addressOf } from '#cli/cluster/layout.ts'
 import { TestCluster } from './cluster.ts'
 import { Executed } from './executed.ts'
+import { clientContainer, echoContainer, onEveryNode } from './on-every-node.ts'
 
 /** Pods, Services and nodes talk through our programs, both families, TCP and UDP; nothing of netfilter is there. */
 let cluster: TestCluster
@@ -31,46 +32,9 @@ test.before(() => {
   cluster = TestCluster.up('t-net', 2, { pathFirst: executed.dir })
   // Namespaces are entered and images imported while a cluster is made; from here on, nothing.
   executed.take()
-  cluster.apply(`
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: echo }
-spec:
-  selector: { matchLabels: { app: echo } }
-  template:
-    metadata: { labels: { app: echo } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-        - name: echo
-          image: weft.local/echo:1
-          env: [{ name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }]
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: client }
-spec:
-  selector: { matchLabels: { app: client } }
-  template:
-    metadata: { labels: { app: client } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers: [{ name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }]
----
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: onhost }
-spec:
-  selector: { matchLabels: { app: onhost } }
-  template:
-    metadata: { labels: { app: onhost } }
-    spec:
-      hostNetwork: true
-      terminationGracePeriodSeconds: 1
-      containers:
-        - { name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }
-        - { name: echo, image: "weft.local/echo:1", args: [--http, "8088"] }
----
+  const onHost = '{ name: echo, image: "weft.local/echo:1", args: [--http, "8088"] }'
+  cluster.apply(`${onEveryNode('echo', [echoContainer])}${onEveryNode('client', [clientContainer])}
+${onEveryNode('onhost', [clientContainer, onHost], 'hostNetwork: true')}
 apiVersion: v1
 kind: Service
 metadata: { name: echo }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { TestCluster } from './cluster.ts'
 
 /** Each part has the rights of its own role and no other: take one away, and that part, and only it, stops with Forbidden. */
@@ -240,14 +241,10 @@ for (const [index, { binding, part, withinMs = 20_000, provoke }] of cases.entri
 }
 
 async function until(holds: () => boolean, withinMs: number): Promise<void> {
-  const end = Date.now() + withinMs
-  while (!holds()) {
-    if (Date.now() > end)
-      throw new Error(
-        `it did not become so within ${withinMs / 1000} s; the log ends:\n${log(Math.max(0, logSize() - 3000))
-          .map((l) => JSON.stringify(l))
-          .join('\n')}`,
-      )
-    await new Promise((resolve) => setTimeout(resolve, 50))
+  try {
+    await eventually(holds, { withinMs, pauseMs: 50 })
+  } catch (error) {
+    const end = log(Math.max(0, logSize() - 3000)).map((line) => JSON.stringify(line))
+    throw new Error(`it did not become so; the log ends:\n${end.join('\n')}`, { cause: error })
   }
 }

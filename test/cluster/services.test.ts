@@ -2,9 +2,11 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { addressOf } from '#cli/cluster/layout.ts'
 import { namespaceDir } from '#kernel/netns.ts'
 import { TestCluster } from './cluster.ts'
+import { clientContainer, echoContainer, onEveryNode } from './on-every-node.ts'
 
 /** Services as somebody on the fabric meets them, and what pods are outside. One cluster, real pods. */
 let cluster: TestCluster
@@ -82,41 +84,27 @@ const service = (name: string): Service => cluster.json<Service>('get', 'service
 const addressesOf = (name: string): string[] => (service(name).status.loadBalancer.ingress ?? []).map((i) => i.ip)
 const nodePortOf = (name: string): number => service(name).spec.ports[0]?.nodePort ?? 0
 
-async function eventually(
-  t: { fail(message: string): void },
-  what: string,
-  condition: () => Promise<boolean>,
-): Promise<void> {
-  const end = performance.now() + 15_000
-  while (!(await condition().catch(() => false))) if (performance.now() > end) return t.fail(`${what}: not within 15 s`)
-}
+/** A question is a round to another process, or a run of kubectl. */
+const limits = { withinMs: 15_000, pauseMs: 50 }
+
+const answers200 = (url: string): Promise<void> =>
+  eventually(async () => {
+    const { status, body } = await ask(url)
+    if (status !== 200) throw new Error(`${url}: ${status} ${body}`)
+  }, limits)
 
 test.before(async () => {
   cluster = TestCluster.up('t-svc')
   outside = new Outside(cluster.layout.fabric.netns)
-  cluster.apply(`
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: echo }
-spec:
-  selector: { matchLabels: { app: echo } }
-  template:
-    metadata: { labels: { app: echo } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-        - name: echo
-          image: weft.local/echo:1
-          ports: [{ containerPort: 8080, hostPort: 8880 }]
-          env: [{ name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }]
----
+  const withHostPort = '{ name: echo, image: "weft.local/echo:1", ports: [{ containerPort: 8080, hostPort: 8880 }] }'
+  cluster.apply(`${onEveryNode('echo', [withHostPort])}
 apiVersion: v1
 kind: Pod
 metadata: { name: client, labels: { app: client } }
 spec:
   nodeName: node-1
   terminationGracePeriodSeconds: 0
-  containers: [{ name: client, image: "weft.local/busybox:1", command: [sleep, "100000"] }]
+  containers: [${clientContainer}]
 ---
 apiVersion: v1
 kind: Pod
@@ -124,10 +112,7 @@ metadata: { name: lone, labels: { app: lone } }
 spec:
   nodeName: node-2
   terminationGracePeriodSeconds: 1
-  containers:
-    - name: echo
-      image: weft.local/echo:1
-      env: [{ name: POD_NAME, value: lone }]
+  containers: [${echoContainer}]
 ---
 apiVersion: v1
 kind: Service
@@ -185,14 +170,14 @@ test.after.always(() => {
 test.serial(
   'a load balancer’s addresses and every node’s port lead to all backends, from outside, in both families',
   async (t) => {
-    await eventually(t, 'addresses', async () => addressesOf('echo').length === 2)
+    await eventually(async () => addressesOf('echo').length === 2, limits)
     const port = nodePortOf('echo')
     const urls = [
       ...addressesOf('echo').map((ip) => `http://${literal(ip)}/`),
       ...[0, 1].flatMap((i) => nodeAddresses(i).map((ip) => `http://${literal(ip)}:${port}/`)),
     ]
     for (const url of urls) {
-      await eventually(t, url, async () => (await ask(url)).status === 200)
+      await answers200(url)
       const pods = new Set((await answers(url, 10)).map((a) => a.pod))
       t.is(pods.size, backendCount, url)
     }
@@ -202,10 +187,10 @@ test.serial(
 test.serial(
   'S9: with policy Local clients keep their address, only nodes with a backend answer, and pods reach it from anywhere',
   async (t) => {
-    await eventually(t, 'addresses', async () => addressesOf('lone').length === 2)
+    await eventually(async () => addressesOf('lone').length === 2, limits)
     const port = nodePortOf('lone')
     for (const [family, ip] of addressesOf('lone').entries()) {
-      await eventually(t, ip, async () => (await ask(`http://${literal(ip)}/`)).status === 200)
+      await answers200(`http://${literal(ip)}/`)
       t.like(await answer(`http://${literal(ip)}/`), { pod: 'lone', from: clients[family] ?? '' })
       t.like(await answer(`http://${literal(nodeAddresses(1)[family] ?? '')}:${port}/`), {
         from: clients[family] ?? '',
@@ -225,10 +210,9 @@ test.serial(
 test.serial('S12: health checks tell a load balancer which node to ask', async (t) => {
   const port = service('lone').spec.healthCheckNodePort ?? 0
   t.true(port > 0)
-  const health = async (node: number): Promise<number> =>
-    (await ask(`http://${nodeAddresses(node)[0]}:${port}/`)).status
-  await eventually(t, 'health of node-2', async () => (await health(1)) === 200)
-  t.is(await health(0), 503)
+  const healthUrl = (node: number): string => `http://${nodeAddresses(node)[0]}:${port}/`
+  await answers200(healthUrl(1))
+  t.is((await ask(healthUrl(0))).status, 503)
   t.is((await ask(`http://${nodeAddresses(0)[0]}:10256/healthz`)).status, 200)
 })
 
@@ -265,7 +249,7 @@ test.serial('S19: a host port leads to the pod of that node, from outside and fr
 
 test.serial('S20: an external IP that is a node’s address changes nothing, and its owner is told', async (t) => {
   t.like(await ask(`http://${nodeAddresses(0)[0]}:7666/`), { status: 0, body: 'ECONNREFUSED' })
-  await eventually(t, 'event', async () => cluster.kubectl('get', 'events').includes('ExternalIPRefused'))
+  await eventually(async () => cluster.kubectl('get', 'events').includes('ExternalIPRefused'), limits)
 })
 
 test.serial('a pod talks to the outside under its node’s address', async (t) => {
@@ -301,8 +285,8 @@ test.serial(
     const before = await announcer()
     t.true(before >= 0)
     cluster.kubectl('label', 'node', `node-${before + 1}`, 'node.kubernetes.io/exclude-from-external-load-balancers=')
-    await eventually(t, 'the other node', async () => (await announcer()) === 1 - before)
+    await eventually(async () => (await announcer()) === 1 - before, limits)
     cluster.kubectl('label', 'node', `node-${before + 1}`, 'node.kubernetes.io/exclude-from-external-load-balancers-')
-    await eventually(t, 'the first node', async () => (await announcer()) === before)
+    await eventually(async () => (await announcer()) === before, limits)
   },
 )

@@ -2,7 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { TestCluster, weft } from '../cluster/cluster.ts'
+import { echoContainer, onEveryNode } from '../cluster/on-every-node.ts'
 
 /**
  * kill -9 of an agent, twenty times, while connections go through a ClusterIP: the programs and maps are the kernel's,
@@ -57,18 +59,7 @@ class RequestResponse {
 }
 
 test('kill -9 of an agent 20 times under request and response through a ClusterIP breaks no connection', async (t) => {
-  cluster.apply(`
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: echo }
-spec:
-  selector: { matchLabels: { app: echo } }
-  template:
-    metadata: { labels: { app: echo } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers: [{ name: echo, image: "weft.local/echo:1" }]
----
+  cluster.apply(`${onEveryNode('echo', [echoContainer])}
 apiVersion: v1
 kind: Service
 metadata: { name: echo }
@@ -92,7 +83,7 @@ spec: { selector: { app: echo }, ports: [{ port: 9000 }] }
   for (let i = 0; i < kills; i++) {
     const agent = agentPid()
     process.kill(agent, 'SIGKILL')
-    await until(() => agentPid() !== agent)
+    await eventually(() => agentPid() !== agent, { withinMs: 10_000, pauseMs: 20 })
     weft('up', '--name', cluster.layout.name, '--nodes', '2')
   }
   const report = await client.end()
@@ -143,12 +134,4 @@ function processOfPod(comm: string): { pid: number; cgroup: string } {
     }
   }
   throw new Error(`no process ${comm} on node-1`)
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  const end = Date.now() + 10_000
-  while (!holds()) {
-    if (Date.now() > end) throw new Error('it did not become so within 10 s')
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
 }

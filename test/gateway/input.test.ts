@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import type { HttpEvent } from '#gateway/engine.ts'
 import { startLoad } from './load.ts'
 import { GatewayPlace, gatewayAddresses } from './place.ts'
@@ -184,7 +185,7 @@ test.serial(
     await place.engine.signals()
     await place.ask('http://good.test/seen?x=1', { method: 'PUT', body: 'x' })
     await place.ask('http://other.test/nothing')
-    for (let i = 0; heard.length < 2 && i < 100; i++) await new Promise((done) => setTimeout(done, 10))
+    await eventually(() => heard.length >= 2)
     stop.abort()
     t.is(heard.length, 2)
     const [first, second] = heard

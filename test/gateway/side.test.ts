@@ -51,8 +51,8 @@ const mirror = (to: string, numerator = 1, denominator = 1): Filter => ({
 const large = randomBytes(4 << 20)
 const sum = createHash('sha256').update(large).digest('hex')
 
-/** What a backend has seen on a path, asked until it is so or time is up. */
-async function eventually<T>(read: () => Promise<T>, good: (value: T) => boolean): Promise<T> {
+/** The first good answer; the last one where time is up, for the assertion to show. */
+async function askUntil<T>(read: () => Promise<T>, good: (value: T) => boolean): Promise<T> {
   const until = performance.now() + 15_000
   for (;;) {
     const value = await read()
@@ -67,7 +67,7 @@ test.serial('a mirror gets every byte of a PATCH with 4 MB, in two copies, and n
   t.is(seen.method, 'PATCH')
   t.is(seen.sha256, sum)
   t.is(seen.bytes, large.length)
-  const after = await eventually(
+  const after = await askUntil(
     () => place.engine.side.counts(),
     (now) => (now?.mirrored ?? 0) - (before?.mirrored ?? 0) === 2,
   )
@@ -88,7 +88,7 @@ test.serial('a fraction of mirrors is kept', async (t) => {
   const before = (await place.engine.side.counts())?.mirrored ?? 0
   const agent = place.agent({ keepAlive: true, maxSockets: 4 })
   await Promise.all(Array.from({ length: 200 }, () => place.ask('http://half.test/', { agent })))
-  const mirrored = await eventually(
+  const mirrored = await askUntil(
     async () => ((await place.engine.side.counts())?.mirrored ?? 0) - before,
     (n) => n > 70,
   )
@@ -145,13 +145,13 @@ test.serial('WebSockets pass, through HAProxy alone and through the side engine'
     })
     const asked = `GET /ws HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n`
     socket.write(asked)
-    await eventually(
+    await askUntil(
       async () => got,
       (text) => text.includes('\r\n\r\n'),
     )
     t.regex(got, /^HTTP\/1\.1 101 /, host)
     socket.write('ping-pong')
-    await eventually(
+    await askUntil(
       async () => got,
       (text) => text.endsWith('ping-pong'),
     )
@@ -217,7 +217,7 @@ test.serial('kill -9 of the side engine: its rules are back, others did not noti
   if (pid === undefined) return t.fail('there is no side engine')
   process.kill(pid, 'SIGKILL')
   t.is((await place.ask('http://deadfast.test/')).code, 200)
-  const code = await eventually(
+  const code = await askUntil(
     async () => (await place.ask('http://request.test/')).code,
     (got) => got === 200,
   )

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import test from 'ava'
-import { eventually } from '#client/eventually.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { watchEmptied } from '#kernel/inotify.ts'
 import { containerFor, runtimeCases, sandboxFor } from '#kubelet/runtime/conformance.ts'
 import { startContainerd, type TestContainerd } from './containerd.ts'

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path'
 import test from 'ava'
 import { type Agent, createAgent } from '#agent/agent.ts'
 import { endpointSlices, nodes, pods, services } from '#api/gen/resources.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { systemClock } from '#base/clock.ts'
 import { FakeClient } from '#client/fake.ts'
 import { createNamespace, deleteNamespace, Namespace, namespaceDir } from '#kernel/netns.ts'
@@ -148,7 +149,7 @@ test.serial('a Service reaches the kernel with its slices, and leaves it with th
     metadata: { name: 'peer', namespace: 'default' },
     spec: { clusterIPs: ['10.96.0.50'], ports: [{ name: 'http', port: 80, targetPort: 'web', protocol: 'TCP' }] },
   })
-  await eventually(t, async () => /ECONNREFUSED/.test(await refusal(load(web, 'crr', '10.96.0.50', 80))))
+  await eventually(async () => /ECONNREFUSED/.test(await refusal(load(web, 'crr', '10.96.0.50', 80))))
   client.seed(endpointSlices, {
     metadata: { name: 'peer-1', namespace: 'default', labels: { 'kubernetes.io/service-name': 'peer' } },
     addressType: 'IPv4',
@@ -156,10 +157,10 @@ test.serial('a Service reaches the kernel with its slices, and leaves it with th
     endpoints: [{ addresses: ['10.244.2.9'], conditions: { ready: true } }],
   })
   await using _ = await serve(peer, '10.244.2.9', 8080)
-  await eventually(t, async () => (await refusal(load(web, 'crr', '10.96.0.50', 80))) === '')
+  await eventually(async () => (await refusal(load(web, 'crr', '10.96.0.50', 80))) === '')
   t.like(running.get(one)?.agent.status().services, { services: 1, backends: 1, trouble: '' })
   client.vanish(services, { namespace: 'default', name: service.metadata.name ?? '' })
-  await eventually(t, async () => running.get(one)?.agent.status().services?.frontends === 0)
+  await eventually(async () => running.get(one)?.agent.status().services?.frontends === 0)
 })
 
 test.serial('traffic goes on while the agent is away, and a sandbox that left meanwhile is forgotten', async (t) => {
@@ -253,9 +254,3 @@ const refusal = (attempt: Promise<unknown>): Promise<string> =>
     () => '',
     (error: Error) => error.message,
   )
-
-/** Polls: what is waited for is in another process. */
-async function eventually(t: { fail(message: string): void }, condition: () => Promise<boolean>): Promise<void> {
-  const end = performance.now() + 5_000
-  while (!(await condition())) if (performance.now() > end) return t.fail('it did not happen within 5 s')
-}

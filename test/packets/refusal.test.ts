@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { inPod, load, onNode, serve, type TestPod, Topology } from './topology.ts'
 
 /** Policies on real sockets: what is refused hears of it at once, what is cut breaks at both ends, offloads on and off. */
@@ -92,12 +93,12 @@ for (const state of ['on', 'off'] as const) {
         for (const address of [to.v4, to.v6]) {
           await using _server = await serve(inPod(to), address, 8080)
           const running = failure(load(inPod(a), 'rr', address, 8080, 5_000))
-          await until(() => established(to) !== '' && established(a) !== '')
+          await eventually(() => established(to) !== '' && established(a) !== '')
           allowIn(to, 9_999)
           const { words, ms } = await running
           t.regex(words, /ECONNRESET/)
           t.true(ms < 4_000)
-          await until(() => established(to) === '' && established(a) === '')
+          await eventually(() => established(to) === '' && established(a) === '')
           open(to)
         }
       offload('on')
@@ -190,11 +191,3 @@ test.serial('M2: a packet too large for the next device is answered with what wo
     resize('1500')
   }
 })
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 3_000
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error('it did not happen within 3 s')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}

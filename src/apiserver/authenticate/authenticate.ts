@@ -50,7 +50,7 @@ export interface Authenticator {
 /** Client certificate first, then bearer token, as upstream's union does; wrong credentials are 401, none is undefined. */
 export function createAuthenticate(options: AuthenticateOptions): Authenticator {
   const { registry, tokens, staticTokens, bootstrapToken, clock } = options
-  const bySession = new WeakMap<Uint8Array, User>()
+  const bySession = new WeakMap<Uint8Array, { readonly user: User; readonly until: number }>()
   const byToken = new Map<string, { readonly user: User; readonly until: number }>()
 
   const bootstrapper: User = {
@@ -59,11 +59,16 @@ export function createAuthenticate(options: AuthenticateOptions): Authenticator 
   }
 
   const certificateUser = (der: Uint8Array): User | undefined => {
-    const known = bySession.get(der)
-    if (known) return known
-    const user = userOfCertificate(der)
-    if (user) bySession.set(der, authenticated(user))
-    return user && bySession.get(der)
+    let known = bySession.get(der)
+    if (known === undefined) {
+      const certificate = new X509Certificate(der)
+      const user = userOfCertificate(certificate, der)
+      if (user === undefined) return undefined
+      known = { user: authenticated(user), until: certificate.validToDate.getTime() }
+      bySession.set(der, known)
+    }
+    // It was good when the connection was made: that may be long ago.
+    return known.until > clock.now() ? known.user : undefined
   }
 
   const remember = (token: string, user: User): User => {
@@ -120,8 +125,8 @@ export function createAuthenticate(options: AuthenticateOptions): Authenticator 
 }
 
 /** Subject CN is the name, every O a group. The chain was verified by TLS. */
-function userOfCertificate(der: Uint8Array): User | undefined {
-  const { subject } = new X509Certificate(der).toLegacyObject() as unknown as {
+function userOfCertificate(certificate: X509Certificate, der: Uint8Array): User | undefined {
+  const { subject } = certificate.toLegacyObject() as unknown as {
     subject?: Record<string, string | string[]>
   }
   const list = (value: string | string[] | undefined): string[] => (value === undefined ? [] : [value].flat())

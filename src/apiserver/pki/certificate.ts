@@ -32,13 +32,15 @@ export interface LeafOptions {
   /** Addresses and DNS names a server answers to. */
   readonly names?: readonly string[]
   readonly now: number
+  readonly lifeMs?: number
 }
 
 const dayMs = 86_400_000
 /** A machine whose clock is a little behind must still take a fresh certificate. */
 const backdateMs = 5 * 60_000
 const caDays = 3650
-const leafDays = 365
+/** Of a leaf, where nothing else is said. */
+const leafLifeMs = 365 * dayMs
 
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256' } as const
 const signing = { name: 'ECDSA', hash: 'SHA-256' } as const
@@ -108,7 +110,7 @@ export async function createLeaf(authority: CertificateAndKey, options: LeafOpti
     subject: distinguishedName(options.subject),
     issuer: issuer.subjectName,
     notBefore: new Date(options.now - backdateMs),
-    notAfter: new Date(options.now + leafDays * dayMs),
+    notAfter: new Date(options.now + (options.lifeMs ?? leafLifeMs)),
     publicKey: keys.publicKey,
     signingKey: await importKey(authority.key),
     signingAlgorithm: signing,

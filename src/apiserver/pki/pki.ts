@@ -9,7 +9,9 @@ import {
 } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { isIP } from 'node:net'
+import { delay } from '#base/async/delay.ts'
 import { type Clock, systemClock } from '#base/clock.ts'
+import type { Log } from '#base/log/log.ts'
 import type { CertificateAndKey, LeafOptions } from './certificate.ts'
 import { readIfPresent, writeSecret } from './files.ts'
 
@@ -21,6 +23,8 @@ export interface PkiOptions {
   /** The `kubernetes` Service's addresses. */
   readonly serviceAddresses: readonly string[]
   readonly clock?: Clock
+  /** How long certificates are good for, milliseconds; a year if absent. The authority's ten years stay. */
+  readonly lifeMs?: number
 }
 
 /** The key with which service-account tokens are signed (ES256). */
@@ -31,13 +35,21 @@ export interface ServiceAccountKey {
   readonly publicKey: KeyObject
 }
 
-/** A leaf with less left than this is made anew at start. */
-const renewDays = 60
+/** A leaf with less left than this share of its life is made anew. */
+const renewShare = 1 / 6
+const yearMs = 365 * 86_400_000
+/** How often is looked at least: the machine may have slept, or its clock been set. */
+const lookMs = 3_600_000
+/** And at most: a disk that is full now may be so for a while. */
+const lookAgainMs = 500
 
 /** Making certificates needs 20 MB of library and 70 ms to load it; most starts find everything made. */
 const maker = () => import('./certificate.ts')
 
-/** Everything that proves who is who in one cluster. */
+/** What the authority has signed for the server itself. */
+export type LeafName = 'serving' | 'admin' | 'kubeletClient'
+
+/** Everything that proves who is who in one cluster. A leaf is the newest there is: whoever uses it asks each time. */
 export interface Pki {
   readonly authority: CertificateAndKey
   readonly serving: CertificateAndKey
@@ -48,6 +60,10 @@ export interface Pki {
   readonly serviceAccountKey: ServiceAccountKey
   /** `abcdef.0123456789abcdef`: lets a machine ask for its node's certificate, and nothing else. */
   readonly bootstrapToken: string
+  /** Called for each leaf that was made anew. */
+  onRenewed(listener: (leaf: LeafName) => void): void
+  /** Makes leaves anew before they end, until `signal` aborts. */
+  keepFresh(signal: AbortSignal, log: Log): Promise<void>
 }
 
 const alwaysNames = [
@@ -69,34 +85,116 @@ export const kubeletClientName = 'kube-apiserver-kubelet-client'
 export async function loadOrCreatePki(options: PkiOptions): Promise<Pki> {
   const { directory, clock = systemClock } = options
   mkdirSync(directory, { recursive: true, mode: 0o700 })
-  const now = clock.now()
   const authority =
-    loadPair(directory, 'ca') ?? storePair(directory, 'ca', await (await maker()).createAuthority('kubernetes-ca', now))
-  const leaf = async (name: string, wanted: LeafOptions): Promise<CertificateAndKey> => {
-    const present = loadPair(directory, name)
-    if (present && stillGood(present, authority, wanted)) return present
-    return storePair(directory, name, await (await maker()).createLeaf(authority, wanted))
-  }
+    loadPair(directory, 'ca') ??
+    storePair(directory, 'ca', await (await maker()).createAuthority('kubernetes-ca', clock.now()))
+  const leaves = new Leaves(options, authority)
+  await leaves.renew()
   return {
     authority,
-    serving: await leaf('apiserver', {
-      subject: { commonName: 'kube-apiserver' },
-      usage: 'server',
-      names: [...new Set([...alwaysNames, ...options.serviceAddresses, ...options.names])],
-      now,
-    }),
-    admin: await leaf('admin', {
-      subject: { commonName: 'kubernetes-admin', organizations: ['system:masters'] },
-      usage: 'client',
-      now,
-    }),
-    kubeletClient: await leaf('apiserver-kubelet-client', {
-      subject: { commonName: kubeletClientName },
-      usage: 'client',
-      now,
-    }),
+    get serving() {
+      return leaves.get('serving')
+    },
+    get admin() {
+      return leaves.get('admin')
+    },
+    get kubeletClient() {
+      return leaves.get('kubeletClient')
+    },
     serviceAccountKey: loadServiceAccountKey(directory),
     bootstrapToken: loadBootstrapToken(directory),
+    onRenewed: (listener) => leaves.listeners.add(listener),
+    keepFresh: (signal, log) => leaves.keepFresh(signal, log),
+  }
+}
+
+type Wanted = Omit<LeafOptions, 'now' | 'lifeMs'> & { readonly file: string }
+
+/** The leaves on disk, and those in use. */
+class Leaves {
+  readonly listeners = new Set<(leaf: LeafName) => void>()
+  readonly #directory: string
+  readonly #clock: Clock
+  readonly #lifeMs: number
+  readonly #authority: CertificateAndKey
+  readonly #wanted: Readonly<Record<LeafName, Wanted>>
+  readonly #present = new Map<LeafName, CertificateAndKey>()
+
+  constructor(options: PkiOptions, authority: CertificateAndKey) {
+    this.#directory = options.directory
+    this.#clock = options.clock ?? systemClock
+    this.#lifeMs = options.lifeMs ?? yearMs
+    this.#authority = authority
+    this.#wanted = {
+      serving: {
+        file: 'apiserver',
+        subject: { commonName: 'kube-apiserver' },
+        usage: 'server',
+        names: [...new Set([...alwaysNames, ...options.serviceAddresses, ...options.names])],
+      },
+      admin: {
+        file: 'admin',
+        subject: { commonName: 'kubernetes-admin', organizations: ['system:masters'] },
+        usage: 'client',
+      },
+      kubeletClient: {
+        file: 'apiserver-kubelet-client',
+        subject: { commonName: kubeletClientName },
+        usage: 'client',
+      },
+    }
+  }
+
+  get(name: LeafName): CertificateAndKey {
+    const pair = this.#present.get(name)
+    if (pair === undefined) throw new Error(`there is no certificate ${this.#wanted[name].file}`)
+    return pair
+  }
+
+  /** Brings what is on disk or in use, where it is still good, and makes the rest. */
+  async renew(): Promise<void> {
+    for (const name of ['serving', 'admin', 'kubeletClient'] as const) {
+      const { file, ...wanted } = this.#wanted[name]
+      const before = this.#present.get(name)
+      const known = before ?? loadPair(this.#directory, file)
+      if (known && this.#isGood(known, wanted.names)) {
+        this.#present.set(name, known)
+        continue
+      }
+      const { createLeaf } = await maker()
+      const made = await createLeaf(this.#authority, { ...wanted, now: this.#clock.now(), lifeMs: this.#lifeMs })
+      this.#present.set(name, storePair(this.#directory, file, made))
+      if (before !== undefined) for (const listener of this.listeners) listener(name)
+    }
+  }
+
+  async keepFresh(signal: AbortSignal, log: Log): Promise<void> {
+    for (;;) {
+      const leftMs = Math.min(...this.#present.values().map((pair) => this.#endOf(pair) - this.#clock.now()))
+      const dueMs = leftMs - this.#lifeMs * renewShare
+      await delay(Math.min(lookMs, Math.max(lookAgainMs, dueMs)), signal, this.#clock)
+      try {
+        await this.renew()
+      } catch (error) {
+        log.error({ err: error, hoursLeft: Math.floor(leftMs / 3_600_000) }, 'cannot renew the certificates')
+      }
+    }
+  }
+
+  #isGood(pair: CertificateAndKey, names: readonly string[] = []): boolean {
+    const certificate = new X509Certificate(pair.certificate)
+    return (
+      this.#endOf(pair) - this.#clock.now() > this.#lifeMs * renewShare &&
+      certificate.verify(new X509Certificate(this.#authority.certificate).publicKey) &&
+      certificate.checkPrivateKey(createPrivateKey(pair.key)) &&
+      names.every((name) =>
+        isIP(name) ? certificate.checkIP(name) !== undefined : certificate.checkHost(name) !== undefined,
+      )
+    )
+  }
+
+  #endOf({ certificate }: CertificateAndKey): number {
+    return new X509Certificate(certificate).validToDate.getTime()
   }
 }
 
@@ -111,18 +209,6 @@ function storePair(directory: string, name: string, pair: CertificateAndKey): Ce
   writeSecret(directory, `${name}.key`, pair.key)
   writeSecret(directory, `${name}.crt`, pair.certificate)
   return pair
-}
-
-function stillGood(pair: CertificateAndKey, authority: CertificateAndKey, wanted: LeafOptions): boolean {
-  const certificate = new X509Certificate(pair.certificate)
-  return (
-    certificate.validToDate.getTime() - wanted.now > renewDays * 86_400_000 &&
-    certificate.verify(new X509Certificate(authority.certificate).publicKey) &&
-    certificate.checkPrivateKey(createPrivateKey(pair.key)) &&
-    (wanted.names ?? []).every((name) =>
-      isIP(name) ? certificate.checkIP(name) !== undefined : certificate.checkHost(name) !== undefined,
-    )
-  )
 }
 
 function loadServiceAccountKey(directory: string): ServiceAccountKey {

@@ -13,8 +13,8 @@ export interface KubeletAddress {
 }
 
 export interface KubeletsOptions {
-  /** How this server shows itself. */
-  readonly credentials: CertificateAndKey
+  /** How this server shows itself; asked for at each connection, because it is renewed. */
+  readonly credentials: () => CertificateAndKey
   /** PEM of the authority that signs the kubelets' serving certificates. */
   readonly authority: string
 }
@@ -28,12 +28,18 @@ const idleConnectionsMax = 4
 
 /** The way to the kubelets: finds the one that runs a pod, and opens connections as the API server. */
 export class Kubelets {
-  readonly agent: Agent
-  readonly tls: ConnectionOptions
+  /** Shares connections between requests of the same `tls`. */
+  readonly agent = new Agent({ keepAlive: true, maxFreeSockets: idleConnectionsMax, timeout: connectMs })
+  readonly #options: KubeletsOptions
 
-  constructor({ credentials, authority }: KubeletsOptions) {
-    this.tls = { cert: credentials.certificate, key: credentials.key, ca: authority, minVersion: 'TLSv1.2' }
-    this.agent = new Agent({ ...this.tls, keepAlive: true, maxFreeSockets: idleConnectionsMax, timeout: connectMs })
+  constructor(options: KubeletsOptions) {
+    this.#options = options
+  }
+
+  get tls(): ConnectionOptions {
+    const { credentials, authority } = this.#options
+    const { certificate, key } = credentials()
+    return { cert: certificate, key, ca: authority, minVersion: 'TLSv1.2' }
   }
 
   /** A TLS connection of its own, half-closable, verified against the kubelet's address. Throws InternalError. */

@@ -71,8 +71,8 @@ function get(
   skipVerify: boolean,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const trust = skipVerify ? { ...kubelets.tls, rejectUnauthorized: false, agent: false } : { agent: kubelets.agent }
-    const call = request({ ...trust, host, port, path, method: 'GET', signal }, (answer) => {
+    const trust = skipVerify ? { rejectUnauthorized: false, agent: false } : { agent: kubelets.agent }
+    const call = request({ ...kubelets.tls, ...trust, host, port, path, method: 'GET', signal }, (answer) => {
       // The agent's timeout is for the answer to begin: a followed log may be silent for days.
       call.setTimeout(0)
       resolve(answer)

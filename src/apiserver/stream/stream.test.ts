@@ -173,7 +173,7 @@ async function fakeKubelet(onUpgrade: (socket: Duplex) => void, names = ['127.0.
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
-  const kubelets = new Kubelets({ credentials: pki.kubeletClient, authority: pki.authority.certificate })
+  const kubelets = new Kubelets({ credentials: () => pki.kubeletClient, authority: pki.authority.certificate })
   open.push(() => {
     kubelets.close()
     server.closeAllConnections()

@@ -3,6 +3,7 @@ import test from 'ava'
 import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
 import type { Node } from '#api/gen/core-v1.ts'
 import { certificateSigningRequests, nodes } from '#api/gen/resources.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { Scope } from '#base/async/scope.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
@@ -11,7 +12,6 @@ import {
   SubjectAlternativeNameExtension,
   X509CertificateGenerator,
 } from '#base/x509/x509.ts'
-import { eventually } from '#client/eventually.ts'
 import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
 import { sameAddress } from './address.ts'

@@ -1,4 +1,4 @@
-import { eventually } from '#client/eventually.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { type ContainerConfig, podLabels, type Runtime, RuntimeError, type SandboxConfig } from './runtime.ts'
 
 /** What a test run hands to the suite. */

@@ -1,4 +1,4 @@
-import { delay } from '#base/async/delay.ts'
+import { delay } from './delay.ts'
 
 /**
  * For tests and checks: calls `check` until it neither throws nor returns false, and returns what it returned.
