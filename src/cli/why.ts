@@ -4,22 +4,26 @@ export function addWhy(program: Command): void {
   program
     .command('why')
     .description('may SRC connect to DST, and which element of which policy says so: asked of the programs themselves')
-    .argument('<src>', '[namespace/]pod, node/NAME, or an address')
-    .argument('<dst>', '[namespace/]pod, svc/[namespace/]name, node/NAME, or an address')
+    .argument('<src>', '[namespace/]pod, node/NAME, an address, or outside: who lives on the nodes’ own network')
+    .argument('<dst>', '[namespace/]pod, svc/[namespace/]name, gateway/[namespace/]name, node/NAME, or an address')
     .argument('<port>', 'PORT[/PROTOCOL]: 80, 53/udp, 0/icmp')
     .option('--name <name>', 'the cluster', 'weft')
     .option('-6, --ipv6', 'between their IPv6 addresses')
+    .option('--by <node>', 'by which it comes in from outside (the one that answers for the address, else the first)')
     .option('-o, --output <format>', 'text or json', 'text')
     .addHelpText(
       'after',
       '\nEnds with 0 where the connection is let through, 1 where it is not, 2 where that cannot be told.',
     )
     .action(async (source: string, destination: string, port: string, flags: WhyFlags) => {
-      const { name, ipv6 = false, output } = flags
+      const { name, ipv6 = false, output, by } = flags
       if (output !== 'text' && output !== 'json') throw new RangeError(`--output ${output}: use text or json`)
       const { askWhy } = await import('./why/ask.ts')
       const { formatWhy } = await import('./why/format.ts')
-      const answer = await askWhy({ cluster: name, source, destination, port, ipv6 }).catch((error: unknown) => {
+      const answer = await askWhy({
+        ...{ cluster: name, source, destination, port, ipv6 },
+        ...(by === undefined ? {} : { by }),
+      }).catch((error: unknown) => {
         process.exitCode = 2
         throw error
       })
@@ -31,5 +35,6 @@ export function addWhy(program: Command): void {
 interface WhyFlags {
   readonly name: string
   readonly ipv6?: boolean
+  readonly by?: string
   readonly output: string
 }

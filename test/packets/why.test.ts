@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import test from 'ava'
 import { firstFrame } from '#agent/why/packet.ts'
 import { explain, type Step } from '#agent/why/why.ts'
+import type { Outside, Service } from '#datapath/datapath.ts'
 import { decodeEvent, eventSize } from '#datapath/events/event.ts'
 import { EventRing } from '#datapath/events/ring.ts'
-import type { Probe } from '#datapath/probe.ts'
-import { inPod, load, serve, type TestPod, Topology } from './topology.ts'
+import type { Hook, Probe } from '#datapath/probe.ts'
+import { inPod, load, onNode, serve, type TestPod, Topology } from './topology.ts'
 
 /** `weft why` on a real kernel: what the probe says is what happens, and asking changes nothing. */
 let topology: Topology
@@ -19,6 +20,8 @@ const probes: Probe[] = []
 const identities = { client: 300, near: 301, far: 302 } as const
 const allow = { set: 7, rule: 11 } as const
 const deny = { set: 8 } as const
+const outside = { client: '172.30.0.1', balancer: '172.30.0.200', gateway: '172.30.0.201', nodePort: 30_080 } as const
+const named = { row: { number: 'ab12', port: 80 }, service: { namespace: 'default', name: 'web' } } as const
 
 test.before(async () => {
   topology = await Topology.create({ label: 'why', direct: 'programs' })
@@ -51,16 +54,38 @@ test.before(async () => {
         frontend: { address: '10.96.0.9', port: 80, protocol: 'TCP' },
         backends: [{ address: near.v4, port: 80, protocol: 'TCP' }],
       },
+      {
+        frontend: { address: '10.96.0.10', port: 80, protocol: 'TCP' },
+        backends: [{ address: far.v4, port: 80, protocol: 'TCP' }],
+      },
+      // From outside: a load balancer's address, a node port, an external IP that pods go past, a Gateway's.
+      { ...fromOutside(outside.balancer, 80, near.v4), ...named.row },
+      { ...fromOutside(outside.balancer, 81, near.v4, { ranges: ['192.0.2.0/24'] }) },
+      { ...fromOutside('0.0.0.0', outside.nodePort, far.v4), ...named.row },
+      { ...fromOutside('203.0.113.9', 80, near.v4, { isLocal: true, backends: [] }), isOutsideOnly: true },
+      { frontend: { address: outside.gateway, port: 80, protocol: 'TCP' }, backends: [], toStack: true },
     ],
     [],
   )
+  topology.node(1).datapath.setAddresses([
+    { address: topology.node(1).addresses[0] ?? '', kind: 'own' },
+    { address: topology.node(2).addresses[0] ?? '', kind: 'node' },
+    { address: outside.balancer, kind: 'virtual', isAnnounced: true },
+    { address: outside.gateway, kind: 'virtual' },
+    { address: '203.0.113.9', kind: 'external' },
+  ])
 })
+
+const fromOutside = (address: string, port: number, to: string, more: Partial<Outside> = {}): Service => {
+  const backends = [{ address: to, port: 80, protocol: 'TCP' as const }]
+  return { frontend: { address, port, protocol: 'TCP' }, backends, outside: { backends, ...more } }
+}
 test.after.always(async () => {
   for (const probe of probes) probe[Symbol.dispose]()
   await topology?.[Symbol.asyncDispose]()
 })
 
-function ask(node: number, hook: 'from_container' | 'from_netdev', from: string, to: string, port: number): Step[] {
+function ask(node: number, hook: Hook, from: string, to: string, port: number): Step[] {
   const { datapath } = topology.node(node)
   const probe = probes[node - 1]
   if (probe === undefined) throw new Error(`node ${node} has no probe`)
@@ -68,7 +93,13 @@ function ask(node: number, hook: 'from_container' | 'from_netdev', from: string,
     {
       nodeName: `node-${node}`,
       datapath,
-      names: { party: () => ({}), service: () => undefined, rule: () => undefined, set: () => [] },
+      names: {
+        party: () => ({}),
+        service: () => undefined,
+        serviceNumbered: (number) => (number === named.row.number ? named.service : undefined),
+        rule: () => undefined,
+        set: () => [],
+      },
       rules: {
         rule: (number) => ({
           ...{ namespace: 'default', name: `rule-${number}`, uid: 'u', generation: 1 },
@@ -118,17 +149,64 @@ test.serial('each hook says what it would do, with the element that allows or th
   ])
 })
 
+test.serial('from outside: whose Service, which backend it goes on to and under whose address, or why not', (t) => {
+  const [node1 = '', node2 = ''] = [1, 2].map((index) => topology.node(index).addresses[0])
+  const own = (steps: readonly Step[]): unknown[] =>
+    steps.map(({ verdict, reason, service, backends, isGateway, goesOn }) => [
+      reason === '' ? verdict : reason,
+      ...(service === undefined ? [] : [service.name]),
+      ...(backends === undefined ? [] : [backends.map((b) => b.address).join()]),
+      ...(isGateway ? ['gateway'] : []),
+      ...(goesOn === undefined ? [] : [`${goesOn.source} > ${goesOn.destination}:${goesOn.port}`]),
+    ])
+  const asked = (to: string, port: number) => ask(1, 'from_netdev', outside.client, to, port)
+  // Its only backend lets the other pod in alone: policies are asked about the packet as it goes on.
+  t.deepEqual(own(asked(outside.balancer, 80)), [
+    ['Policy denied', 'web', near.v4, `${outside.client} > ${near.v4}:80`],
+  ])
+  t.is(asked(outside.balancer, 80)[0]?.ingress?.kind, 'policies')
+  t.deepEqual(own(asked(outside.balancer, 81)), [['Denied by LB src range check', near.v4]])
+  t.deepEqual(own(asked(outside.balancer, 82)), [['Service not found']])
+  t.deepEqual(own(asked(node1, outside.nodePort)), [['forwarded', 'web', far.v4, `${node1} > ${far.v4}:80`]])
+  // Of another node no packet comes here.
+  t.deepEqual(own(asked(node2, outside.nodePort)), [['stack']])
+  t.deepEqual(own(asked('203.0.113.9', 80)), [['No local backend', '']])
+  t.deepEqual(own(asked(outside.gateway, 80)), [['stack', 'gateway']])
+  t.deepEqual(own(asked('10.96.0.9', 80)), [['Service not found']])
+})
+
+test.serial('a process of the node: its socket is led to a backend, its own pods always let it in', (t) => {
+  const [node1 = ''] = topology.node(1).addresses
+  const asked = (to: string, port: number) => ask(1, 'to_container', node1, to, port)
+  t.deepEqual(said(asked('10.96.0.9', 80)), [
+    ['connect', 'translated', '', undefined],
+    ['to_container', 'stack', '', 'always'],
+  ])
+  // The next word is the other node's.
+  t.deepEqual(said(asked('10.96.0.10', 80)), [['connect', 'translated', '', undefined]])
+  t.deepEqual(said(ask(2, 'from_netdev', node1, far.v4, 80)), [
+    ['from_netdev', 'dropped', 'Policy denied', '', `set-${deny.set}`],
+  ])
+  t.deepEqual(asked(far.v4, 80), [], 'none of our programs has a say')
+  const [gateway] = asked(outside.gateway, 80)
+  t.deepEqual([gateway?.hook, gateway?.verdict, gateway?.isGateway], ['connect', 'stack', true])
+})
+
 test.serial('what is said is what happens', async (t) => {
   await using _server = await serve({ ...inPod(near) }, near.v4, 80)
   t.true((await load({ ...inPod(client) }, 'crr', near.v4, 80, 50)) > 0)
   await using _other = await serve({ ...inPod(near) }, near.v4, 81)
   await t.throwsAsync(load({ ...inPod(client) }, 'crr', near.v4, 81, 50))
+  t.true((await load(onNode(topology, topology.node(1)), 'crr', near.v4, 80, 50)) > 0)
+  t.true((await load(onNode(topology, topology.node(1)), 'crr', '10.96.0.9', 80, 50)) > 0)
 })
 
 test.serial('asking writes no map, counts nothing and records nothing', (t) => {
   using events = EventRing.open(topology.node(1).pinDir)
   const room = Buffer.alloc(1000 * eventSize)
   t.true(events.drain(room) > 0, 'what happened is recorded')
+  // All of it: what comes after is of the questions.
+  while (events.drain(room) > 0);
   const denied = () =>
     topology
       .node(1)
@@ -139,6 +217,12 @@ test.serial('asking writes no map, counts nothing and records nothing', (t) => {
     for (const port of [80, 81]) {
       ask(1, 'from_container', client.v4, near.v4, port)
       ask(1, 'from_container', client.v6, near.v6, port)
+      ask(1, 'from_container', client.v4, '192.0.2.1', port)
+      for (const to of [outside.balancer, outside.gateway, '203.0.113.9', '10.96.0.9'])
+        ask(1, 'from_netdev', outside.client, to, port)
+      ask(1, 'from_netdev', outside.client, topology.node(1).addresses[0] ?? '', outside.nodePort)
+      for (const to of ['10.96.0.9', '10.96.0.10', outside.gateway, near.v4])
+        ask(1, 'to_container', topology.node(1).addresses[0] ?? '', to, port)
     }
   t.deepEqual({ maps: dump(1), denied: denied() }, before)
   const recorded = Array.from({ length: events.drain(room) }, (_, i) => decodeEvent(room, i * eventSize))

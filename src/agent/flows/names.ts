@@ -1,6 +1,7 @@
 import { podAddressesAnnotation } from '#api/core/pod/addresses.ts'
 import type { Node, Service } from '#api/gen/core-v1.ts'
 import type { KubeObject } from '#api/meta/resource.ts'
+import { serviceNumber } from '#datapath/datapath.ts'
 import type { Names, Party, PolicyName } from './record.ts'
 
 interface Holder {
@@ -32,6 +33,7 @@ export interface PolicyNames {
 export class NameIndex implements Names {
   readonly #holders = new Map<string, Holder[]>()
   readonly #services = new Map<string, { readonly namespace: string; readonly name: string }>()
+  readonly #numbered = new Map<string, { readonly namespace: string; readonly name: string }>()
   readonly #policies: PolicyNames
 
   constructor(policies: PolicyNames) {
@@ -66,8 +68,13 @@ export class NameIndex implements Names {
 
   serviceChanged(next: Service | undefined, old: Service | undefined): void {
     for (const key of serviceKeys(old)) this.#services.delete(key)
-    if (next === undefined) return
-    const { namespace = '', name } = next.metadata
+    const { namespace = '', name } = (next ?? old)?.metadata ?? { name: '' }
+    const number = serviceNumber(`${namespace}/${name}`)
+    if (next === undefined) {
+      this.#numbered.delete(number)
+      return
+    }
+    this.#numbered.set(number, { namespace, name })
     for (const key of serviceKeys(next)) this.#services.set(key, { namespace, name })
   }
 
@@ -85,6 +92,10 @@ export class NameIndex implements Names {
     protocol: number,
   ): { readonly namespace: string; readonly name: string } | undefined {
     return this.#services.get(`${address} ${port} ${protocol}`)
+  }
+
+  serviceNumbered(number: string): { readonly namespace: string; readonly name: string } | undefined {
+    return this.#numbered.get(number)
   }
 
   rule(rule: number): PolicyName | undefined {

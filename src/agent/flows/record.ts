@@ -41,6 +41,8 @@ export interface Names {
     port: number,
     protocol: number,
   ): { readonly namespace: string; readonly name: string } | undefined
+  /** By `serviceNumber`: what is asked for at a node port, too. */
+  serviceNumbered(number: string): { readonly namespace: string; readonly name: string } | undefined
   /** The element behind a rule's number. */
   rule(rule: number): PolicyName | undefined
   /** The policies that a set was made of. */

@@ -35,9 +35,11 @@ const dumps: Readonly<Record<string, (datapath: Datapath, names: Names) => Omit<
   lb: (datapath, names) => ({
     columns: ['FRONTEND', 'SERVICE', 'BACKENDS', 'FROM OUTSIDE', 'WAYS'],
     rows: datapath.services().map((service) => {
-      const { frontend, backends, outside, affinitySeconds, toStack, isOutsideOnly } = service
+      const { frontend, number, backends, outside, affinitySeconds, toStack, isOutsideOnly } = service
       const protocol = { TCP: 6, UDP: 17, SCTP: 132 }[frontend.protocol]
-      const named = names.service(frontend.address, frontend.port, protocol)
+      const named =
+        names.service(frontend.address, frontend.port, protocol) ??
+        (number === undefined ? undefined : names.serviceNumbered(number))
       return [
         frontendName(frontend),
         named === undefined ? '-' : `${named.namespace}/${named.name}`,

@@ -1,4 +1,4 @@
-import { type Address, parseAddress } from '#base/net/address.ts'
+import { type Address, formatAddress, parseAddress } from '#base/net/address.ts'
 
 export const protocolNumbers = { TCP: 6, UDP: 17, SCTP: 132, ICMP: 1 } as const
 export type AskedProtocol = keyof typeof protocolNumbers
@@ -12,7 +12,7 @@ export interface AskedPacket {
 }
 
 /** A port that hardly anybody has a connection from: an answer about a new connection is what is wanted. */
-const sourcePort = 61_001
+export const sourcePort = 61_001
 const hops = 64
 
 /**
@@ -34,6 +34,25 @@ export function firstFrame({ source, destination, port, protocol }: AskedPacket)
     payload.writeUInt16BE(checksum(covered), sumAt)
   }
   return Buffer.concat([ethernet(family), network(from, to, number, payload.length), payload])
+}
+
+/** Between whom a frame is; ports are 0 where the protocol has none, or was not asked for. */
+export interface Ends {
+  readonly source: string
+  readonly sourcePort: number
+  readonly destination: string
+  readonly port: number
+}
+
+/** Of a frame as `firstFrame` makes them, whatever addresses and ports it has by now. */
+export function endsOf(frame: Buffer, protocol: AskedProtocol): Ends {
+  const is4 = frame.readUInt16BE(12) === 0x0800
+  const [at, length, behind] = is4 ? [26, 4, 34] : [22, 16, 54]
+  const address = (from: number): string =>
+    formatAddress({ family: is4 ? 4 : 6, value: BigInt(`0x${frame.toString('hex', from, from + length)}`) })
+  const ports = protocol === 'ICMP' ? [0, 0] : [frame.readUInt16BE(behind), frame.readUInt16BE(behind + 2)]
+  const [asking = 0, port = 0] = ports
+  return { source: address(at), sourcePort: asking, destination: address(at + length), port }
 }
 
 function ethernet(family: 4 | 6): Buffer {

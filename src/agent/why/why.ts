@@ -1,14 +1,25 @@
-import type { Datapath } from '#datapath/datapath.ts'
+import { formatAddress, parseAddress } from '#base/net/address.ts'
+import type { Datapath, Service } from '#datapath/datapath.ts'
 import type { Backend } from '#datapath/frontend.ts'
 import type { Hook, Judgement } from '#datapath/probe.ts'
 import type { Names, Party } from '../flows/record.ts'
 import type { Route } from '../local/local.ts'
 import type { RuleName } from '../policy/policy.ts'
-import { type AskedPacket, type AskedProtocol, firstFrame, protocolNumbers } from './packet.ts'
+import {
+  type AskedPacket,
+  type AskedProtocol,
+  type Ends,
+  endsOf,
+  firstFrame,
+  protocolNumbers,
+  sourcePort,
+} from './packet.ts'
 
 /** A policy, and the element of it that speaks. */
 export type Because =
   | { readonly kind: 'not-isolated' }
+  /** Isolated, and yet no policy is asked: a pod always reaches itself, and its own node always reaches it. */
+  | { readonly kind: 'always' }
   | { readonly kind: 'rule'; readonly rule: RuleName }
   /** Isolated by these, and none of them has an element that allows it. */
   | { readonly kind: 'policies'; readonly policies: readonly { readonly namespace: string; readonly name: string }[] }
@@ -30,9 +41,14 @@ export interface Step {
   readonly reason: string
   readonly egress?: Because
   readonly ingress?: Because
-  /** Where a Service leads to; the step after it is about one of these. */
+  /** Whose address and port were asked for. */
   readonly service?: { readonly namespace: string; readonly name: string }
+  /** Where a Service leads to; what comes after is about one of these. */
   readonly backends?: readonly Backend[]
+  /** A Gateway's: its engine on the node answers. */
+  readonly isGateway?: true
+  /** Between whom the packet goes on, where that is not between whom it came. */
+  readonly goesOn?: Ends
 }
 
 export interface WhyOptions {
@@ -59,63 +75,93 @@ export const whyRoute =
     return { steps: explain(options, asked, hook) }
   }
 
-/** Pure but for `judge` and the maps that it reads. */
+/**
+ * Pure but for `judge` and the maps that it reads. `to_container` is what the node's own processes send: none of our programs
+ * has a say where that is to another node, and the steps are none.
+ */
 export function explain(options: WhyOptions, asked: AskedPacket, hook: Hook): Step[] {
-  // Sockets of pods and of the node ask for Services before there is a packet.
-  const translated = hook === 'from_netdev' ? undefined : translate(options, asked)
-  if (translated === undefined) return [judge(options, asked, hook)]
-  const { step, backend } = translated
+  // Sockets of pods and of the node ask for Services before there is a packet; others' packets are exchanged one by one.
+  const service = serviceAt(options, asked, hook === 'from_netdev')
+  if (hook === 'from_netdev') return [judge(options, asked, hook, service)]
+  const isNode = hook === 'to_container'
+  if (service === undefined || service.toStack === true) {
+    if (!isNode) return [judge(options, asked, hook, service)]
+    if (service !== undefined) return [connectStep(options, asked, service)]
+    return options.datapath.addresses().has(asked.destination) ? [judge(options, asked, hook, undefined)] : []
+  }
+  const step = connectStep(options, asked, service)
+  const [backend] = service.backends
   if (backend === undefined) return [step]
-  return [step, judge(options, { ...asked, destination: backend.address, port: backend.port }, hook)]
+  const next = { ...asked, destination: backend.address, port: backend.port }
+  return [step, ...explain(options, next, hook)]
 }
 
-function translate(
-  { datapath, names, nodeName }: WhyOptions,
-  asked: AskedPacket,
-): { readonly step: Step; readonly backend: Backend | undefined } | undefined {
-  const { source, destination, port, protocol } = asked
-  // A node port is asked for at any address of a node.
+/** The row of the Service that is asked for there, for those inside or for those `isOutside`. */
+function serviceAt({ datapath }: WhyOptions, asked: AskedPacket, isOutside: boolean): Service | undefined {
+  const { destination, port, protocol } = asked
+  // A node port is asked for at any address of a node; what comes by the uplink, at this node's.
   const isNode = datapath
     .knownAddresses()
-    .some(({ address, kind }) => address === destination && (kind === 'own' || kind === 'node'))
+    .some(({ address, kind }) => address === destination && (kind === 'own' || (kind === 'node' && !isOutside)))
   const addresses = [destination, ...(isNode ? [destination.includes(':') ? '::' : '0.0.0.0'] : [])]
-  const service = datapath
+  return datapath
     .services()
     .find(
-      ({ frontend: f, isOutsideOnly }) =>
-        addresses.includes(f.address) && f.port === port && f.protocol === protocol && !isOutsideOnly,
+      ({ frontend: f, isOutsideOnly, outside, toStack }) =>
+        addresses.includes(f.address) &&
+        f.port === port &&
+        f.protocol === protocol &&
+        (isOutside ? outside !== undefined || toStack === true : !isOutsideOnly),
     )
-  if (service === undefined || service.toStack === true) return undefined
-  const named = names.service(destination, port, protocolNumbers[protocol])
+}
+
+function nameOf({ names }: WhyOptions, { frontend, number }: Service): Pick<Step, 'service'> {
+  const { address, port, protocol } = frontend
+  const named =
+    names.service(address, port, protocolNumbers[protocol]) ??
+    (number === undefined ? undefined : names.serviceNumbered(number))
+  return named === undefined ? {} : { service: named }
+}
+
+function connectStep(options: WhyOptions, asked: AskedPacket, service: Service): Step {
+  const { names, nodeName } = options
+  const { source, destination, port } = asked
   const [backend] = service.backends
-  const now = Number.MAX_SAFE_INTEGER
+  const common = {
+    node: nodeName,
+    hook: 'connect',
+    source: { address: source, party: names.party(source, 0, Number.MAX_SAFE_INTEGER), identity: 0 },
+    destination: { address: destination, port, party: {}, identity: 0 },
+    ...nameOf(options, service),
+  } as const
+  if (service.toStack === true) return { ...common, verdict: 'stack', reason: '', isGateway: true }
   return {
-    backend,
-    step: {
-      node: nodeName,
-      hook: 'connect',
-      source: { address: source, party: names.party(source, 0, now), identity: 0 },
-      destination: { address: destination, port, party: {}, identity: 0 },
-      verdict: backend === undefined ? 'refused' : 'translated',
-      reason: backend === undefined ? 'Service backend not found' : '',
-      ...(named === undefined ? {} : { service: named }),
-      backends: service.backends,
-    },
+    ...common,
+    verdict: backend === undefined ? 'refused' : 'translated',
+    reason: backend === undefined ? 'Service backend not found' : '',
+    backends: service.backends,
+    ...(backend === undefined
+      ? {}
+      : { goesOn: { source, sourcePort, destination: backend.address, port: backend.port } }),
   }
 }
 
-function judge(options: WhyOptions, asked: AskedPacket, hook: Hook): Step {
+function judge(options: WhyOptions, asked: AskedPacket, hook: Hook, service: Service | undefined): Step {
   const { nodeName, datapath, names, uplinkIndex } = options
-  const { source, destination, port } = asked
+  const { source, destination, port, protocol } = asked
   const local = datapath.addresses()
   const pod = hook === 'from_container' ? source : destination
   const ifindex = hook === 'from_netdev' ? uplinkIndex : local.get(pod)
   if (ifindex === undefined) throw new RangeError(`${pod} is no pod of ${nodeName}`)
   const found = options.judge(hook, firstFrame(asked), ifindex)
+  // Policies were asked about the packet as it goes on: with a backend's address, which the program has drawn.
+  const ends = endsOf(found.packet, protocol)
+  const isExchanged =
+    ends.source !== source || ends.destination !== destination || (protocol !== 'ICMP' && ends.port !== port)
   const now = Number.MAX_SAFE_INTEGER
   const sets = datapath.endpointPolicies()
   const egressSet = hook === 'from_container' ? (sets.get(source)?.egressSet ?? 0) : 0
-  const ingressSet = sets.get(destination)?.ingressSet ?? 0
+  const ingressSet = sets.get(ends.destination)?.ingressSet ?? 0
   return {
     node: nodeName,
     hook,
@@ -123,14 +169,18 @@ function judge(options: WhyOptions, asked: AskedPacket, hook: Hook): Step {
     destination: {
       address: destination,
       port,
-      party: names.party(destination, found.destinationIdentity, now),
+      party: names.party(ends.destination, found.destinationIdentity, now),
       identity: found.destinationIdentity,
     },
     verdict: found.verdict,
     reason: found.verdict === 'dropped' ? found.reason : '',
+    ...(service === undefined ? {} : nameOf(options, service)),
+    ...(service === undefined || service.toStack === true ? {} : { backends: service.outside?.backends ?? [] }),
+    ...(service?.toStack === true ? { isGateway: true as const } : {}),
+    ...(isExchanged ? { goesOn: ends } : {}),
     ...because(options, found, egressSet, ingressSet, {
       egress: hook === 'from_container',
-      ingress: local.has(destination),
+      ingress: local.has(ends.destination),
     }),
   }
 }
@@ -146,9 +196,8 @@ function because(
   const side = (set: number, number: number): Because => {
     if (set === 0) return { kind: 'not-isolated' }
     if (found.set === set) return { kind: 'policies', policies: rules.set(set) }
-    const rule = rules.rule(number)
-    // The node itself is always let in.
-    return rule === undefined ? { kind: 'not-isolated' } : { kind: 'rule', rule }
+    const rule = number === 0 ? undefined : rules.rule(number)
+    return rule === undefined ? { kind: 'always' } : { kind: 'rule', rule }
   }
   // What was lost for another reason was judged by no policy, and what its egress refused by no ingress.
   if (found.verdict === 'dropped' && found.set === 0) return {}
@@ -164,9 +213,15 @@ function parseQuestion(query: URLSearchParams): AskedPacket {
   const port = Number(query.get('port') ?? 0)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new RangeError(`port "${query.get('port')}" is no number from 0 to 65535`)
+  // As maps and frames say them: one address has many texts.
+  const address = (name: string): string => {
+    const text = query.get(name) ?? ''
+    const known = parseAddress(text)
+    return known === undefined ? text : formatAddress(known)
+  }
   return {
-    source: query.get('source') ?? '',
-    destination: query.get('destination') ?? '',
+    source: address('source'),
+    destination: address('destination'),
     port,
     protocol: protocol as AskedProtocol,
   }

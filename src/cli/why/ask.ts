@@ -1,10 +1,9 @@
+import type { MapDump } from '#agent/local/maps.ts'
 import type { Step } from '#agent/why/why.ts'
-import { nodes, pods, services } from '#api/gen/resources.ts'
-import { isStatus } from '#api/meta/status.ts'
-import type { Client } from '#client/client.ts'
 import { type AgentSocket, agentSockets, ask } from '../agents/ask.ts'
 import { layoutCluster } from '../cluster/layout.ts'
 import { adminClient } from '../cluster/ready.ts'
+import { type End, Ends } from './ends.ts'
 
 export interface Question {
   readonly cluster: string
@@ -13,124 +12,82 @@ export interface Question {
   /** `80`, `53/udp`. */
   readonly port: string
   readonly ipv6: boolean
-}
-
-/** An end of the connection, as somebody named it. */
-export interface End {
-  readonly name: string
-  readonly address: string
-  /** Where it is, if it is in the cluster. */
-  readonly node: string | undefined
-  readonly kind: 'pod' | 'node' | 'service' | 'address'
+  /** The node by which it comes in from outside; absent: the one that answers for the address. */
+  readonly by?: string
 }
 
 export interface Answer {
   readonly source: End
   readonly destination: End
+  /** Where a Service is asked for at a node: the node port. */
   readonly port: number
   readonly protocol: string
   readonly steps: readonly Step[]
   readonly isAllowed: boolean
 }
 
+/** What is asked of a node's agent about, at one of its hooks. */
+interface Packet {
+  readonly source: string
+  readonly destination: string
+  readonly port: number
+}
+
 /** Asks the nodes on the way, in the order in which a packet meets them. Throws where an end is not there. */
 export async function askWhy(question: Question): Promise<Answer> {
-  const { port, protocol } = parsePort(question.port)
+  const { port: wantedPort, protocol } = parsePort(question.port)
   const agents = agentSockets(question.cluster)
-  using client = await adminClient(layoutCluster(question.cluster, agents.length))
-  const [source, destination] = await Promise.all([
-    find(client, question.source, question.ipv6),
-    find(client, question.destination, question.ipv6),
-  ])
+  const layout = layoutCluster(question.cluster, agents.length)
+  using client = await adminClient(layout)
+  const ends = new Ends(client, layout, { ipv6: question.ipv6, port: wantedPort, protocol })
   const agentOf = (node: string | undefined): AgentSocket => {
     const agent = agents.find((a) => a.node === node)
     if (agent === undefined) throw new Error(`the agent of node ${JSON.stringify(node)} does not run on this machine`)
     return agent
   }
-  const askOf = async (node: string | undefined, hook: string, to: string, at: number): Promise<readonly Step[]> => {
-    const query = { hook, source: source.address, destination: to, port: String(at), protocol }
+  const source = await ends.source(question.source)
+  const by = question.by ?? agents[0]?.node ?? ''
+  const { end: destination, port } = await ends.destination(question.destination, source, by)
+  const askOf = async (node: string | undefined, hook: string, packet: Packet): Promise<readonly Step[]> => {
+    const query = { hook, ...packet, port: String(packet.port), protocol }
     return (await ask<{ readonly steps: readonly Step[] }>(agentOf(node), '/v1/why', query)).steps
   }
+  /** By which node a packet from outside comes in: where its destination is, or is answered for. */
+  const entryOf = async (address: string): Promise<string> =>
+    question.by ?? (await ends.nodeOf(address)) ?? (await announcer(agents, address)) ?? by
+
+  const first: Packet = { source: source.address, destination: destination.address, port }
   // A pod's packet begins at its device; a node's own meets the pod's device from the other side; others come by the uplink.
-  const steps: Step[] = []
-  const { address } = destination
-  if (source.kind === 'pod') steps.push(...(await askOf(source.node, 'from_container', address, port)))
-  else if (source.node !== undefined && source.node === destination.node)
-    steps.push(...(await askOf(source.node, 'to_container', address, port)))
-  else if (destination.node === undefined)
-    throw new Error(
-      destination.kind === 'service'
-        ? `${source.name} to ${destination.name}: only pods are asked about as clients of a Service: name one of its pods instead`
-        : `${source.name} to ${destination.name}: neither is a pod, so no program of ours has a say`,
-    )
+  const hook = source.kind === 'pod' ? 'from_container' : source.node !== undefined ? 'to_container' : 'from_netdev'
+  const node = hook === 'from_netdev' ? await entryOf(destination.address) : source.node
+  const steps = [...(await askOf(node, hook, first))]
   const last = steps.at(-1)
-  const reached = last === undefined ? { address, port } : last.destination
-  const there = await nodeOf(client, reached.address)
-  const isElsewhere = there !== undefined && there !== (source.kind === 'address' ? undefined : source.node)
-  if ((last === undefined || last.verdict === 'forwarded') && isElsewhere)
-    steps.push(...(await askOf(there, 'from_netdev', reached.address, reached.port)))
+  const next: Packet = { ...first, ...endsOf(last) }
+  const there = last?.isGateway === true ? undefined : await ends.nodeOf(next.destination)
+  const goesOn = last === undefined || last.verdict === 'forwarded' || last.verdict === 'translated'
+  if (goesOn && there !== undefined && there !== node) steps.push(...(await askOf(there, 'from_netdev', next)))
+  if (steps.length === 0)
+    throw new Error(`${source.name} to ${destination.name}: neither is a pod, so no program of ours has a say`)
   const isAllowed = steps.every(({ verdict }) => verdict !== 'dropped' && verdict !== 'refused')
   return { source, destination, port, protocol, steps, isAllowed }
 }
 
-async function find(client: Client, text: string, ipv6: boolean): Promise<End> {
-  const ofFamily = (addresses: readonly string[]): string => {
-    const found = addresses.find((a) => a.includes(':') === ipv6)
-    if (found === undefined)
-      throw new Error(
-        `${text} has no ${ipv6 ? 'IPv6' : 'IPv4'} address${addresses.length > 0 ? `, only ${addresses.join(' ')}` : ''}`,
-      )
-    return found
-  }
-  try {
-    const [kind = '', ...rest] = text.split('/')
-    if (kind === 'node' && rest.length === 1) {
-      const node = await client.get(nodes, { name: rest[0] ?? '' })
-      const addresses = (node.status.addresses ?? []).filter((a) => a.type === 'InternalIP').map((a) => a.address)
-      return { name: text, address: ofFamily(addresses), node: node.metadata.name, kind: 'node' }
-    }
-    if (kind === 'svc' || kind === 'service' || kind === 'services') {
-      const [namespace, name] = rest.length === 2 ? [rest[0] ?? '', rest[1] ?? ''] : ['default', rest[0] ?? '']
-      const { spec } = await client.get(services, { namespace, name })
-      return {
-        name: `svc/${namespace}/${name}`,
-        address: ofFamily(spec.clusterIPs ?? []),
-        node: undefined,
-        kind: 'service',
-      }
-    }
-    if (/^[0-9.]+$/.test(text) || text.includes(':')) {
-      return {
-        name: text,
-        address: text,
-        node: await nodeOf(client, text),
-        kind: (await isPod(client, text)) ? 'pod' : 'address',
-      }
-    }
-    const [namespace, name] = text.includes('/') ? [kind, rest.join('/')] : ['default', text]
-    const pod = await client.get(pods, { namespace, name })
-    const addresses = (pod.status.podIPs ?? []).map(({ ip }) => ip)
-    const end = { name: `${namespace}/${name}`, address: ofFamily(addresses), node: pod.spec.nodeName }
-    return { ...end, kind: pod.spec.hostNetwork === true ? 'node' : 'pod' }
-  } catch (error) {
-    if (isStatus(error, 'NotFound')) throw new Error(`${text}: ${error.message}`, { cause: error })
-    throw error
-  }
+/** Between whom the packet goes on after that step. */
+function endsOf(step: Step | undefined): Partial<Packet> {
+  if (step === undefined) return {}
+  if (step.goesOn === undefined) return { destination: step.destination.address, port: step.destination.port }
+  const { source, destination, port } = step.goesOn
+  return { source, destination, port }
 }
 
-async function podsAt(client: Client, address: string) {
-  const { items } = await client.list(pods)
-  return items.filter(
-    ({ spec, status }) =>
-      spec.hostNetwork !== true &&
-      status.phase !== 'Succeeded' &&
-      status.phase !== 'Failed' &&
-      status.podIPs?.some(({ ip }) => ip === address),
-  )
+/** The node that answers for an address of a load balancer on the nodes' network. */
+async function announcer(agents: readonly AgentSocket[], address: string): Promise<string | undefined> {
+  for (const agent of agents) {
+    const { rows } = await ask<MapDump>(agent, '/v1/bpf/address')
+    if (rows.some(([known, , announced]) => known === address && announced === 'here')) return agent.node
+  }
+  return undefined
 }
-const isPod = async (client: Client, address: string): Promise<boolean> => (await podsAt(client, address)).length > 0
-const nodeOf = async (client: Client, address: string): Promise<string | undefined> =>
-  (await podsAt(client, address))[0]?.spec.nodeName
 
 function parsePort(text: string): { readonly port: number; readonly protocol: string } {
   const [, number, protocol = 'tcp'] = /^(\d+)(?:\/(tcp|udp|sctp|icmp))?$/i.exec(text) ?? []
