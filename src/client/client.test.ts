@@ -228,7 +228,10 @@ test('an EventRecorder never waits: what is too much is dropped and counted', (t
 async function http2Server(handle: (stream: ServerHttp2Stream, path: string) => void) {
   const server = createServer()
   const sessions = new Set<ServerHttp2Session>()
-  server.on('session', (session) => sessions.add(session))
+  server.on('session', (session) => {
+    sessions.add(session)
+    session.once('close', () => sessions.delete(session))
+  })
   server.on('stream', (stream, headers) => {
     stream.on('error', () => {})
     handle(stream, String(headers[':path']))
@@ -294,6 +297,36 @@ test('the HTTP client opens another connection when one is full of watches', asy
   stop.abort()
   const ends = await Promise.allSettled(watches)
   t.true(ends.every((end) => end.status === 'rejected' && end.reason === stop.signal.reason))
+})
+
+test('the HTTP client shows a renewed certificate on another connection; what is under way goes on on the old one', async (t) => {
+  let watching: ServerHttp2Stream | undefined
+  using server = await http2Server((stream, path) => {
+    if (path.includes('watch=true')) {
+      stream.respond({ ':status': 200 })
+      watching = stream
+    } else answerJson(stream, 200, { metadata: { name: 'x' } })
+  })
+  let shown = { cert: 'first', key: '' }
+  using client = createHttpClient({ server: server.url, certificate: () => shown })
+  const stop = new AbortController()
+  const seen: string[] = []
+  const watch = (async () => {
+    for await (const event of client.watch(configMaps, { signal: stop.signal }))
+      if (event.type === 'ADDED') seen.push(event.object.metadata.name)
+  })()
+  await eventually(() => watching !== undefined)
+  await client.get(configMaps, { namespace: 'a', name: 'm' })
+  t.is(server.connections(), 1)
+  shown = { cert: 'second', key: '' }
+  await client.get(configMaps, { namespace: 'a', name: 'm' })
+  await client.get(configMaps, { namespace: 'a', name: 'm' })
+  t.is(server.connections(), 2)
+  watching?.write(`${JSON.stringify({ type: 'ADDED', object: { metadata: { name: 'late' } } })}\n`)
+  await eventually(() => seen.includes('late'))
+  stop.abort()
+  await t.throwsAsync(watch)
+  await eventually(() => server.connections() === 1)
 })
 
 test('a watch over HTTP throws when its server is killed, and the next request connects anew', async (t) => {

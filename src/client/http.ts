@@ -15,7 +15,10 @@ export interface HttpOptions {
   readonly server: string
   /** PEM of the authorities to trust; absent: the system's. */
   readonly ca?: string
-  /** PEM; who is calling, by certificate. Functions, because certificates are renewed: asked at each new connection. */
+  /**
+   * PEM; who is calling, by certificate. A function, because certificates are renewed: asked at each request, and another
+   * connection is opened where the answer has changed. What is under way on the old one ends there.
+   */
   readonly certificate?: () => { readonly cert: string; readonly key: string }
   /** Who is calling, by token; asked at each request, because tokens are renewed. */
   readonly token?: () => string
@@ -53,6 +56,8 @@ export function createHttpClient(options: HttpOptions): HttpClient {
 
 interface Connection {
   readonly session: ClientHttp2Session
+  /** The certificate that was shown. */
+  readonly shown: string | undefined
   streams: number
   heardAt: number
 }
@@ -83,8 +88,10 @@ class Connections {
   }
 
   #connection(): Connection {
+    const shown = this.#options.certificate?.().cert
     for (const connection of this.#connections) {
       const { session } = connection
+      if (connection.shown !== shown) session.close()
       if (!session.closed && !session.destroyed && connection.streams < limitOf(session)) return connection
     }
     return this.#open()
@@ -92,15 +99,16 @@ class Connections {
 
   #open(): Connection {
     const { ca, certificate, serverName } = this.#options
+    const credentials = certificate?.()
     const session = connect(this.#url.origin, {
       ...(ca === undefined ? {} : { ca }),
-      ...(certificate === undefined ? {} : certificate()),
+      ...credentials,
       ...(serverName === undefined ? {} : { servername: serverName }),
       // A watch of large objects must not be held up by the 64 KiB that HTTP/2 begins with.
       settings: { initialWindowSize: 4 * 1024 * 1024, enablePush: false },
     })
     session.on('connect', () => session.setLocalWindowSize(16 * 1024 * 1024))
-    const connection: Connection = { session, streams: 0, heardAt: this.#clock.monotonic() }
+    const connection: Connection = { session, shown: credentials?.cert, streams: 0, heardAt: this.#clock.monotonic() }
     this.#connections.add(connection)
     const giveUp = this.#clock.schedule(connectMs, () => {
       if (session.connecting) session.destroy(new Error(`no connection within ${connectMs} ms`))

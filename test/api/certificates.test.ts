@@ -1,11 +1,21 @@
 import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { type ClientHttp2Session, connect, type IncomingHttpHeaders } from 'node:http2'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TLSSocket } from 'node:tls'
 import test from 'ava'
 import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
 import { kinds } from '#api/scheme.ts'
+import { createApiServer } from '#apiserver/apiserver.ts'
 import { createLeaf } from '#apiserver/pki/certificate.ts'
+import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
 import { type Answer, startTrial, type Trial } from '#apiserver/trial.ts'
+import { eventually } from '#base/async/eventually.ts'
+import { openMemoryStore } from '#store/memory/memory.ts'
 
-/** CertificateSigningRequests are decided and answered by PATCH as well as by PUT. */
+/** CertificateSigningRequests are decided and answered by PATCH as well as by PUT; the server's own certificates are renewed. */
 const all = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
 const merge = { 'content-type': 'application/merge-patch+json' }
 const strategic = { 'content-type': 'application/strategic-merge-patch+json' }
@@ -98,3 +108,58 @@ test('/status by PATCH: the certificate comes once, and conditions of others sta
   t.deepEqual(conditionsOf(answer), ['Approved True'])
   t.is((await trial.call('PATCH', `${all}/a/status`, await issue(), merge)).status, 422, 'it is not exchanged')
 })
+
+test('a serving certificate near its end is another one for new connections, and the old connection goes on', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'weft-renewal-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  // Renewed when a sixth is left: after five seconds.
+  const pki = await loadOrCreatePki({ directory, names: [], serviceAddresses: [], lifeMs: 6_000 })
+  await using store = openMemoryStore()
+  const api = await createApiServer({
+    store,
+    kinds,
+    pki,
+    serviceCidrs: ['10.96.0.0/16'],
+    servers: [{ address: '172.30.0.1', port: 6443 }],
+    staticTokens: new Map(),
+  })
+  const port = await api.listen({ host: '127.0.0.1', port: 0 })
+  /** A connection whose both ends are checked, with what the server showed and what it answers. */
+  const open = async () => {
+    const { certificate: cert, key } = pki.admin
+    const ca = pki.authority.certificate
+    const session = connect(`https://127.0.0.1:${port}`, { ca, cert, key })
+    session.on('error', () => {})
+    await once(session, 'connect')
+    const shown = (session.socket as TLSSocket).getPeerX509Certificate()?.fingerprint256 ?? ''
+    return { session, shown, ask: (path: string) => statusOf(session, path) }
+  }
+  /** One that is let in. Where the machine is slow there may be a moment without: that is forgiven. */
+  const letIn = (holds: (shown: string) => boolean) =>
+    eventually(
+      async () => {
+        const next = await open()
+        if (holds(next.shown) && (await next.ask('/api/v1/namespaces')) === 200) return next
+        next.session.destroy()
+        return false
+      },
+      { withinMs: 30_000, pauseMs: 50 },
+    )
+  try {
+    const first = await letIn(() => true)
+    const second = await letIn((shown) => shown !== first.shown)
+    t.true([200, 401].includes(await first.ask('/livez')), 'the connection of before is not cut')
+    // Its certificate ends all the same.
+    await eventually(async () => (await first.ask('/api/v1/namespaces')) === 401, { withinMs: 15_000, pauseMs: 50 })
+    for (const { session } of [first, second]) session.destroy()
+  } finally {
+    await api.close()
+  }
+})
+
+async function statusOf(session: ClientHttp2Session, path: string): Promise<number> {
+  const stream = session.request({ ':path': path })
+  stream.resume()
+  const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+  return Number(headers[':status'])
+}

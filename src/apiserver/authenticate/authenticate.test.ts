@@ -72,6 +72,21 @@ test('a bound token is its service account, with its groups and what it is bound
   t.regex(credential?.[0] ?? '', /^JTI=[0-9a-f-]{36}$/)
 })
 
+test('a certificate ends with its time, also on a connection that was made before', async (t) => {
+  const { clock, authenticator } = setUp()
+  const authority = await createAuthority('test', clock.now())
+  const subject = { commonName: 'jane', organizations: ['g'] }
+  const lifeMs = 3_600_000
+  const { certificate } = await createLeaf(authority, { subject, usage: 'client', now: clock.now(), lifeMs })
+  const session = new X509Certificate(certificate).raw
+  const ask = async () => authenticator.authenticate({ authorization: undefined, certificate: session })
+  t.is((await ask())?.name, 'jane')
+  clock.advance(lifeMs - 1_000)
+  t.is((await ask())?.name, 'jane')
+  clock.advance(1_000)
+  await t.throwsAsync(ask, { message: 'Unauthorized' })
+})
+
 test('a token ends with its time, its audience, its key and its issuer', async (t) => {
   const { clock, tokens, bearer } = setUp()
   const short = await tokens.sign(bound, [issuer], 600)

@@ -1,9 +1,11 @@
 import { X509Certificate } from 'node:crypto'
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { FakeClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
 import { loadOrCreatePki } from './pki.ts'
 
 const made: string[] = []
@@ -78,4 +80,66 @@ test('a certificate whose key was lost half-way is made anew', async (t) => {
   writeFileSync(join(path, 'admin.key'), first.serving.key)
   const healed = await loadOrCreatePki(options(path))
   t.not(healed.admin.certificate, first.admin.certificate)
+})
+
+test('while the server runs, leaves are made anew before they end; who uses them is told', async (t) => {
+  const path = directory()
+  const clock = new FakeClock()
+  const began = clock.now()
+  const pki = await loadOrCreatePki(options(path, clock))
+  const first = { serving: pki.serving, admin: pki.admin, kubeletClient: pki.kubeletClient }
+  const told: string[] = []
+  pki.onRenewed((leaf) => told.push(leaf))
+  const stop = new AbortController()
+  const running = pki.keepFresh(stop.signal, silentLog)
+  // Looked at every hour, and nothing to do for ten months.
+  clock.advance(300 * dayMs)
+  const { promise: turned, resolve } = Promise.withResolvers<void>()
+  setImmediate(resolve)
+  await turned
+  t.deepEqual(told, [])
+  t.is(pki.serving.certificate, first.serving.certificate)
+  // No further than the look after a sixth of the life is left, however long making them takes.
+  const due = began + (365 * 5 * dayMs) / 6 + dayMs
+  await eventually(() => {
+    if (clock.now() < due) clock.advance(dayMs / 4)
+    return told.length === 3
+  })
+  t.deepEqual(told.toSorted(), ['admin', 'kubeletClient', 'serving'])
+  const end = (pem: string) => new X509Certificate(pem).validToDate.getTime()
+  t.true(clock.now() < end(first.serving.certificate), 'before the old one ended')
+  for (const leaf of ['serving', 'admin', 'kubeletClient'] as const) {
+    t.true(end(pki[leaf].certificate) > end(first[leaf].certificate) + 200 * dayMs, leaf)
+    t.true(new X509Certificate(pki[leaf].certificate).verify(new X509Certificate(pki.authority.certificate).publicKey))
+  }
+  stop.abort()
+  await t.throwsAsync(running, { name: 'AbortError' })
+  const again = await loadOrCreatePki(options(path, clock))
+  t.is(again.serving.certificate, pki.serving.certificate, 'kept in the files')
+})
+
+test('a renewal that cannot be written is said, and tried again', async (t) => {
+  const path = directory()
+  const clock = new FakeClock()
+  const pki = await loadOrCreatePki(options(path, clock))
+  const { certificate } = pki.serving
+  const wrong: string[] = []
+  const log = { ...silentLog, error: (_: object, words?: string) => void wrong.push(words ?? '') }
+  const stop = new AbortController()
+  const running = pki.keepFresh(stop.signal, log)
+  renameSync(path, `${path}.away`)
+  clock.advance(310 * dayMs)
+  await eventually(() => {
+    clock.advance(3_600_000)
+    return wrong.length > 0
+  })
+  t.is(wrong[0], 'cannot renew the certificates')
+  t.is(pki.serving.certificate, certificate, 'the old one goes on')
+  renameSync(`${path}.away`, path)
+  await eventually(() => {
+    clock.advance(1_000)
+    return pki.serving.certificate !== certificate
+  })
+  stop.abort()
+  await t.throwsAsync(running, { name: 'AbortError' })
 })

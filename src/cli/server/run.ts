@@ -33,7 +33,11 @@ export async function runServer(flags: ServerFlags): Promise<void> {
   })
   const servers = [{ address: advertiseAddress, port }]
   const serverUrl = `https://${advertiseAddress}:${port}`
-  writeKubeconfigs({ dataDir, cluster: flags.cluster, pki, externalUrl: flags.externalUrl ?? serverUrl, serverUrl })
+  const about = { dataDir, cluster: flags.cluster, pki, externalUrl: flags.externalUrl ?? serverUrl, serverUrl }
+  writeKubeconfigs(about)
+  pki.onRenewed((leaf) => {
+    if (leaf === 'admin') writeKubeconfigs(about)
+  })
   log.info({}, 'the keys and certificates are there')
 
   await using store = openLmdbStore(join(dataDir, 'store'))
