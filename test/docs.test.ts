@@ -79,6 +79,40 @@ test('the commands of weft are those that README.md tells of', (t) => {
   )
 })
 
+test('every flag of weft, and every map of weft bpf, that a README names is one', (t) => {
+  const named = readmes.flatMap((readme) =>
+    [...read(readme).matchAll(/(?:npx |`|\()weft ([a-z]+)((?:[ =][\w./:-]+)*)/g)].map((match) => ({
+      readme,
+      command: match[1] ?? '',
+      words: (match[2] ?? '').trim().split(/[ =]/),
+    })),
+  )
+  const help = (command: string): string =>
+    tracked
+      .filter(
+        (path) =>
+          path === `src/cli/${command}.ts` || path === `src/cli/${command}/flags.ts` || path === 'src/cli/flags.ts',
+      )
+      .map(read)
+      .join()
+  const flags = named.flatMap(({ words, ...rest }) =>
+    words.filter((word) => word.startsWith('--')).map((flag) => ({ ...rest, flag })),
+  )
+  t.true(flags.length > 5, 'flags are found at all')
+  t.deepEqual(
+    flags.filter(({ command, flag }) => !help(command).includes(`${flag} `) && !help(command).includes(`${flag}'`)),
+    [],
+  )
+  const maps = named.filter(
+    ({ command, words: [map] }) => command === 'bpf' && map !== undefined && /^[a-z]+$/.test(map),
+  )
+  t.true(maps.length > 2, 'maps are found at all')
+  t.deepEqual(
+    maps.filter(({ words: [map] }) => !read('src/cli/bpf.ts').includes(`\n  ${map}: '`)),
+    [],
+  )
+})
+
 test('every dependency has its line in README.md, and every line its dependency', (t) => {
   const table = read('README.md').split('## Dependencies')[1]?.split('\n## ')[0] ?? ''
   const listed = table
