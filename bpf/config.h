@@ -45,6 +45,7 @@ const volatile __u32 cfg_tunnel_ifindex = 0;
 /*
  * The same programs, asked instead of used. MODEL: the clock is skb->tstamp (ns), and what was decided is told in skb->cb:
  * [0] verdict << 16 | reason, [1] rule, [2] identity of the source, [3] of the destination, [4] backend or random choice.
+ * XDP has neither: its clock is the eight bytes of metadata, and what was decided is seen by what comes out.
  * WHY: as MODEL, by the kernel's clock, and no map is written and nothing sent; [4] is the set that refused, or the egress
  * rule where [1] is the ingress one.
  */

@@ -5,12 +5,22 @@
  * refusals, and packets whose checksum is not made yet.
  */
 #define CONTEXT struct xdp_md
-/* A context that a function does not use clang would not pass, and the verifier asks for it. */
-#define time_of(ctx)                                                                                                   \
-	({                                                                                                             \
-		__asm__ volatile("" : : "r"(ctx));                                                                    \
-		clock_ns();                                                                                            \
-	})
+#define time_of(ctx) time_of_frame(ctx)
+
+#include "lib/clock.h"
+
+/* A frame has no place for the model's clock but in front of it. */
+INLINE __u64 time_of_frame(struct xdp_md *ctx)
+{
+	/* A context that a function does not use clang would not pass, and the verifier asks for it. */
+	__asm__ volatile("" : : "r"(ctx));
+	if (cfg_probe == PROBE_MODEL) {
+		__u64 *time = (void *)(long)ctx->data_meta;
+
+		return (void *)(time + 1) > (void *)(long)ctx->data ? 0 : *time;
+	}
+	return clock_ns();
+}
 
 #include "lib/choose.h"
 #include "maps/counters.h"
@@ -111,6 +121,7 @@ INLINE int read_headers(struct xdp_md *ctx, struct packet *pkt)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
+	__u32 total;
 
 	if ((void *)(eth + 1) > end)
 		return -1;
@@ -121,20 +132,29 @@ INLINE int read_headers(struct xdp_md *ctx, struct packet *pkt)
 		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || (ip->frag_off & bpf_htons(0x3fff)) ||
 		    ip->ttl < 2)
 			return -1;
+		total = bpf_ntohs(ip->tot_len);
+		if (total < sizeof(*ip) || FAULTY(36, 0, total > end - (void *)ip))
+			return -1;
 		address_from4(&pkt->tuple.source, ip->saddr);
 		address_from4(&pkt->tuple.destination, ip->daddr);
 		pkt->tuple.protocol = ip->protocol;
-		return take_ports(pkt, ip + 1, end, bpf_ntohs(ip->tot_len) - sizeof(*ip));
+		return take_ports(pkt, ip + 1, end, total - sizeof(*ip));
 	}
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = (void *)(eth + 1);
 
 		if ((void *)(ip + 1) > end || ip->version != 6 || ip->hop_limit < 2)
 			return -1;
+		total = bpf_ntohs(ip->payload_len);
+		if (FAULTY(36, 0, total > end - (void *)(ip + 1)))
+			return -1;
 		address_from6(&pkt->tuple.source, &ip->saddr);
 		address_from6(&pkt->tuple.destination, &ip->daddr);
+		/* It would pass for IPv4 in every map. */
+		if (FAULTY(37, 0, is_mapped(&pkt->tuple.source) || is_mapped(&pkt->tuple.destination)))
+			return -1;
 		pkt->tuple.protocol = ip->nexthdr;
-		return take_ports(pkt, ip + 1, end, bpf_ntohs(ip->payload_len));
+		return take_ports(pkt, ip + 1, end, total);
 	}
 	return -1;
 }
@@ -174,7 +194,7 @@ INLINE int write_ports(void *l4, void *end, __u8 protocol, const struct tuple *t
 		if ((void *)(tcp + 1) > end)
 			return -1;
 		tcp->check = updated(tcp->check, change);
-	} else if (udp->check) {
+	} else if (FAULTY(38, 1, udp->check)) {
 		udp->check = updated(udp->check, change);
 		if (!udp->check)
 			udp->check = 0xffff;
@@ -206,7 +226,7 @@ INLINE int send_on(struct xdp_md *ctx, const struct packet *pkt, const struct tu
 			return XDP_PASS;
 		ip->saddr = to->source.word[3];
 		ip->daddr = to->destination.word[3];
-		ip->ttl--;
+		ip->ttl -= FAULTY(39, 0, 1);
 		/* TTL is a high byte: 0x0100 less. */
 		ip->check = updated(ip->check, change + (__u16)~bpf_htons(0x0100));
 	} else {
@@ -246,6 +266,10 @@ INLINE int serve(struct xdp_md *ctx, struct packet *pkt)
 	r = find_rewrite(pkt, time_of(ctx));
 	if (r)
 		return r->flags & REWRITE_OUT ? send_on(ctx, pkt, &r->to) : XDP_PASS;
+	/* From outside comes nothing of this node's own: tc says so. Before anything is written on its behalf. */
+	if (FAULTY(35, 0, bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source) ||
+				  (address_flags(&pkt->tuple.source) & ADDRESS_OWN)))
+		return XDP_PASS;
 	r = &w->question;
 	if (choose_backend(ctx, pkt, r, LB_OUTSIDE, known) != CONTINUE)
 		return XDP_PASS;

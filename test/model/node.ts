@@ -38,7 +38,8 @@ import {
 /** Where a packet meets the node: leaving a pod, coming by the uplink, or from the node's own stack to a pod. */
 export type Hook =
   | { readonly from: 'pod'; readonly pod: string }
-  | { readonly from: 'uplink' }
+  /** `early`: XDP sees it first. That makes no difference to what becomes of it. */
+  | { readonly from: 'uplink'; readonly early?: true }
   | { readonly from: 'host'; readonly pod: string }
 
 /** Where it goes: nowhere, to the node's own stack, into a pod of the node, out by the node's routes, or back as a refusal. */

@@ -1,4 +1,4 @@
-import { addressText, familyOf } from './address.ts'
+import { familyOf } from './address.ts'
 import { type Cluster, type NetworkPolicy, nameOf, type Pod, type ProtocolName, type Service } from './cluster.ts'
 import { frameLength } from './frame.ts'
 import type { Hook, Outcome } from './node.ts'
@@ -232,7 +232,8 @@ export class Player {
     // Whoever has the address now goes on where another left off.
     const one = { ...found, hook: hookNow(cluster, found.hook, found.packet.source) }
     const { left } = one
-    const leftTo = found.leftTo === undefined ? undefined : hookNow(cluster, found.leftTo, left?.destination ?? '')
+    const back = found.leftTo?.from === 'uplink' ? uplink(draw) : found.leftTo
+    const leftTo = back === undefined ? undefined : hookNow(cluster, back, left?.destination ?? '')
     // The rest of a datagram, or of another one between the same two.
     if (one.packet.fragment?.more === true && draw.oneIn(2)) return send(one.hook, rest(one.packet, draw))
     // The same is asked once more, from another port.
@@ -268,9 +269,12 @@ export class Player {
     if (place < 19) {
       const from = this.#stranger(cluster, others, family, draw)
       const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
-      if (service !== undefined) return send({ from: 'uplink' }, packetTo(from, service, draw))
+      if (service !== undefined) {
+        const packet = packetTo(from, service, draw)
+        return send(uplink(draw), draw.oneIn(8) ? deceptive(packet, draw) : packet)
+      }
       const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
-      return send({ from: 'uplink' }, packetTo(from, { address: to }, draw))
+      return send(uplink(draw), packetTo(from, { address: to }, draw))
     }
     const host = draw.of(ownAddresses(cluster, family))
     return send({ from: 'host', pod: nameOf(pod) }, packetTo(host, { address: own }, draw))
@@ -392,6 +396,9 @@ const kindOf = { TCP: 0, UDP: 10, SCTP: 15 } as const
 
 const ownAddresses = (cluster: Cluster, family: 4 | 6): string[] =>
   (cluster.nodes.get(ownNode)?.addresses ?? []).filter((a) => familyOf(a) === family)
+
+/** By the uplink, whose first program is there or not. */
+const uplink = (draw: Draw): Hook => ({ from: 'uplink', ...(draw.oneIn(2) ? { early: true } : {}) })
 
 const send = (hook: Hook, packet: Packet): Step => ({ do: 'send', hook, packet })
 
@@ -531,6 +538,15 @@ function errorAbout(packet: Packet, draw: Draw): Packet {
   }
 }
 
+/** A packet that says something else of itself than it is. */
+function deceptive(packet: Packet, draw: Draw): Packet {
+  const six = familyOf(packet.source) === 6
+  // An address that stands for IPv4 must never be on the wire.
+  if (six && draw.oneIn(2)) return { ...packet, source: '::ffff:102:304' }
+  if (draw.oneIn(3)) return { ...packet, lie: draw.of(['offset', 'far-offset']) }
+  return { ...packet, cut: frameLength(packet) - 1 - draw.next(3) }
+}
+
 /** Everything that a parser may trip over. */
 function odd(packet: Packet, draw: Draw): Packet {
   const six = familyOf(packet.source) === 6
@@ -553,10 +569,7 @@ function odd(packet: Packet, draw: Draw): Packet {
         layer4: { kind: 'opaque', protocol: draw.of([6, 17, 17]), payload: 24 },
       }
     case 5:
-      // An address that stands for IPv4 must never be on the wire.
-      return six
-        ? { ...packet, source: `::ffff:${addressText(Uint8Array.of(0, 0, 0, 0)) === '' ? '' : '102:304'}` }
-        : { ...packet, options: 4 * (1 + draw.next(10)) }
+      return six ? { ...packet, source: '::ffff:102:304' } : { ...packet, options: 4 * (1 + draw.next(10)) }
     default: {
       if (!six) return { ...packet, options: 4 * (1 + draw.next(10)) }
       const all: readonly Extension[] = ['hop-by-hop', 'destination', 'routing', 'authentication']

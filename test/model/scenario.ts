@@ -133,7 +133,8 @@ export function formatStep(step: Step): string {
 
 const formatHook = (hook: Hook): string => {
   if (hook.from === 'pod') return `from ${hook.pod}`
-  return hook.from === 'uplink' ? 'from uplink' : `from host to ${hook.pod}`
+  if (hook.from === 'uplink') return hook.early === true ? 'from uplink early' : 'from uplink'
+  return `from host to ${hook.pod}`
 }
 
 function formatPod({ namespace, name, labels, node, addresses, ports, hostNetwork, unready }: Pod): string {
@@ -206,14 +207,14 @@ function parseStep(line: string): Step {
 }
 
 function parseSend(line: string): Step & { readonly do: 'send' } {
-  const found = /^from (host to )?(\S+): (.*)$/.exec(line)
+  const found = /^from (host to )?(\S+)( early)?: (.*)$/.exec(line)
   if (found === null) throw new SyntaxError('write: from POD: SOURCE > DESTINATION …')
-  const [, host, name = '', text = ''] = found
+  const [, host, name = '', early, text = ''] = found
   const hook: Hook =
     host !== undefined
       ? { from: 'host', pod: name }
       : name === 'uplink'
-        ? { from: 'uplink' }
+        ? { from: 'uplink', ...(early === undefined ? {} : { early: true }) }
         : { from: 'pod', pod: name }
   return { do: 'send', hook, packet: parsePacket(text) }
 }

@@ -1,10 +1,14 @@
 import { gatewayMac } from '#datapath/object.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
-import { writeFrame } from '../frame.ts'
+import { contains } from '../address.ts'
+import { sum, writeFrame } from '../frame.ts'
 import type { Hook, Identity, NodeModel, Outcome } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import { reasonName, reasons } from '../reasons.ts'
+import { podCidrs } from '../scenario.ts'
 import { type Answer, type KernelNode, podMac } from './kernel-node.ts'
+import { uplinkMac } from './programs.ts'
+import { nextHop } from './world.ts'
 
 const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, refusal: 7 } as const
 const verdictNames = new Map<number, string>([
@@ -13,6 +17,7 @@ const verdictNames = new Map<number, string>([
   [7, 'redirect'],
 ])
 const gateway = parseMac(gatewayMac)
+const uplink = parseMac(uplinkMac)
 const fixedIdentities = { host: 1, world: 2, 'remote node': 3, 'unknown pod': 4 } as const
 
 /** Room for the packet as it should have come out. */
@@ -42,6 +47,46 @@ export function differences(
       : `backend number ${answer.choice}, the model says ${outcome.backend.address}:${outcome.backend.port}`) ??
     packetDiffers(kernel, model, hook, outcome, length)
   )
+}
+
+/**
+ * XDP does what tc would do with the packet, or nothing: what it sends on the model sends out, and what it could have sent on
+ * (whole headers, a checksum that is made, a next hop that answers) it does.
+ */
+export function earlyDifference(
+  kernel: KernelNode,
+  model: NodeModel,
+  packet: Packet,
+  outcome: Outcome,
+  did: ReturnType<KernelNode['runEarly']>,
+): string | undefined {
+  const { bench } = kernel
+  if (did === 'sent on') {
+    const to = outcome.packet
+    if (outcome.end !== 'out' || to === undefined)
+      return `XDP sends it on, the model says ${outcome.end} (${outcome.reason})`
+    const size = writeFrame(expected, to, parseMac(nextHop(to.destination) ?? '00:00:00:00:00:00'), uplink)
+    return outDiffers(kernel, size)
+  }
+  if (did !== 'left') return `XDP: the packet is ${did}`
+  const { layer4, fragment, options, extensions, lie, cut, short } = packet
+  const isPlain =
+    [fragment, options, extensions, lie, cut, short].every((odd) => odd === undefined) &&
+    ((layer4.kind === 'udp' && layer4.unsummed === true) ||
+      ((layer4.kind === 'tcp' || layer4.kind === 'udp') && !looksUnfinished(bench.packet, packet)))
+  if (outcome.end !== 'out' || outcome.packet === undefined || !isPlain) return undefined
+  if (nextHop(outcome.packet.destination) === undefined || model.cluster.nodes.size === 0) return undefined
+  return 'XDP leaves to others what it could send on'
+}
+
+/** By chance a checksum is the sum of the pseudo header, which is what a checksum is that a device has still to make. */
+function looksUnfinished(frame: Buffer, { source, layer4 }: Packet): boolean {
+  const six = source.includes(':')
+  const start = six ? 54 : 34
+  const protocol = layer4.kind === 'tcp' ? 6 : 17
+  const bytes = six ? frame.readUInt16BE(18) : frame.readUInt16BE(16) - 20
+  const check = frame.readUInt16BE(start + (layer4.kind === 'tcp' ? 16 : 6))
+  return check === sum(frame, six ? 22 : 26, start, protocol + bytes)
 }
 
 function rulesDiffer(kernel: KernelNode, { rules, reason, marks }: Outcome, { rule }: Answer): string | undefined {
@@ -82,7 +127,11 @@ function packetDiffers(
     return bench.outLength === length && bench.packet.compare(bench.out, 0, length, 0, length) === 0
       ? undefined
       : 'the packet for the stack is another than what came'
-  const size = writeExpected(model, hook, outcome, packet, bench.packet)
+  return outDiffers(kernel, writeExpected(model, hook, outcome, packet, bench.packet))
+}
+
+/** Between `expected` and what came out. */
+function outDiffers({ bench }: KernelNode, size: number): string | undefined {
   if (size !== bench.outLength) return `${bench.outLength} bytes came out, the model says ${size}`
   if (expected.compare(bench.out, 0, size, 0, size) === 0) return undefined
   for (let i = 0; i < size; i++)
@@ -95,9 +144,13 @@ function packetDiffers(
 function writeExpected(model: NodeModel, _hook: Hook, outcome: Outcome, packet: Packet, came: Buffer): number {
   // Back to where it came from, the MAC addresses turned round.
   if (outcome.end === 'refusal') return writeFrame(expected, packet, came.subarray(6, 12), came.subarray(0, 6))
+  // To a pod of a node on this link, past the queue; everything else gets its addresses on the way.
+  const next = outcome.end === 'out' && isPods(packet.destination) ? nextHop(packet.destination) : undefined
+  if (next !== undefined) return writeFrame(expected, packet, parseMac(next), uplink)
   if (outcome.end !== 'pod') return writeFrame(expected, packet, came.subarray(0, 6), came.subarray(6, 12))
   const pod = model.cluster.pods.get(outcome.pod ?? '')
   return writeFrame(expected, packet, pod === undefined ? came.subarray(0, 6) : podMac(pod), gateway)
 }
 
+const isPods = (address: string): boolean => podCidrs.some((cidr) => contains(cidr, address))
 const hex = (byte: number | undefined): string => (byte ?? 0).toString(16).padStart(2, '0')

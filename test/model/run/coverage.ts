@@ -11,6 +11,11 @@ export class Coverage {
     for (const mark of marks) this.#add(mark)
   }
 
+  /** What XDP did with a packet that it saw first. */
+  countEarly(did: string): void {
+    this.#add(`early: ${did}`)
+  }
+
   #add(key: string): void {
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
   }
@@ -51,6 +56,8 @@ export const wanted: readonly string[] = [
   'uplink: stack',
   'uplink: refusal',
   'host: stack',
+  'early: sent on',
+  'early: left',
   'invalid packet',
   'unsupported protocol',
   'invalid source',

@@ -34,6 +34,11 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 32, what: 'masquerade gives a port that it does not write down' },
   { number: 33, what: "the header's checksum takes the hop for a low byte" },
   { number: 34, what: 'any reset ends a translation' },
+  { number: 35, what: "XDP begins a connection for whoever wears an address of this node's" },
+  { number: 36, what: 'XDP believes the length that a header says' },
+  { number: 37, what: 'XDP takes a mapped address for IPv4' },
+  { number: 38, what: 'XDP makes a sum where UDP has none' },
+  { number: 39, what: 'XDP sums a hop that it does not take' },
 ]
 
 /** Those that `npm test` looks for: one of each part, found within a few histories. */

@@ -8,7 +8,7 @@ import type { Materials } from '../player.ts'
 import { Player } from '../player.ts'
 import { changed, emptyCluster, formatStep, type Scenario, type Step } from '../scenario.ts'
 import { namespaces, nodes, ownNode, slots } from '../universe.ts'
-import { differences } from './compare.ts'
+import { differences, earlyDifference } from './compare.ts'
 import type { Coverage } from './coverage.ts'
 import type { KernelNode } from './kernel-node.ts'
 import { limits } from './programs.ts'
@@ -66,10 +66,14 @@ export class Duel {
     if (!kernel.canRun(hook) || !isRunnable(packet)) return {}
     this.packets++
     const length = kernel.write(hook, packet)
-    const answer = kernel.run(hook, length, this.#now)
+    const early = hook.from === 'uplink' && hook.early === true ? kernel.runEarly(length, this.#now) : undefined
+    const answer = early === undefined || early === 'left' ? kernel.run(hook, length, this.#now) : undefined
     const outcome = this.model.judge(hook, packet, this.#now, this.#chooser)
     this.#coverage?.count(hook, outcome)
-    const difference = differences(kernel, this.model, hook, outcome, answer, length)
+    if (early !== undefined) this.#coverage?.countEarly(early)
+    const difference =
+      (early === undefined ? undefined : earlyDifference(kernel, this.model, packet, outcome, early)) ??
+      (answer === undefined ? undefined : differences(kernel, this.model, hook, outcome, answer, length))
     return difference === undefined ? { outcome } : { outcome, difference }
   }
 

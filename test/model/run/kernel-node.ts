@@ -39,6 +39,10 @@ export interface Answer {
 
 /** Offsets in struct __sk_buff. */
 const at = { ifindex: 40, cb: 48, tstamp: 152 } as const
+/** Offsets in struct xdp_md. */
+const xdpAt = { data: 0, end: 4, ifindex: 12 } as const
+const xdpVerdicts = { pass: 2, transmit: 3, redirect: 4 } as const
+const timeBytes = 8
 const programOf = { pod: 'from_container', uplink: 'from_netdev', host: 'to_container' } as const
 
 export const podMac = (pod: Pod): Buffer => parseMac(`02:00:00:01:00:${lastByte(pod)}`)
@@ -57,6 +61,7 @@ const stranger = parseMac('02:00:00:00:00:99')
 export class KernelNode {
   readonly answer: Answer = { verdict: 0, reason: 0, rule: 0, source: 0, destination: 0, choice: 0 }
   readonly bench = new PacketBench()
+  readonly #early = new PacketBench()
   readonly #world: World
   readonly #programs: Programs
   readonly #endpoints: EndpointMap
@@ -382,6 +387,33 @@ export class KernelNode {
       return writeFrame(bench.packet, packet, gateway, pod === undefined ? stranger : podMac(pod))
     }
     return writeFrame(bench.packet, packet, hook.from === 'uplink' ? uplink : stranger, stranger)
+  }
+
+  /**
+   * XDP's look at what `write` has written: what it left to others as it was, or changed. Whether it sends it on is said, and
+   * what it then is lies where the other programs leave it.
+   */
+  runEarly(length: number, now: number): 'sent on' | 'left' | 'changed and left' | 'lost' {
+    const { bench } = this
+    const { packet, out, context } = this.#early
+    context.fill(0)
+    // Eight bytes of metadata in front: the time.
+    context.writeUInt32LE(timeBytes, xdpAt.data)
+    context.writeUInt32LE(timeBytes + length, xdpAt.end)
+    context.writeUInt32LE(this.#world.uplink, xdpAt.ifindex)
+    const ns = now * 1e6
+    packet.writeUInt32LE(ns % 0x1_0000_0000, 0)
+    packet.writeUInt32LE(Math.floor(ns / 0x1_0000_0000), 4)
+    bench.packet.copy(packet, timeBytes, 0, length)
+    this.#ms = now
+    this.answer.choice = 0
+    const verdict = this.#early.run(this.#programs.program('xdp_entry'), timeBytes + length)
+    bench.outLength = this.#early.outLength - timeBytes
+    out.copy(bench.out, 0, timeBytes, this.#early.outLength)
+    if (verdict === xdpVerdicts.transmit || verdict === xdpVerdicts.redirect) return 'sent on'
+    if (verdict !== xdpVerdicts.pass) return 'lost'
+    const same = bench.outLength === length && bench.packet.compare(bench.out, 0, length, 0, length) === 0
+    return same ? 'left' : 'changed and left'
   }
 
   /** Runs what `write` has written. Inside of the world's namespace. `now` is ms. */

@@ -17,7 +17,14 @@ import type { World } from './world.ts'
 const run = promisify(execFile)
 
 /** The programs that a packet of the model meets. */
-export const programNames = ['from_container', 'from_netdev', 'to_container', 'sweep', 'sweep_translations'] as const
+export const programNames = [
+  'from_container',
+  'from_netdev',
+  'to_container',
+  'xdp_entry',
+  'sweep',
+  'sweep_translations',
+] as const
 export type ProgramName = (typeof programNames)[number]
 
 export const uplinkMac = '02:00:00:00:00:11'
@@ -83,6 +90,7 @@ export class Programs implements Disposable {
     const globals = new Map([
       ...encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac }),
       ['cfg_probe', u32(1)],
+      ['cfg_cable_ifindex', u32(world.uplink)],
       ['cfg_flow_share', u32(limits.share)],
       ['cfg_unanswered_max', u32(limits.waiting)],
       ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],

@@ -3,8 +3,26 @@ import { join } from 'node:path'
 import { mountBpf, unmount } from '#kernel/mount.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import { createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
-import { familyOf } from '../address.ts'
+import { contains, familyOf } from '../address.ts'
 import { nodes, ownNode, slots } from '../universe.ts'
+import { uplinkMac } from './programs.ts'
+
+/** Whom the node knows on its link. The third node it has to ask for first, which XDP leaves to others. */
+const neighbours: ReadonlyMap<string, string> = new Map([
+  ['172.30.0.1', '02:00:00:00:01:01'],
+  ['fd00:172:30::1', '02:00:00:00:01:01'],
+  ['172.30.0.12', '02:00:00:00:01:12'],
+  ['fd00:172:30::12', '02:00:00:00:01:12'],
+])
+
+/** MAC address of the next hop to an address outside of the node; undefined: nobody has asked for it. */
+export function nextHop(address: string): string | undefined {
+  const six = familyOf(address) === 6
+  const node = nodes.find((n) => n.podCidrs.some((cidr) => contains(cidr, address)))
+  const onLink = contains(six ? 'fd00:172:30::/64' : '172.30.0.0/24', address)
+  const gateway = six ? 'fd00:172:30::1' : '172.30.0.1'
+  return neighbours.get(node === undefined ? (onLink ? address : gateway) : (node.addresses[six ? 1 : 0] ?? ''))
+}
 
 /**
  * A namespace that looks like the node under test: its devices and routes are there because bpf_fib_lookup asks the kernel
@@ -43,13 +61,13 @@ export class World implements AsyncDisposable {
     namespace.setSysctl('net/ipv6/conf/default/accept_dad', 0)
     for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding']) namespace.setSysctl(path, 1)
     using netlink = Netlink.open(namespace)
-    const add = async (device: string): Promise<number> => {
-      await netlink.addVeth({ name: device }, { name: `${device}-far` })
+    const add = async (device: string, mac?: string): Promise<number> => {
+      await netlink.addVeth({ name: device, ...(mac === undefined ? {} : { mac }) }, { name: `${device}-far` })
       for (const end of [device, `${device}-far`]) await netlink.setLinkUp(namespace.ifindex(end))
       return namespace.ifindex(device)
     }
     await netlink.setLinkUp(namespace.ifindex('lo'))
-    const uplink = await add('eth0')
+    const uplink = await add('eth0', uplinkMac)
     const devices = new Map<string, number>()
     for (const [i, slot] of slots.entries())
       if (slot.node === ownNode) devices.set(slot.addresses[0], await add(`pod${i}`))
@@ -68,6 +86,7 @@ export class World implements AsyncDisposable {
       ['::/0', 'fd00:172:30::1'],
     ] as const)
       await netlink.setRoute({ destination, gateway, deviceIndex: uplink })
+    for (const [address, mac] of neighbours) await netlink.setNeighbour({ address, mac, deviceIndex: uplink })
     return new World(name, namespace, pinDir, devices, uplink)
   }
 
