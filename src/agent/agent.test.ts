@@ -1,11 +1,8 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import test from 'ava'
 import { Registry } from 'prom-client'
-import type { Service as KubeService, Node, Pod } from '#api/gen/core-v1.ts'
+import type { Service as KubeService } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { endpointSlices, nodes, services } from '#api/gen/resources.ts'
+import { endpointSlices, services } from '#api/gen/resources.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
@@ -15,14 +12,8 @@ import type { Service } from '#datapath/datapath.ts'
 import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
 import { frontendName } from '#datapath/frontend.ts'
 import type { Signals } from '#gateway/engine.ts'
-import { assignedAddresses, freeAddresses } from './endpoints/address.ts'
-import { planDevice } from './endpoints/device.ts'
-import { type EndpointRecord, Records } from './endpoints/record.ts'
 import { registerGatewayMetrics } from './gateway/metrics.ts'
-import { NodeHealth } from './health/health.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
-import { Nodes } from './nodes/nodes.ts'
-import { planNodes, unreachableNetworks } from './nodes/plan.ts'
 import { planServices } from './services/plan.ts'
 import { reflectService } from './services/reflect.ts'
 import { Services } from './services/services.ts'
@@ -133,92 +124,6 @@ test('planServices() writes what is new or changed and removes what is gone', (t
     plan.removals.map((f) => f.address),
     ['10.96.0.3'],
   )
-})
-
-const node = (name: string, podCIDRs: string[] | undefined, ...addresses: string[]): Node => ({
-  apiVersion: 'v1',
-  kind: 'Node',
-  metadata: { name, ...stamp },
-  spec: podCIDRs === undefined ? {} : { podCIDRs },
-  status: {
-    addresses: addresses.map((address) => ({ type: 'InternalIP', address })),
-  } as Node['status'],
-})
-
-test('planNodes() leads to other nodes by their address, and nowhere for those that are not ready for it', (t) => {
-  const nodes = [
-    node('self', ['10.244.1.0/24'], '172.30.0.11'),
-    node('other', ['10.244.2.0/24'], '172.30.0.12', 'fd00::12'),
-    node('young', undefined, '172.30.0.13'),
-    node('lost', ['10.244.4.0/24']),
-  ]
-  t.deepEqual(planNodes(nodes, 'self'), [
-    { name: 'self', podCidrs: ['10.244.1.0/24'], via: undefined },
-    { name: 'other', podCidrs: ['10.244.2.0/24'], via: ['172.30.0.12', 'fd00::12'] },
-  ])
-})
-
-test('unreachableNetworks() names the pods of a node that lacks an address of their family', (t) => {
-  const podCidrs = ['10.244.2.0/24', 'fd00:10:244:2::/64']
-  t.deepEqual(unreachableNetworks({ name: 'other', podCidrs, via: ['fd00::12'] }), ['other 10.244.2.0/24'])
-  t.deepEqual(unreachableNetworks({ name: 'other', podCidrs, via: ['172.30.0.12', 'fd00::12'] }), [])
-  t.deepEqual(unreachableNetworks({ name: 'self', podCidrs, via: undefined }), [])
-})
-
-test('assignedAddresses() reads what the control plane wrote, and refuses anything else', (t) => {
-  const pod = (text: string): Pod => ({ metadata: { annotations: { 'weft.dev/pod-ips': text } } }) as unknown as Pod
-  t.deepEqual(assignedAddresses(pod('10.244.1.7,fd00:10:244:1:0:0:0:7')), ['10.244.1.7', 'fd00:10:244:1::7'])
-  t.is(assignedAddresses({ metadata: {} } as Pod), undefined)
-  for (const wrong of ['10.244.1', '10.0.0.1,10.0.0.2', '10.0.0.1,'])
-    t.throws(() => assignedAddresses(pod(wrong)), { instanceOf: RangeError, message: /one address of a family/ })
-})
-
-test('freeAddresses() takes the first free one of each network, and says when there is none', (t) => {
-  t.deepEqual(freeAddresses(['10.244.1.0/24', 'fd00::/64'], new Set(['10.244.1.2', 'fd00::2', 'fd00::3'])), [
-    '10.244.1.3',
-    'fd00::4',
-  ])
-  t.throws(() => freeAddresses(['10.244.1.0/30'], new Set(['10.244.1.2'])), {
-    message: /no address is free in 10\.244\.1\.0\/30/,
-  })
-})
-
-test('planDevice() gives a sandbox the same names each time, and each its own', (t) => {
-  const one = planDevice('a', 'eth0', 1500, [])
-  t.deepEqual(one, planDevice('a', 'eth0', 1500, []))
-  t.not(one.hostDevice, planDevice('b', 'eth0', 1500, []).hostDevice)
-  t.true(one.hostDevice.length <= 15)
-  t.regex(one.mac, /^02(:[0-9a-f]{2}){5}$/)
-})
-
-test('Records survive a restart, in order, without what a crash left half-written', (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'weft-records-'))
-  t.teardown(() => rmSync(dir, { recursive: true }))
-  const record = (containerId: string, createdAt: number): EndpointRecord => ({
-    containerId,
-    ifname: 'eth0',
-    netns: '/run/netns/x',
-    pod: { namespace: 'default', name: 'p', uid: 'u' },
-    addresses: ['10.0.0.1'],
-    hostDevice: 'lxc1',
-    mac: '02:00:00:00:00:01',
-    ifindex: 7,
-    createdAt,
-  })
-  const first = new Records(dir)
-  first.put(record('later', 2))
-  first.put(record('sooner', 1))
-  first.put(record('gone', 3))
-  first.remove(record('gone', 3))
-  writeFileSync(join(dir, 'half-eth0.json'), '{"containerId": "ha')
-  writeFileSync(join(dir, 'half-eth0.json.new'), '')
-  const again = new Records(dir)
-  t.deepEqual(
-    again.list().map((r) => r.containerId),
-    ['sooner', 'later'],
-  )
-  t.deepEqual(again.get('sooner', 'eth0'), record('sooner', 1))
-  t.deepEqual(readdirSync(dir).toSorted(), ['later-eth0.json', 'sooner-eth0.json'])
 })
 
 test('Signal remembers being raised while nobody waited, once', async (t) => {
@@ -353,29 +258,6 @@ test('Services: an address that another claims is his also where the first write
   await informers[Symbol.asyncDispose]()
 })
 
-test('Nodes: routes follow the nodes', async (t) => {
-  const { client, clock, informers, stop } = cluster()
-  const kernel = new FakeKernel()
-  client.seed(nodes, node('self', ['10.244.1.0/24'], '172.30.0.11'))
-  const loop = new Nodes({
-    nodeName: 'self',
-    nodes: informers.of(nodes),
-    datapath: new FakeDatapath(kernel),
-    clock,
-    log: silentLog,
-  })
-  const running = loop.run(stop.signal).catch(() => {})
-  await eventually(() => kernel.routes.size === 1)
-  client.seed(nodes, node('other', ['10.244.2.0/24'], '172.30.0.12'))
-  await eventually(() => kernel.routes.get('10.244.2.0/24') === '172.30.0.12')
-  client.vanish(nodes, { name: 'other' })
-  await eventually(() => kernel.routes.size === 1)
-  stop.abort()
-  await running
-  await informers[Symbol.asyncDispose]()
-  t.is(kernel.routes.get('10.244.1.0/24'), '')
-})
-
 test('what the agent counts has no label that grows with what runs, and is read when asked for', async (t) => {
   const registry = new Registry()
   const metrics = new AgentMetrics(registry)
@@ -450,50 +332,4 @@ test('what the agent counts has no label that grows with what runs, and is read 
     [...labels].filter((label) => !closed.includes(label)),
     [],
   )
-})
-
-test('NodeHealth names the nodes that are silent, asks a few at a time, and forgets those that are gone', async (t) => {
-  const client = new FakeClient({ clock: new FakeClock() })
-  const node = (name: string, address: string): Node => ({
-    apiVersion: 'v1',
-    kind: 'Node',
-    metadata: { name, ...stamp },
-    spec: {},
-    status: { addresses: [{ type: 'InternalIP', address }] } as Node['status'],
-  })
-  for (let i = 0; i < 40; i++) client.seed(nodes, node(`n${i}`, `10.0.0.${i}`))
-  await using informers = new Informers({ client })
-  const copy = informers.of(nodes)
-  const stop = new AbortController()
-  await copy.whenSynced(stop.signal)
-  const asked: string[] = []
-  let silent = '10.0.0.28'
-  const health = new NodeHealth({
-    nodes: copy,
-    nodeName: 'n0',
-    clock: new FakeClock(),
-    log: silentLog,
-    dial: async (address) => {
-      asked.push(address)
-      return address === silent ? 'silent' : 'answered'
-    },
-  })
-  await health.round(stop.signal)
-  t.is(asked.length, 32)
-  t.false(asked.includes('10.0.0.0'), 'not itself')
-  await health.round(stop.signal)
-  t.is(new Set(asked).size, 39)
-  t.is(health.status().trouble, '', 'once is not enough')
-  await health.round(stop.signal)
-  t.like(health.status(), { asked: 39, unreachable: ['n28 (10.0.0.28)'], trouble: 'no answer from n28 (10.0.0.28)' })
-  silent = ''
-  for (let i = 0; i < 2; i++) await health.round(stop.signal)
-  t.is(health.status().trouble, '')
-  silent = '10.0.0.8'
-  for (let i = 0; i < 4; i++) await health.round(stop.signal)
-  await client.delete(nodes, { name: 'n8' })
-  await eventually(() => copy.get('n8') === undefined)
-  await health.round(stop.signal)
-  t.deepEqual(health.status().unreachable, [])
-  stop.abort()
 })
