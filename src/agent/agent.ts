@@ -31,7 +31,7 @@ import type { Namespace } from '#kernel/netns.ts'
 import { resolverAddresses, resolverService } from './dns/address.ts'
 import { Names, type NamesStatus } from './dns/dns.ts'
 import { registerNameMetrics } from './dns/metrics.ts'
-import { Endpoints } from './endpoints/endpoints.ts'
+import { Endpoints, wireByKernel } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
 import { Flows } from './flows/flows.ts'
@@ -206,7 +206,6 @@ export function createAgent(options: AgentOptions): Agent {
     // 3. The loops.
     const common = { datapath: kernel, clock }
     const records = new Records(join(runDir, 'endpoints'))
-    const own = namespace === undefined ? {} : { nodeNamespace: namespace }
     const metadataOnly = options.peers !== 'pods'
     const peers = informers.of(pods, { fieldSelector: livePodsSelector, metadataOnly })
     const policies = new Policies({
@@ -225,12 +224,12 @@ export function createAgent(options: AgentOptions): Agent {
       policies,
       endpoints: new Endpoints({
         ...common,
-        ...own,
         ...known,
         nodeName,
         records,
         policies,
         netlink,
+        wire: wireByKernel(netlink, namespace),
         mtu,
         log: log.child({ loop: 'endpoints' }),
       }),

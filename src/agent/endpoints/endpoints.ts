@@ -12,7 +12,7 @@ import type { Netlink } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
 import type { EndpointNumbers, LocalEndpoint } from '../policy/state.ts'
 import { assignedAddresses, freeAddresses } from './address.ts'
-import { connectSandbox, type DevicePlan, planDevice } from './device.ts'
+import { type ConnectOptions, connectSandbox, type DevicePlan, planDevice } from './device.ts'
 import { type EndpointRecord, type Records, recordName } from './record.ts'
 
 /** The kubelet reads pods from the same server: ours may be behind by a moment, not by more. */
@@ -33,9 +33,13 @@ export interface EndpointsOptions {
   readonly records: Records
   readonly policies: SandboxPolicies
   /** On the node's namespace. */
-  readonly netlink: Netlink
-  /** The node's namespace; absent: our own. */
-  readonly nodeNamespace?: Namespace
+  readonly netlink: Pick<Netlink, 'link' | 'links' | 'removeLink'>
+  /** Makes a sandbox's devices. */
+  readonly wire: (
+    plan: DevicePlan,
+    netns: string,
+    beforeUp: ConnectOptions['beforeUp'],
+  ) => Promise<{ readonly ifindex: number }>
   /** Of pods' devices: the uplink's. */
   readonly mtu: number
   readonly clock: Clock
@@ -112,7 +116,7 @@ export class Endpoints {
   }
 
   async #add(request: Request, signal: AbortSignal): Promise<string> {
-    const { netlink, nodeNamespace, datapath, records, mtu, clock } = this.#options
+    const { wire, datapath, records, mtu, clock } = this.#options
     const start = clock.monotonic()
     const { containerId, ifname, netns } = request
     const pod = await this.#podOf(request, signal)
@@ -134,21 +138,15 @@ export class Endpoints {
     // Remembered first: a crash on the way leaves something to take away.
     records.put(record)
     try {
-      using sandbox = openSandbox(netns)
-      const { ifindex } = await connectSandbox(plan, {
-        netlink,
-        nodeNamespace,
-        sandbox,
-        beforeUp: (index) => {
-          // Asked for and written in one go: a policy that changes later finds the endpoint there and changes it.
-          const { identity, ingress, egress } = this.#policiesOf(record, pod)
-          return datapath.upsertEndpoint({
-            ...endpointOf({ ...record, ifindex: index }),
-            identity,
-            ingressSet: ingress,
-            egressSet: egress,
-          })
-        },
+      const { ifindex } = await wire(plan, netns, (index) => {
+        // Asked for and written in one go: a policy that changes later finds the endpoint there and changes it.
+        const { identity, ingress, egress } = this.#policiesOf(record, pod)
+        return datapath.upsertEndpoint({
+          ...endpointOf({ ...record, ifindex: index }),
+          identity,
+          ingressSet: ingress,
+          egressSet: egress,
+        })
       })
       records.put({ ...record, ifindex })
     } catch (error) {
@@ -258,6 +256,14 @@ export class Endpoints {
     return ''
   }
 }
+
+/** By the kernel: `netlink` is on the node's namespace, which is `nodeNamespace` or our own. */
+export const wireByKernel =
+  (netlink: Netlink, nodeNamespace?: Namespace): EndpointsOptions['wire'] =>
+  async (plan, netns, beforeUp) => {
+    using sandbox = openSandbox(netns)
+    return await connectSandbox(plan, { netlink, nodeNamespace, sandbox, beforeUp })
+  }
 
 /** The sandbox as policies know it. */
 const localOf = (record: EndpointRecord): LocalEndpoint => ({
