@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -15,8 +15,66 @@ import type { Request } from '#cni/protocol.ts'
 import { FakeDatapath } from '#datapath/fake.ts'
 import { livePodsSelector } from '../identity/reflect.ts'
 import { Policies } from '../policy/policy.ts'
+import { assignedAddresses, freeAddresses } from './address.ts'
+import { planDevice } from './device.ts'
 import { Endpoints, type EndpointsOptions } from './endpoints.ts'
-import { Records } from './record.ts'
+import { type EndpointRecord, Records } from './record.ts'
+
+test('assignedAddresses() reads what the control plane wrote, and refuses anything else', (t) => {
+  const pod = (text: string): Pod => ({ metadata: { annotations: { 'weft.dev/pod-ips': text } } }) as unknown as Pod
+  t.deepEqual(assignedAddresses(pod('10.244.1.7,fd00:10:244:1:0:0:0:7')), ['10.244.1.7', 'fd00:10:244:1::7'])
+  t.is(assignedAddresses({ metadata: {} } as Pod), undefined)
+  for (const wrong of ['10.244.1', '10.0.0.1,10.0.0.2', '10.0.0.1,'])
+    t.throws(() => assignedAddresses(pod(wrong)), { instanceOf: RangeError, message: /one address of a family/ })
+})
+
+test('freeAddresses() takes the first free one of each network, and says when there is none', (t) => {
+  t.deepEqual(freeAddresses(['10.244.1.0/24', 'fd00::/64'], new Set(['10.244.1.2', 'fd00::2', 'fd00::3'])), [
+    '10.244.1.3',
+    'fd00::4',
+  ])
+  t.throws(() => freeAddresses(['10.244.1.0/30'], new Set(['10.244.1.2'])), {
+    message: /no address is free in 10\.244\.1\.0\/30/,
+  })
+})
+
+test('planDevice() gives a sandbox the same names each time, and each its own', (t) => {
+  const one = planDevice('a', 'eth0', 1500, [])
+  t.deepEqual(one, planDevice('a', 'eth0', 1500, []))
+  t.not(one.hostDevice, planDevice('b', 'eth0', 1500, []).hostDevice)
+  t.true(one.hostDevice.length <= 15)
+  t.regex(one.mac, /^02(:[0-9a-f]{2}){5}$/)
+})
+
+test('Records survive a restart, in order, without what a crash left half-written', (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-records-'))
+  t.teardown(() => rmSync(dir, { recursive: true }))
+  const record = (containerId: string, createdAt: number): EndpointRecord => ({
+    containerId,
+    ifname: 'eth0',
+    netns: '/run/netns/x',
+    pod: { namespace: 'default', name: 'p', uid: 'u' },
+    addresses: ['10.0.0.1'],
+    hostDevice: 'lxc1',
+    mac: '02:00:00:00:00:01',
+    ifindex: 7,
+    createdAt,
+  })
+  const first = new Records(dir)
+  first.put(record('later', 2))
+  first.put(record('sooner', 1))
+  first.put(record('gone', 3))
+  first.remove(record('gone', 3))
+  writeFileSync(join(dir, 'half-eth0.json'), '{"containerId": "ha')
+  writeFileSync(join(dir, 'half-eth0.json.new'), '')
+  const again = new Records(dir)
+  t.deepEqual(
+    again.list().map((r) => r.containerId),
+    ['sooner', 'later'],
+  )
+  t.deepEqual(again.get('sooner', 'eth0'), record('sooner', 1))
+  t.deepEqual(readdirSync(dir).toSorted(), ['later-eth0.json', 'sooner-eth0.json'])
+})
 
 type Wire = EndpointsOptions['wire']
 
