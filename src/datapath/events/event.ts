@@ -7,7 +7,7 @@ export const eventSize = 96
 export const eventsMap = 'events_v1'
 export const eventsLostMap = 'events_lost_v1'
 
-/** Offsets of the members that are read without the rest; the test holds them against the compiler's. */
+/** Offsets of the members that are read without the rest; `maps/maps.test.ts` holds them against the compiler's. */
 export const at = {
   time: 0,
   source: 8,

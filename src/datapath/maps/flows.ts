@@ -16,7 +16,7 @@ export interface Tuple {
   readonly protocol: number
 }
 
-export const tupleSize = 40
+const tupleSize = 40
 
 export function encodeTuple(tuple: Tuple): Buffer {
   const out = Buffer.alloc(tupleSize)
@@ -79,9 +79,6 @@ export interface Flow {
   /** Endpoint whose share it counts to; 0: nobody's. */
   readonly number: number
 }
-
-/** Of struct flow. */
-export const flowSize = 96
 
 /** struct flow, with the key that it was found under. */
 function decodeFlow(key: Buffer, value: Buffer): Flow {

@@ -22,7 +22,7 @@ export interface IdentityEntry {
   readonly owner: number
 }
 
-export const identitySize = 20
+const identitySize = 20
 
 function encodeIdentity({ identity, node, tunnel, since, owner }: IdentityEntry): Buffer {
   const out = Buffer.alloc(identitySize)

@@ -55,7 +55,7 @@ function decodePolicy(key: Buffer, value: Buffer): PolicyEntry {
 }
 
 /** struct network_key. */
-export function encodeNetworkKey(cidr: string): Buffer {
+function encodeNetworkKey(cidr: string): Buffer {
   const parsed = parseCidr(cidr)
   if (parsed === undefined) throw new RangeError(`${JSON.stringify(cidr)} is not a network`)
   const out = Buffer.alloc(20)
@@ -77,7 +77,7 @@ export interface PolicyState {
   readonly networks: number
 }
 
-export function encodePolicyState({ epoch, networks }: PolicyState): Buffer {
+function encodePolicyState({ epoch, networks }: PolicyState): Buffer {
   const out = Buffer.alloc(16)
   out.writeUInt32LE(epoch, 0)
   out.writeUInt32LE(networks, 4)

@@ -14,7 +14,7 @@ export const backendsMap = 'backends_v1'
 /** No hook runs for a second: a slot or backend that rested this long is read by nobody. */
 const restMs = 1_000
 
-export const frontendSize = 32
+const frontendSize = 32
 
 /** enum frontend_flag of bpf/maps/services.h. */
 export const frontendFlags = {

@@ -54,7 +54,6 @@ export const rewriteFlags = {
   answered: 64,
   spoke: 128,
 } as const
-export const rewriteSize = 64
 
 /** One direction of a connection whose addresses are exchanged: what its packets come with, and what they get. */
 export interface Translation {
