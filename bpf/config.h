@@ -38,6 +38,9 @@ const volatile __u32 cfg_flow_share = 0;
 /* How many unanswered flows wait among the established ones; more are a flood, and have a map of their own. */
 const volatile __u32 cfg_unanswered_max = 16384;
 
+/* 0: connections and drops are told to nobody. For the bench, which shows what telling costs. */
+const volatile __u32 cfg_records = 1;
+
 /* 1: packets to pods of other nodes are wrapped in VXLAN and sent by this device. */
 const volatile __u32 cfg_tunnel = 0;
 const volatile __u32 cfg_tunnel_ifindex = 0;
@@ -45,6 +48,8 @@ const volatile __u32 cfg_tunnel_ifindex = 0;
 /*
  * The same programs, asked instead of used. MODEL: the clock is skb->tstamp (ns), and what was decided is told in skb->cb:
  * [0] verdict << 16 | reason, [1] rule, [2] identity of the source, [3] of the destination, [4] backend or random choice.
+ * What comes by the tunnel has its key in skb->cb: [0] the number, [1] the other node's address; what goes into it has it in
+ * skb->tstamp in the end, the address above the number.
  * XDP has neither: its clock is the eight bytes of metadata, and what was decided is seen by what comes out.
  * WHY: as MODEL, by the kernel's clock, and no map is written and nothing sent; [4] is the set that refused, or the egress
  * rule where [1] is the ingress one.

@@ -28,7 +28,7 @@ INLINE void report(struct __sk_buff *skb, const struct sighting *seen, enum even
 	__u64 *lost;
 
 	/* A probe looks at a packet that nobody sent. */
-	if (cfg_probe)
+	if (cfg_probe || !cfg_records)
 		return;
 	event = bpf_ringbuf_reserve(&events_v1, sizeof(*event), 0);
 	if (!event) {

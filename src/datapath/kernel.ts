@@ -56,6 +56,8 @@ export interface KernelDatapathOptions {
    * device. Default `straight`.
    */
   readonly cable?: 'straight' | 'queue'
+  /** False: connections and drops are told to nobody. Default true. */
+  readonly records?: boolean
   /** Networks outside the cluster that pods talk to under their own addresses. */
   readonly noMasquerade?: readonly string[]
   /** The node's network namespace; absent: the one that this process is in. */

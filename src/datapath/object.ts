@@ -67,6 +67,8 @@ export interface DatapathConfig {
   readonly unansweredMax?: number
   /** Between two ticks of the kernel; absent: programs ask for the time, which is slower. */
   readonly tickNanoseconds?: number
+  /** False: connections and drops are told to nobody. Default true. */
+  readonly records?: boolean
   /** Device by which packets go to other nodes' pods, wrapped; absent: they go as they are. */
   readonly tunnelIndex?: number
   readonly gatewayMac: string
@@ -102,6 +104,7 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_node_address6', encodeOwn(config.nodeAddresses?.find((a) => a.includes(':')))],
     ['cfg_tick_ns', u32(config.tickNanoseconds ?? 0)],
     ['cfg_first_tick', u32(config.tickNanoseconds === undefined ? 0 : firstTick(config.tickNanoseconds))],
+    ['cfg_records', u32(config.records === false ? 0 : 1)],
     ['cfg_tunnel', u32(config.tunnelIndex === undefined ? 0 : 1)],
     ['cfg_tunnel_ifindex', u32(config.tunnelIndex ?? 0)],
     ['cfg_unanswered_max', u32(config.unansweredMax ?? flowsMax / 8)],

@@ -4,10 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Flows } from '#agent/flows/flows.ts'
 import { NameIndex } from '#agent/flows/names.ts'
 import { firstFrame } from '#agent/why/packet.ts'
+import { Scope } from '#base/async/scope.ts'
 import { systemClock } from '#base/clock.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { Program } from '#kernel/bpf/program.ts'
-import { Topology } from '../packets/topology.ts'
+import { inPod, load, type Place, serve, Topology } from '../packets/topology.ts'
 import { median, type Row } from './row.ts'
 
 /**
@@ -23,7 +24,19 @@ const passes = 3
 const contextSize = 192
 const share = 0.15
 
+/** New connections a second with records on, against programs that tell nobody: runs take turns, as in net.ts. */
+const runMs = 120
+const rounds = 13
+const fastPhase = 0.8
+const port = 9000
+const cpu = 0
+const kept = 0.97
+
 export async function run(): Promise<Row[]> {
+  return [...(await agentsShare()), ...(await connections())]
+}
+
+async function agentsShare(): Promise<Row[]> {
   await using topology = await Topology.create({ label: 'bench-flows', direct: 'programs' })
   const node = topology.node(1)
   const pod = await node.addPod()
@@ -67,4 +80,64 @@ export async function run(): Promise<Row[]> {
     },
     { name: 'records taken of those written', ratio: read / (read + lost), goal: 1 },
   ]
+}
+
+/** A client and a server on one core of one node or of two, and every node's agent taking its records meanwhile. */
+async function connections(): Promise<Row[]> {
+  await using stack = new AsyncDisposableStack()
+  const scope = stack.use(new Scope())
+  const cases: { readonly name: string; readonly from: Place; readonly address: string }[] = []
+  const readers: { readonly flows: Flows; readonly records: boolean }[] = []
+  for (const records of [true, false]) {
+    const label = records ? 'bench-told' : 'bench-untold'
+    const topology = stack.use(await Topology.create({ label, direct: 'programs', datapath: { records } }))
+    const client = await topology.node(1).addPod()
+    for (const [where, index] of [
+      ['same node', 1],
+      ['cross node', 2],
+    ] as const) {
+      const server = await topology.node(index).addPod()
+      stack.use(await serve({ ...inPod(server), cpu }, server.v4, port))
+      cases.push({ name: `${where} ${records}`, from: { ...inPod(client), cpu }, address: server.v4 })
+      const ring = stack.use(EventRing.open(topology.node(index).pinDir))
+      const names = new NameIndex({ rule: () => undefined, set: () => [] })
+      const flows = new Flows({ source: ring, names, nodeName: `node-${index}`, clock: systemClock })
+      scope.start((signal) => flows.run(signal))
+      readers.push({ flows, records })
+    }
+  }
+  const ratios = new Map<string, number[]>()
+  for (let pass = 0; pass < passes; pass++) {
+    const rates = new Map(cases.map(({ name }) => [name, [] as number[]]))
+    for (let round = 0; round < rounds; round++)
+      for (const { name, from, address } of cases) rates.get(name)?.push(await load(from, 'crr', address, port, runMs))
+    for (const where of ['same node', 'cross node']) {
+      const [told, untold] = [true, false].map((records) => fast(rates.get(`${where} ${records}`) ?? []))
+      if (told === undefined || untold === undefined) throw new RangeError('nothing was measured')
+      process.stderr.write(
+        `  pass ${pass + 1} ${where}: ${told.toFixed(0)} connections a second with records, ${untold.toFixed(0)} without\n`,
+      )
+      ratios.set(where, [...(ratios.get(where) ?? []), told / untold])
+    }
+  }
+  for (const { flows, records } of readers) {
+    const { read, lost } = flows.status()
+    if (read > 0 !== records || lost > 0)
+      throw new Error(`${read} records were read and ${lost} lost, with records ${records ? 'on' : 'off'}`)
+  }
+  scope.stop()
+  await scope.done()
+  return [...ratios].map(([where, values]) => ({
+    name: `${where}, TCP_CRR with records to without`,
+    ratio: median(values),
+    goal: kept,
+  }))
+}
+
+/** The 80th percentile: the machine while nobody disturbs it. */
+function fast(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const value = sorted[Math.floor((sorted.length - 1) * fastPhase)]
+  if (value === undefined) throw new RangeError('there are no values')
+  return value
 }
