@@ -91,6 +91,8 @@ export function configText(options: ConfigOptions): string {
     `lua-load-per-thread ${luaFile}`,
     `tune.bufsize ${bufferBytes}`,
     'tune.maxrewrite 4096',
+    // Every pattern of ours is found in a tree; remembering what was not found costs more than to look again.
+    'tune.pattern.cache-size 0',
     // A client that opens streams and resets them costs what a client that asks does.
     'tune.h2.max-concurrent-streams 100',
     'ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets',
