@@ -49,8 +49,8 @@ function randomOf(seed: number): () => number {
 }
 
 /**
- * Agents are killed at random moments, half of the way all of them come back with other programs (an upgrade), pods churn and
- * policies flip, while connections with sequence numbers go on and denied ones are tried without end. What it throws names
+ * Agents are killed at random moments, half of the way all of them come back with other programs and another layout of the
+ * connections' maps (an upgrade), pods churn and policies flip, while connections with sequence numbers go on and denied ones are tried without end. What it throws names
  * the seed and how far it had come.
  */
 export async function survive(options: SurvivalOptions): Promise<SurvivalReport> {
@@ -177,14 +177,15 @@ async function drill(options: SurvivalOptions, progress: { killed: number; doing
 const programsOf = (cluster: string, node: string): string[] =>
   readdirSync(`/run/weft/${cluster}/${node}/bpf/programs`).filter((entry) => entry.startsWith('from_container-'))
 
-/** Waits until only others than those of before are left: a node is Ready by what its last agent said. */
+/** Waits until only others than those of before are left, with maps of their own: a node is Ready by what its last agent said. */
 async function exchangedPrograms(cluster: TestCluster, node: string, before: readonly string[]): Promise<string> {
   const withinMs = 30_000
   const end = performance.now() + withinMs
   for (;;) {
     const present = programsOf(cluster.layout.name, node)
     const [program] = present
-    if (present.length === 1 && program !== undefined && !before.includes(program)) return program
+    const isRelaid = readdirSync(`/run/weft/${cluster.layout.name}/${node}/bpf/maps`).includes('flows_v2')
+    if (present.length === 1 && program !== undefined && !before.includes(program) && isRelaid) return program
     if (performance.now() > end) {
       const log = logTail(logFile(cluster.layout, `${node}/agent`), 20)
       throw new Error(`${node} has ${present.join(', ')} ${withinMs / 1000} s after the last start, not others than
@@ -229,21 +230,36 @@ function bringUp(from: string, cluster: string): Promise<string> {
   })
 }
 
-/** The same sources with another program in each hook: what an upgrade brings. */
+/** Maps of the connections, which have another layout after the upgrade. */
+const relaid = /\b(flows|embryonic|shares)_v1\b/g
+
+/**
+ * The same sources with another program in each hook, and flows that take more room: another layout is another map, which has
+ * nothing in it. What is under way is then met in its middle by each program in its turn.
+ */
 function upgradedCheckout(): string {
   const dir = mkdtempSync(join(tmpdir(), 'weft-upgrade-'))
   for (const part of ['src', 'bpf', 'native', 'package.json', 'package-lock.json', 'scripts', 'images', 'examples'])
     cpSync(join(root, part), join(dir, part), { recursive: true })
   symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'))
-  const config = join(dir, 'bpf/config.h')
-  const text = readFileSync(config, 'utf8')
+  const edit = (file: string, what: string, change: (text: string) => string): void => {
+    const text = readFileSync(file, 'utf8')
+    const changed = change(text)
+    if (changed === text) throw new Error(`${file}: there is no ${what} to change: the upgrade would be none`)
+    writeFileSync(file, changed)
+  }
   // Read where it is set and nowhere else: the instructions are others, the work is the same.
-  const changed = text.replace(
-    /\n#endif\s*$/,
-    '\nconst volatile __u32 cfg_release __attribute__((used)) = 2;\n\n#endif\n',
+  const release = '\nconst volatile __u32 cfg_release __attribute__((used)) = 2;\n\n#endif\n'
+  edit(join(dir, 'bpf/config.h'), 'end', (text) => text.replace(/\n#endif\s*$/, release))
+  edit(join(dir, 'bpf/maps/flows.h'), 'struct flow', (text) =>
+    text.replace(/(struct flow \{.*?)\n\};/s, '$1\n\t__u64 more[2];\n};'),
   )
-  if (changed === text) throw new Error(`${config} does not end as it did: the upgrade would change nothing`)
-  writeFileSync(config, changed)
+  edit(join(dir, 'src/datapath/maps/flows.ts'), 'map', (text) => text.replace(relaid, '$1_v2'))
+  for (const file of readdirSync(join(dir, 'bpf'), { recursive: true, encoding: 'utf8' })) {
+    if (!/\.[ch]$/.test(file)) continue
+    const path = join(dir, 'bpf', file)
+    writeFileSync(path, readFileSync(path, 'utf8').replace(relaid, '$1_v2'))
+  }
   return dir
 }
 
