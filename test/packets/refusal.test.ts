@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import test from 'ava'
 import { eventually } from '#base/async/eventually.ts'
+import { ping } from './ping.ts'
 import { inPod, load, onNode, serve, type TestPod, Topology } from './topology.ts'
 
 /** Policies on real sockets: what is refused hears of it at once, what is cut breaks at both ends, offloads on and off. */
@@ -129,24 +130,8 @@ test.serial(
         for (const address of [to.v4, to.v6]) {
           await using _server = await serve(inPod(to), address, 8080)
           t.true((await load(inPod(a), 'stream', address, 8080, 100)) > 1e6)
-          const family = address.includes(':') ? '-6' : '-4'
-          const ping = [
-            'netns',
-            'exec',
-            a.name,
-            'busybox',
-            'ping',
-            family,
-            '-c',
-            '1',
-            '-W',
-            '1',
-            '-s',
-            '20000',
-            address,
-          ]
           open(to)
-          t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / 0% packet loss/)
+          t.regex(ping(a, address, { size: 20_000 }), / 0% packet loss/)
           allowIn(to, 8080)
         }
         open(to)
@@ -163,30 +148,9 @@ test.serial('M2: a packet too large for the next device is answered with what wo
   }
   resize('1400')
   try {
-    for (const [family, address] of [
-      ['-4', far.v4],
-      ['-6', far.v6],
-    ] as const) {
-      // The first is told of, the next is cut to size; so is its answer.
-      const ping = [
-        'netns',
-        'exec',
-        a.name,
-        'busybox',
-        'ping',
-        family,
-        '-c',
-        '4',
-        '-i',
-        '0.2',
-        '-W',
-        '1',
-        '-s',
-        '1420',
-        address,
-      ]
-      t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / [0-9]{1,2}% packet loss/)
-    }
+    // The first is told of, the next is cut to size; so is its answer.
+    for (const address of [far.v4, far.v6])
+      t.regex(ping(a, address, { size: 1_420, count: 4 }), / [0-9]{1,2}% packet loss/)
   } finally {
     resize('1500')
   }

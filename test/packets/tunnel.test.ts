@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import test from 'ava'
+import { ping } from './ping.ts'
 import { inPod, load, onNode, serve, type TestNode, type TestPod, Topology } from './topology.ts'
 
 /** Pods of two nodes, their packets wrapped: real sockets, one VXLAN device a node. */
@@ -54,13 +55,8 @@ test.serial(
   'M1: pods’ devices leave room for what is put around their packets, and a datagram larger than that passes in parts',
   (t) => {
     t.is(device(topology.node(1)).mtu, 1450)
-    for (const [family, address] of [
-      ['-4', far.v4],
-      ['-6', far.v6],
-    ] as const) {
-      const ping = ['netns', 'exec', a.name, 'busybox', 'ping', family, '-c', '1', '-W', '2', '-s', '5000', address]
-      t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / 0% packet loss/)
-    }
+    for (const address of [far.v4, far.v6])
+      t.regex(ping(a, address, { size: 5_000, withinSeconds: 2 }), / 0% packet loss/)
   },
 )
 
@@ -77,28 +73,9 @@ test.serial('M2: a packet that does not fit into the tunnel is answered, not los
   }
   resize('1500')
   try {
-    for (const address of [far.v4, far.v6]) {
-      const family = address.includes(':') ? '-6' : '-4'
-      // The first is told of, by which the next are cut to size.
-      const ping = [
-        'netns',
-        'exec',
-        a.name,
-        'busybox',
-        'ping',
-        family,
-        '-c',
-        '3',
-        '-i',
-        '0.2',
-        '-W',
-        '1',
-        '-s',
-        '1450',
-        address,
-      ]
-      t.regex(execFileSync('ip', ping, { encoding: 'utf8' }), / [0-9]{1,2}% packet loss/)
-    }
+    // The first is told of, by which the next are cut to size.
+    for (const address of [far.v4, far.v6])
+      t.regex(ping(a, address, { size: 1_450, count: 3 }), / [0-9]{1,2}% packet loss/)
   } finally {
     resize('1450')
   }
