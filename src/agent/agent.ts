@@ -79,6 +79,8 @@ export interface AgentOptions {
   readonly namesApart?: boolean
   /** Resolvers for what is not of the cluster, in this order. */
   readonly resolvers?: readonly string[]
+  /** Gateways count requests by route, backend, status and time. Default true. */
+  readonly goldenSignals?: boolean
   /** Sockets and records; a reboot empties it. */
   readonly runDir: string
   /** Compiled programs. */
@@ -283,6 +285,7 @@ export function createAgent(options: AgentOptions): Agent {
           pinDir: options.pinDir,
           dir: engineDir,
           uplink,
+          ...(options.goldenSignals === undefined ? {} : { goldenSignals: options.goldenSignals }),
           ...(namespace === undefined ? {} : { namespace }),
           clock,
           log: log.child({ loop: 'gateways' }),

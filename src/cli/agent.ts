@@ -42,6 +42,7 @@ export function addAgent(program: Command): void {
       "the node's own; its resolvers are asked where --resolver names none; '' for none",
       '/etc/resolv.conf',
     )
+    .option('--golden-signals <mode>', 'requests of Gateways by route, backend, status and time: on, off', 'on')
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action(async (flags: AgentFlags) => {
       const { runAgent } = await import('./agent/run.ts')

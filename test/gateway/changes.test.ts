@@ -372,6 +372,34 @@ test.serial(
 )
 
 test.serial(
+  'golden signals are turned off and on again under load: counted while on, and no request fails',
+  async (t) => {
+    const wanted = state(
+      [listener()],
+      [route('kept', ['kept.test'], [{ targets: [target('test/a:80')] }])],
+      [backend('test/a:80', endpoints)],
+    )
+    const counted = async (): Promise<number> =>
+      [...(await place.engine.signals())].reduce(
+        (sum, { rule, codes }) => sum + (rule === 'HTTP/test/kept/0' ? (codes.get('200') ?? 0) : 0),
+        0,
+      )
+    const table = (): boolean => readFileSync(join(place.dir, 'haproxy/haproxy.cfg'), 'utf8').includes('stick-table')
+    const load = startLoad(place, ['http://kept.test/'], { kept: 2, fresh: 1 })
+    for (const [i, goldenSignals] of [false, true].entries()) {
+      await place.engine.detach()
+      await place.reopen({ goldenSignals })
+      const { faults } = await place.engine.apply({ ...wanted, revision: wanted.revision + i })
+      t.deepEqual([...faults], [])
+      t.is((await place.ask('http://kept.test/')).code, 200)
+      t.is(table(), goldenSignals)
+      t.is((await counted()) > 0, goldenSignals)
+    }
+    t.deepEqual([...(await load.stop()).failures], [])
+  },
+)
+
+test.serial(
   'more pools and TLS slots than there are: reloaded beside itself, idle and busy connections lose nothing',
   async (t) => {
     const many = Array.from({ length: 400 }, (_, i) => backend(`test/many-${i}:80`, endpoints))

@@ -28,5 +28,6 @@ export interface AgentFlags {
   readonly externalIpCidr: readonly string[]
   readonly resolver: readonly string[]
   readonly resolvConf: string
+  readonly goldenSignals: string
   readonly logLevel: LogLevel
 }

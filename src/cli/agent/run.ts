@@ -85,6 +85,7 @@ async function networkOf(flags: AgentFlags, client: HttpClient, log: Log): Promi
     externalIpCidrs: flags.externalIpCidr,
     resolvers: await resolversOf(flags),
     namesApart: true,
+    goldenSignals: parseGoldenSignals(flags.goldenSignals),
     runDir: flags.runDir,
     cacheDir: flags.cacheDir,
     ...(flags.cniBinDir === undefined ? {} : { cniBinDir: flags.cniBinDir }),
@@ -132,6 +133,11 @@ async function resolversOf({ resolver, resolvConf }: AgentFlags): Promise<readon
   const { servers } = parseResolvConf(await readFile(resolvConf, 'utf8'))
   const own: readonly string[] = resolverAddresses
   return servers.filter((address) => !own.includes(address))
+}
+
+function parseGoldenSignals(text: string): boolean {
+  if (text === 'on' || text === 'off') return text === 'on'
+  throw new RangeError(`--golden-signals ${text}: use on or off`)
 }
 
 function parseXdp(text: string): XdpMode {

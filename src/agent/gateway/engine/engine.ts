@@ -25,6 +25,8 @@ export interface NodeEngineOptions {
   readonly namespace?: Namespace
   readonly threads?: number
   readonly capacity?: Capacity
+  /** Requests are counted by route, backend, status and time. Default true. */
+  readonly goldenSignals?: boolean
   readonly binary?: string
   readonly clock?: Clock
   readonly log?: Log
@@ -44,7 +46,8 @@ export class NodeEngine implements L7Engine {
 
   /** What an earlier agent left goes on serving meanwhile. Throws where this kernel or machine lacks something. */
   static async open(options: NodeEngineOptions): Promise<NodeEngine> {
-    const { objects, pinDir, dir, uplink, namespace, threads, capacity, binary, clock, log = silentLog } = options
+    const { objects, pinDir, dir, uplink, namespace, threads, capacity, goldenSignals, binary } = options
+    const { clock, log = silentLog } = options
     const object = objects.find((o) => o.name === 'sk_lookup')
     if (object === undefined) throw new Error('Cannot open the L7 engine: sk_lookup is not among the objects')
     const parts: Disposable[] = []
@@ -76,6 +79,7 @@ export class NodeEngine implements L7Engine {
         ...(namespace === undefined ? {} : { namespace }),
         ...(threads === undefined ? {} : { threads }),
         ...(capacity === undefined ? {} : { capacity }),
+        ...(goldenSignals === undefined ? {} : { goldenSignals }),
         ...(binary === undefined ? {} : { binary }),
         ...(clock === undefined ? {} : { clock }),
         log,

@@ -32,6 +32,8 @@ export interface ConfigOptions {
   readonly connectionsMax: number
   /** Servers of each pool at the start: those that the run-time API added since are not in the file otherwise. */
   readonly servers: ReadonlyMap<string, readonly ServerLine[]>
+  /** Requests are counted by rule, backend, status and time. */
+  readonly goldenSignals: boolean
   /** Names the socket of the run-time API, so that an old process and a new one are told apart. */
   readonly generation: number
 }
@@ -76,7 +78,7 @@ const headerWithinSeconds = 10
  * manual, sections 3, 4.2, 5.
  */
 export function configText(options: ConfigOptions): string {
-  const { capacity, fds, dir, luaFile, threads, connectionsMax, servers, generation } = options
+  const { capacity, fds, dir, luaFile, threads, connectionsMax, servers, goldenSignals, generation } = options
   const lines: string[] = []
   const section = (head: string, ...body: readonly string[]): void => {
     lines.push(head, ...body.map((line) => `  ${line}`), '')
@@ -126,7 +128,9 @@ export function configText(options: ConfigOptions): string {
     'http-request set-uri http://%[req.hdr(host)]%[pathq] if HTTP_1.1',
   )
   section('ring events', 'format raw', `size ${eventRingBytes}`, 'maxlen 4000')
-  section('backend signals from common', 'stick-table type string len 48 size 200k store http_req_cnt')
+  const counted = (...rules: readonly string[]): readonly string[] => (goldenSignals ? rules : [])
+  if (goldenSignals)
+    section('backend signals from common', 'stick-table type string len 48 size 200k store http_req_cnt')
   frontend(
     'plain',
     fds.plain.map((fd) => `bind fd@${fd}`),
@@ -143,7 +147,7 @@ export function configText(options: ConfigOptions): string {
   if (binds.length > 0) frontend('tls', binds, 'https')
   section(
     'backend answer from common',
-    'http-request track-sc1 "var(txn.row),concat(|,txn.code)" table signals',
+    ...counted('http-request track-sc1 "var(txn.row),concat(|,txn.code)" table signals'),
     'http-request set-log-level silent unless { var(proc.tell) -m bool }',
     ...[301, 302, 303, 307, 308].map(
       (code) =>
@@ -195,13 +199,15 @@ export function configText(options: ConfigOptions): string {
       `http-request set-var(txn.row) var(txn.split),map_beg(${join(dir, 'splits.map')})`,
       'http-request lua.route if !{ var(txn.row) -m beg p }',
       ...(scheme === 'https' ? misdirected : []),
-      'http-request set-var(txn.from) date(0,us)',
+      ...counted('http-request set-var(txn.from) date(0,us)'),
       'http-request set-var(txn.method) method if { var(proc.tell) -m bool }',
       `http-request set-header x-forwarded-proto ${scheme}`,
       'http-response lua.respond if { var(txn.after) -m found }',
-      `http-response set-var(txn.bucket) date(0,us),sub(txn.from),map_int(${join(dir, 'latency.map')},${latencyBuckets.length})`,
-      'http-response set-var(txn.status) status',
-      'http-response track-sc1 "var(txn.row),concat(|,txn.status),concat(|,txn.bucket)" table signals',
+      ...counted(
+        `http-response set-var(txn.bucket) date(0,us),sub(txn.from),map_int(${join(dir, 'latency.map')},${latencyBuckets.length})`,
+        'http-response set-var(txn.status) status',
+        'http-response track-sc1 "var(txn.row),concat(|,txn.status),concat(|,txn.bucket)" table signals',
+      ),
       // What a backend answered is counted by now. What HAProxy had to answer itself never comes here, and is told.
       'http-response set-log-level silent unless { var(proc.tell) -m bool }',
       'log ring@events local0',

@@ -155,6 +155,7 @@ test('configText() depends on capacity and servers alone', (t) => {
     capacity: { pools: { h1: 2, h2c: 1 }, tlsSlots: { strict: 1, lax: 1 } },
     fds: { plain: [3, 4], tls: { strict: [[5, 6]], lax: [[7, 8]] } },
     ...{ dir: '/run/x', luaFile: '/x/weft.lua', threads: 1, connectionsMax: 1000, generation: 1 },
+    goldenSignals: true,
   }
   const text = configText({ ...options, servers: new Map() })
   t.is(text.match(/^backend pa\d+ from h1$/gm)?.length, 2)

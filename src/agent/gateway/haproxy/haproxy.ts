@@ -36,6 +36,8 @@ export interface HaproxyOptions {
   readonly binary?: string
   readonly threads?: number
   readonly capacity?: Capacity
+  /** Requests are counted by rule, backend, status and time. Default true. */
+  readonly goldenSignals?: boolean
   readonly clock?: Clock
   readonly log?: Log
 }
@@ -128,7 +130,9 @@ export class HaproxyEngine implements L7Engine {
     return this.#waiting
   }
 
+  /** None where requests are not counted. */
   async signals(): Promise<readonly Signals[]> {
+    if (this.#options.goldenSignals === false) return []
     const own = await this.#queue(async () => {
       if (this.#process !== undefined) await this.#signals.read(this.#process.cli, this.#desired)
       return this.#signals.signals()
@@ -192,7 +196,7 @@ export class HaproxyEngine implements L7Engine {
       if (found === undefined) return
       const { capacity, pid, reloads, shape } = found.generation
       sockets.adopt({ pid, fds: childFds(2 * pairsOf(capacity)) })
-      this.#outdated = shape !== shapeOfProgram(dir)
+      this.#outdated = shape !== shapeOfProgram(dir, this.#options.goldenSignals !== false)
       this.#capacity = capacity
       this.#reloads = reloads
       this.#use(found)
@@ -386,7 +390,7 @@ export class HaproxyEngine implements L7Engine {
     this.#certificates.write()
     const servers = this.#pools.lines(state.backends)
     const number = lastGeneration(dir) + 1
-    if (before !== undefined) await this.#signals.read(before.cli, state)
+    if (before !== undefined && this.#options.goldenSignals !== false) await this.#signals.read(before.cli, state)
     const process = await HaproxyProcess.start({
       dir,
       binary,
@@ -398,12 +402,13 @@ export class HaproxyEngine implements L7Engine {
         threads,
         connectionsMax: connections(),
         servers,
+        goldenSignals: this.#options.goldenSignals !== false,
         generation: number,
       }),
       sockets: pairs.flatMap(({ v4, v6 }) => [v4, v6]),
       capacity: this.#capacity,
       number,
-      shape: shapeOfProgram(dir),
+      shape: shapeOfProgram(dir, this.#options.goldenSignals !== false),
       reloads: before === undefined ? this.#reloads : this.#reloads + 1,
       ...(namespace === undefined ? {} : { namespacePath: namespace.path }),
       clock: this.#clock,

@@ -30,10 +30,11 @@ export function fdsOf(capacity: Capacity): ListenFds {
 }
 
 /** Same shape, same tables and commands: what an agent may take over from another. */
-export function shapeOfProgram(dir: string): string {
+export function shapeOfProgram(dir: string, goldenSignals: boolean): string {
   const capacity = { pools: { h1: 1, h2c: 1 }, tlsSlots: { strict: 1, lax: 1 } }
   const config = configText({
     ...{ capacity, fds: fdsOf(capacity), dir, luaFile, threads: 1, connectionsMax, servers: new Map(), generation: 0 },
+    goldenSignals,
   })
   return hashOf(`${config}\n${readFileSync(luaFile, 'utf8')}`)
 }

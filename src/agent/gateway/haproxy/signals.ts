@@ -45,6 +45,8 @@ export class SignalReader {
   async read(cli: Cli, state: EngineState | undefined): Promise<void> {
     this.learn(state)
     const [head = '', ...lines] = (await cli.command('show table signals')).split('\n')
+    // One that an agent started which counted nothing, and that is about to be replaced.
+    if (head.startsWith('No such table')) return
     if (!head.startsWith('# table: signals')) throw new EngineError(`HAProxy does not show its signals: ${head}`)
     this.#now = new Map(
       lines.flatMap((line) => {
