@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('looks whether this machine can be a node, and whether the nodes on it work; ends 1 where not')
+    .description('look whether this machine can be a node, and whether the nodes on it work; ends with 1 where not')
     .option('--name <name>', 'the cluster', 'weft')
     .option('-o, --output <format>', 'text or json', 'text')
     .action(async ({ name, output }: { name: string; output: string }) => {

@@ -1,5 +1,7 @@
 #!/usr/bin/env node
-import { Command } from 'commander'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command, Help } from 'commander'
 import { addAgent } from './agent.ts'
 import { addBpf } from './bpf.ts'
 import { addDoctor } from './doctor.ts'
@@ -13,8 +15,16 @@ import { addStatus } from './status.ts'
 import { addUp } from './up.ts'
 import { addWhy } from './why.ts'
 
+const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as {
+  readonly version: string
+}
 const program = new Command('weft')
   .description('A Kubernetes in which the network is the first citizen')
+  .version(version)
+  // That an option may be left out is no default worth telling of.
+  .configureHelp({
+    optionDescription: (option) => new Help().optionDescription(option).replace(/ \(default: \[\]\)$/, ''),
+  })
   .showHelpAfterError('(weft --help lists the commands)')
 for (const add of [
   addUp,

@@ -48,7 +48,7 @@ export function addUp(program: Command): void {
       const tunnel = parseTunnel(flags.tunnel)
       const agent = parseAgent(flags.agent)
       const gatewayCrds = bringsGatewayCrds(flags.gatewayCrds)
-      const usual = { ...layoutCluster(flags.name, Number(flags.nodes)), agent, resolvers, tunnel, gatewayCrds }
+      const usual = { ...layoutCluster(flags.name, parseCount(flags.nodes)), agent, resolvers, tunnel, gatewayCrds }
       const { loadBalancerPool } = flags
       const layout = loadBalancerPool.length === 0 ? usual : { ...usual, loadBalancerPools: loadBalancerPool }
       const apiPort = flags.apiPort === undefined ? undefined : parsePort(flags.apiPort, '--api-port')
@@ -60,6 +60,12 @@ export function addUp(program: Command): void {
       const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort, readyWithinMs })
       process.stdout.write(`${summary}\n`)
     })
+}
+
+/** Whether there can be so many, `layoutCluster` says. */
+function parseCount(text: string): number {
+  if (!/^\d+$/.test(text)) throw new RangeError(`--nodes ${text}: use a whole number`)
+  return Number(text)
 }
 
 function parseAgent(text: string): 'full' | 'none' {

@@ -44,7 +44,7 @@ export function formatChecks(checks: readonly Check[]): string {
     lines.push(where)
     for (const { name, outcome, detail, remedy } of of) {
       lines.push(`  ${marks[outcome]}  ${name.padEnd(18)} ${detail}`)
-      if (remedy !== '') lines.push(`${' '.repeat(30)}do ${remedy}`)
+      if (remedy !== '') lines.push(`${' '.repeat(30)}-> ${remedy}`)
     }
     lines.push('')
   }

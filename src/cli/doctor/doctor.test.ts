@@ -44,7 +44,7 @@ test('a machine that has everything has no fault, and each thing that it lacks i
     [{ root: false }, /^fault root: .*need root -> run this as root/],
     [{ release: '6.6.30' }, /^fault kernel: Linux 6\.6\.30 -> use Linux 6\.8 or later/],
     [{ release: '5.15.0' }, /^fault kernel/],
-    [{ features: [feature('tcx', false, true)] }, /^fault BPF: lacks tcx \(ENOTSUP\): no tcx -> Linux 6\.6/],
+    [{ features: [feature('tcx', false, true)] }, /^fault BPF: lacks tcx \(ENOTSUP\): no tcx -> it is in Linux 6\.6/],
     [{ features: [feature('netkit', false)] }, /^warning BPF: lacks netkit/],
     [{ mounts: 'tmpfs / tmpfs rw 0 0\n' }, /^fault cgroups: /],
     [
@@ -163,7 +163,7 @@ test('formatChecks() has each place once, what to do below what is wrong, and th
       '',
       'node-1',
       '  FAULT    names              no answer',
-      '                              do see the log',
+      '                              -> see the log',
       '',
       '2 checks, 1 fault, 0 warnings',
       '',
@@ -217,7 +217,7 @@ test('weft status says in one screen what works, what is wrong with what to do, 
   t.regex(formatStatus(wrong), /: 2 faults\n/)
   t.regex(
     formatStatus(wrong),
-    /node-1\/agent +FAULT does not run\n +do +tail \/a\.log says why; weft up --name c starts it again\n/,
+    /node-1\/agent +FAULT does not run\n +-> +tail \/a\.log says why; weft up --name c starts it again\n/,
   )
   const troubled = { ...agent, names: { ...agent.names, trouble: 'EADDRINUSE' } } as AgentStatus
   t.like(faultsOf({ ...status, agents: [{ node: 'node-1', agent: troubled, error: '' }] }), [

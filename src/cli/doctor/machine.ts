@@ -106,7 +106,7 @@ function checkFeatures({ root, features }: DoctorFacts): Check[] {
     .filter((f) => !f.available)
     .map((f) => {
       const detail = `lacks ${f.name} (${f.reason}): ${f.cost}`
-      const remedy = `Linux ${f.since} or later with it configured`
+      const remedy = `it is in Linux ${f.since} and later, where the kernel was built with it`
       return f.required ? fault(where, 'BPF', detail, remedy) : warning(where, 'BPF', detail, remedy)
     })
   return [ok(where, 'BPF', `has ${has.join(', ')}`), ...lacking]

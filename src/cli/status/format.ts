@@ -15,7 +15,7 @@ export function formatStatus(status: ClusterStatus): string {
       ),
     ),
     status.gateways.map(gatewayLine),
-    faults.flatMap(({ where, what, remedy }) => [row(where, `FAULT ${what}`), row('', `do    ${remedy}`)]),
+    faults.flatMap(({ where, what, remedy }) => [row(where, `FAULT ${what}`), row('', `->    ${remedy}`)]),
     kernelLines(status),
   ]
   return `${sections
