@@ -68,7 +68,10 @@ export class Resources {
       subresource === '' ? `${group}/${resource}` : `${group}/${resource}/${subresource}`,
     )
     const served = this.#parts.registry.find(group, version, resource)
-    if (handler) return this.#handled(call, handler, served)
+    if (handler) {
+      if (served && subresource === '') checkVerb(served, call.route)
+      return this.#handled(call, handler, served)
+    }
     if (served === undefined) throw notServed()
     if (subresource === 'scale' && served.definition.scale) return this.#scale(call, served)
     if (subresource === '') return this.#verb(call, served)
@@ -90,7 +93,7 @@ export class Resources {
 
   #verb(call: ResourceCall, served: Served): Promise<ApiResponse> | ApiResponse {
     const { route } = call
-    if (!served.definition.verbs.includes(route.verb)) throw methodNotAllowed(served.definition.resource, route.verb)
+    checkVerb(served, route)
     const { namespaced } = served.definition.resource
     // Across all namespaces one can only look; and what has no namespace is not found in one.
     if (namespaced && route.namespace === '' && route.verb !== 'list' && route.verb !== 'watch') {
@@ -379,4 +382,11 @@ export class Resources {
     object.metadata ??= {} as KubeObject['metadata']
     return object
   }
+}
+
+/** Throws MethodNotAllowed for what the kind does not take. */
+function checkVerb({ definition }: Served, { verb, name }: Route): void {
+  // The name of what is made is in its body.
+  const isPlaced = verb !== 'create' || name === ''
+  if (!definition.verbs.includes(verb) || !isPlaced) throw methodNotAllowed(definition.resource, verb)
 }
