@@ -66,7 +66,12 @@ function status(): StatusJson {
   }
 }
 
-test.serial('up, up again, kill -9 of everything, up, down: nothing is left', async (t) => {
+async function killAll(): Promise<void> {
+  for (const { pid } of status().processes) if (pid !== null) process.kill(pid, 'SIGKILL')
+  await eventually(() => status().processes.every((p) => p.pid === null))
+}
+
+test.serial('up, up again, kill -9 of everything, up, kill -9 of everything, down: nothing is left', async (t) => {
   const shims = shimSockets()
   const cluster = TestCluster.up(name)
   const first = status()
@@ -92,13 +97,14 @@ test.serial('up, up again, kill -9 of everything, up, down: nothing is left', as
       `${kind} there`,
     )
 
-  for (const { pid } of status().processes) if (pid !== null) process.kill(pid, 'SIGKILL')
-  t.true(status().processes.every((p) => p.pid === null))
+  await killAll()
   cluster.weftUp()
   t.is(cluster.kubectl('get', 'configmap', 'kept', '-o', 'jsonpath={.data.a}'), 'b')
   cluster.kubectl('rollout', 'status', 'deployment/d', '--timeout=60s')
 
   const after = pinned()
+  // Nobody is asked to go: what is left is taken away by its names alone.
+  await killAll()
   cluster.down()
   t.deepEqual(traces(), [])
   // The kernel frees what has no user any more after a grace period of its own.
@@ -107,6 +113,20 @@ test.serial('up, up again, kill -9 of everything, up, down: nothing is left', as
     return [...before, ...after].filter((object) => there.has(object))
   }
   await eventually(() => assert.deepEqual(left(), []))
+  t.deepEqual(
+    shimSockets().filter((socket) => !shims.includes(socket)),
+    [],
+  )
+})
+
+test.serial('down of a cluster that runs: nothing is left', (t) => {
+  const shims = shimSockets()
+  const cluster = TestCluster.up(name, 1)
+  cluster.kubectl('create', 'deployment', 'd', '--image=weft.local/echo:1')
+  cluster.kubectl('rollout', 'status', 'deployment/d', '--timeout=60s')
+  t.true(traces().length > 0)
+  cluster.down()
+  t.deepEqual(traces(), [])
   t.deepEqual(
     shimSockets().filter((socket) => !shims.includes(socket)),
     [],
