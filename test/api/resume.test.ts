@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import test from 'ava'
@@ -11,17 +10,7 @@ import { Scope } from '#base/async/scope.ts'
 import { createHttpClient } from '#client/http.ts'
 import { httpOptionsOf, parseKubeconfig } from '#client/kubeconfig.ts'
 import { follow } from '#client/watch.ts'
-
-/** A port nobody has at the moment: the server must be found again where it was. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('Cannot find a free port')
-  return address.port
-}
+import { freePort } from '../free-port.ts'
 
 test('a watch resumes at its revision after kill -9 of the server, and misses nothing', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'weft-resume-'))

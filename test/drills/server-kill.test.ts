@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import test from 'ava'
@@ -13,20 +12,11 @@ import { Scope } from '#base/async/scope.ts'
 import type { Client } from '#client/client.ts'
 import { createHttpClient } from '#client/http.ts'
 import { httpOptionsOf, parseKubeconfig } from '#client/kubeconfig.ts'
+import { freePort } from '../free-port.ts'
 
 const kills = 100
 const writers = 8
 const namespace = 'default'
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('Cannot find a free port')
-  return address.port
-}
 
 /** What one writer was told. */
 interface Told {

@@ -1,9 +1,7 @@
 import { createPrivateKey } from 'node:crypto'
-import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
 import { request as httpsRequest } from 'node:https'
-import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { Duplex } from 'node:stream'
 import WebSocket from 'ws'
@@ -19,6 +17,7 @@ import type { Draft } from '#client/client.ts'
 import { FakeClient } from '#client/fake.ts'
 import { createKubelet } from '#kubelet/kubelet.ts'
 import { NodeCertificates } from '#kubelet/node/certificates.ts'
+import { freePort } from '../free-port.ts'
 import type { TestContainerd } from './containerd.ts'
 
 /** A kubelet on the test's containerd, with the API in memory and its own API on 127.0.0.1. */
@@ -43,17 +42,6 @@ export interface TestNode extends AsyncDisposable {
     path: string,
     headers: Record<string, string>,
   ): Promise<{ headers: IncomingHttpHeaders; socket: Duplex; head: Buffer }>
-}
-
-/** Nobody listens there at this moment: the kubelet says its port to the API before it listens. */
-async function freePort(): Promise<number> {
-  const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 export async function startNode(containerd: TestContainerd): Promise<TestNode> {

@@ -22,7 +22,8 @@ export class QuantityError extends Error {
 const giga = 1_000_000_000n
 const shape = /^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$/
 const formatWords = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-const decimalExponents: Readonly<Record<string, number>> = {
+/** Suffix -> power of ten. */
+export const decimalExponents: Readonly<Record<string, number>> = {
   n: -9,
   u: -6,
   m: -3,

@@ -1,4 +1,11 @@
-import { compareQuantity, parseQuantity, type Quantity, QuantityError, tryParseQuantity } from '#api/meta/quantity.ts'
+import {
+  compareQuantity,
+  decimalExponents,
+  parseQuantity,
+  type Quantity,
+  QuantityError,
+  tryParseQuantity,
+} from '#api/meta/quantity.ts'
 import { type Overload, overload } from '../functions.ts'
 import { EvaluationError, type Opaque } from '../values.ts'
 import { overText } from './standard.ts'
@@ -28,25 +35,12 @@ function quantityOf(text: string): QuantityValue {
   }
 }
 
-const exponents: Readonly<Record<string, number>> = {
-  n: -9,
-  u: -6,
-  m: -3,
-  '': 0,
-  k: 3,
-  M: 6,
-  G: 9,
-  T: 12,
-  P: 15,
-  E: 18,
-}
-
 function isPlainInteger(text: string): boolean {
   const [, whole = '', fraction = '', suffix = ''] = /^[+-]?(\d*)\.?(\d*)(.*)$/.exec(text) ?? []
   if (whole.length + fraction.length > 18) return false
   if (suffix.endsWith('i')) return fraction === '' && suffix !== 'Ei'
   const power = /^[eE]([+-]?\d+)$/.exec(suffix)?.[1]
-  return (power === undefined ? (exponents[suffix] ?? 0) : Number(power)) >= fraction.length
+  return (power === undefined ? (decimalExponents[suffix] ?? 0) : Number(power)) >= fraction.length
 }
 
 const isInteger = ({ quantity: { nano }, isPlain }: QuantityValue): boolean =>
