@@ -126,6 +126,23 @@ test('every dependency has its line in README.md, and every line its dependency'
   t.deepEqual(listed.toSorted(), wanted.toSorted())
 })
 
+test('each row beside others names what shows it, but for the one that says what is not there', (t) => {
+  const rows = (read('README.md').split('## Beside others')[1]?.split('\n## ')[0] ?? '')
+    .split('\n')
+    .filter((line) => /^\| \w/.test(line))
+    .map((line) => line.split('|').map((cell) => cell.trim()))
+  t.true(rows.length > 4, 'rows are found at all')
+  const shown = new Set(
+    rows.flatMap(([, what = '', , by = '']) =>
+      existsSync(join(root, by.replaceAll('`', ''))) && by !== '' ? [what] : [],
+    ),
+  )
+  t.deepEqual(
+    rows.map(([, what = '']) => what).filter((what) => !shown.has(what)),
+    ['not yet'],
+  )
+})
+
 test('README.md tells of every part of src', (t) => {
   const parts = readdirSync(join(root, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
   const told = read('README.md')
