@@ -1,5 +1,5 @@
-import type { Row } from './generate-api.ts'
 import type { ProtoField } from './proto.ts'
+import type { Row } from './row.ts'
 
 /** Messages that the table knows as scalars with a JSON form of their own. */
 const scalarMessages = new Set(

@@ -8,6 +8,7 @@ import { disagreements } from './crosscheck.ts'
 import { type GoField, type GoPackage, type GoType, parseGoPackage } from './go-types.ts'
 import { fetchModules, version } from './modules.ts'
 import { parseProtoMessages } from './proto.ts'
+import type { Row } from './row.ts'
 
 /** Short package name -> Go import path, API group and version. Order is the order of output. */
 const packages: Record<string, { path: string; group?: string; version?: string }> = {
@@ -93,28 +94,6 @@ const tsScalars: Record<string, string> = {
   schemaorarray: 'JSONSchemaProps | JSONSchemaProps[]',
   schemaorbool: 'JSONSchemaProps | boolean',
   schemaorstrings: 'JSONSchemaProps | string[]',
-}
-
-/** One field in the table. Keys are short because there are thousands. See src/api/schema/table.ts for their meaning. */
-export interface Row {
-  n: string
-  t: string
-  p?: number
-  r?: 1
-  m?: 1
-  q?: 1
-  s?: 1
-  i?: 1
-  ptr?: 1
-  w?: 1
-  g?: string
-  l?: string
-  k?: string[]
-  mt?: string
-  ps?: string
-  mk?: string
-  d?: unknown
-  e?: string[]
 }
 
 interface Resolved {
@@ -280,7 +259,7 @@ function emitTypes(short: string): { text: string; messages: Record<string, Row[
       let type = tsType(short, r, imports)
       if (r.t === 'meta/v1.ObjectMeta' && !kinds.has(name)) type = 'Partial<metaV1.ObjectMeta>'
       if (r.t === 'meta/v1.ObjectMeta' && kinds.has(name) && namespaced) type = 'metaV1.NamespacedMeta'
-      const field = type_optional(r, short, name) ? '?' : ''
+      const field = isOptional(r, short, name) ? '?' : ''
       lines.push(`  ${r.n.includes('-') || r.n.startsWith('$') ? `'${r.n}'` : r.n}${field}: ${type}`)
     }
     const ext = bases.length > 0 ? ` extends ${bases.join(', ')}` : ''
@@ -309,7 +288,7 @@ function apiVersion(short: string): string {
 }
 
 const stored = new Set(['name', 'uid', 'resourceVersion', 'creationTimestamp'])
-function type_optional(r: Row, short: string, name: string): boolean {
+function isOptional(r: Row, short: string, name: string): boolean {
   if (short === 'meta/v1' && name === 'ObjectMeta') return !stored.has(r.n)
   if (r.s && r.t !== 'quantity') return false
   return r.q === undefined
