@@ -385,11 +385,12 @@ test.serial(
         0,
       )
     const table = (): boolean => readFileSync(join(place.dir, 'haproxy/haproxy.cfg'), 'utf8').includes('stick-table')
+    await place.engine.apply(wanted)
     const load = startLoad(place, ['http://kept.test/'], { kept: 2, fresh: 1 })
     for (const [i, goldenSignals] of [false, true].entries()) {
       await place.engine.detach()
       await place.reopen({ goldenSignals })
-      const { faults } = await place.engine.apply({ ...wanted, revision: wanted.revision + i })
+      const { faults } = await place.engine.apply({ ...wanted, revision: wanted.revision + 1 + i })
       t.deepEqual([...faults], [])
       t.is((await place.ask('http://kept.test/')).code, 200)
       t.is(table(), goldenSignals)
