@@ -276,6 +276,34 @@ test.serial('exec with a terminal: output comes, and a resize reaches the progra
   t.like(JSON.parse(error), { status: 'Success' })
 })
 
+test.serial(
+  'attach over WebSocket v4: what is said reaches the running container, and its output comes back',
+  async (t) => {
+    await node.create('listener', {
+      hostNetwork: true,
+      containers: [busybox('c', 'while read -r x; do echo "heard $x"; echo aside >&2; done', { stdin: true })],
+    })
+    await node.until('listener', ready)
+    const socket = node.socket('/attach/default/listener/c?input=1&output=1&error=1', ['v4.channel.k8s.io'])
+    const heard = ['', '', '']
+    socket.on('message', (data: Buffer) => {
+      const number = data.readUInt8(0)
+      heard[number] = (heard[number] ?? '') + data.subarray(1)
+    })
+    await new Promise((resolve) => socket.on('open', resolve))
+    t.is(socket.protocol, 'v4.channel.k8s.io')
+    socket.send(Buffer.from('\0one\ntw'))
+    socket.send(Buffer.from('\0o\n'))
+    await eventually(() => heard[1] === 'heard one\nheard two\n' && heard[2] === 'aside\naside\n')
+    const closed = new Promise((resolve) => socket.on('close', resolve))
+    socket.close()
+    await closed
+    const { containerStatuses = [] } = (await node.get('listener')).status
+    t.is(containerStatuses[0]?.restartCount, 0, 'it goes on without us')
+    await node.remove('listener')
+  },
+)
+
 test.serial('port-forward, as raw SPDY and tunnelled in a WebSocket', async (t) => {
   const server = createServer((socket) => socket.on('data', (data) => socket.end(`pod heard ${data}`)))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
