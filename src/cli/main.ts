@@ -48,7 +48,7 @@ try {
   // What went wrong, one line; the stack is for `WEFT_DEBUG=1`.
   process.stderr.write(`weft: ${describe(error)}\n`)
   if (process.env.WEFT_DEBUG) process.stderr.write(`${(error as Error).stack}\n`)
-  process.exitCode = 1
+  process.exitCode ??= 1
 }
 
 function describe(error: unknown): string {
