@@ -128,7 +128,7 @@ export class PolicyWorld {
   }
 
   /** Asks until all is as the case says or the time is over; what was left unanswered for the denials' limit in rate is asked again. */
-  async settle(wanted: Pick<Case, 'allowed'>, withinMs = 5_000): Promise<Outcome[]> {
+  async settle(wanted: Pick<Case, 'allowed'>, withinMs = 15_000): Promise<Outcome[]> {
     const end = performance.now() + withinMs
     let wrong = await this.differences(wanted)
     // The last look is at everything: what was right may have become wrong.
