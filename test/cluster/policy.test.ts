@@ -24,7 +24,7 @@ test.afterEach.always(() => world?.clear())
 const deny = { podSelector: {}, policyTypes: ['Ingress' as const] }
 
 test.serial('the matrix: at least 100 cases of policies, 9 pods, 3 ports, 3 protocols, both families', async (t) => {
-  t.timeout(150_000)
+  t.timeout(280_000)
   const cases = casesOf((name, family) => world.addressOf(name, family))
   t.true(cases.length >= 100, `${cases.length} cases`)
   const failures: string[] = []
@@ -339,7 +339,7 @@ test.serial('P2: a policy cuts the connections that it no longer allows, at both
     for (const from of ['y/a', 'y/b']) {
       const server = world.prober('x/a')
       const question = { protocol: 'hold', address: world.addressOf('x/a', family), port: 80 } as const
-      const held = world.prober(from).ask([question], 400)
+      const held = world.prober(from).ask([question], 1_000)
       t.deepEqual(await held, ['held'], `${from} over IPv${family}, undisturbed`)
       const cut = world.prober(from).ask([question], 5_000)
       const before = await server.heard()

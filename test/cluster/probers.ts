@@ -32,6 +32,7 @@ export class Prober {
   readonly #child: ChildProcess
   readonly #waiting = new Map<string, (answer: Answer) => void>()
   readonly #ready: Promise<void>
+  #ended: Answer | undefined
   #next = 0
 
   constructor(name: string, probe: string, netns: string, serve: readonly number[]) {
@@ -42,7 +43,13 @@ export class Prober {
     if (stdout === null) throw new Error('a prober without output')
     this.#ready = new Promise((done, fail) => {
       this.#child.once('error', fail)
-      this.#child.once('exit', (code) => fail(new Error(`the prober in ${name} ended with ${code}`)))
+      this.#child.once('exit', (code, signal) => {
+        this.#ended = `error the prober in ${name} ended with ${code ?? signal}`
+        fail(new Error(this.#ended))
+        // Nobody answers any more; who asks is told so instead of waiting.
+        for (const answered of this.#waiting.values()) answered(this.#ended)
+        this.#waiting.clear()
+      })
       createInterface({ input: stdout }).on('line', (line) => {
         if (line === 'ready') return done()
         const at = line.indexOf(' ')
@@ -56,6 +63,8 @@ export class Prober {
   /** All at once; answers in the order of the questions. */
   async ask(questions: readonly Question[], withinMs = 1_000): Promise<Answer[]> {
     await this.#ready
+    const ended = this.#ended
+    if (ended !== undefined) return questions.map(() => ended)
     const answers = questions.map(({ protocol, address, port }) => {
       const id = String(this.#next++)
       const line = `${id} ${protocol} ${address} ${port} ${withinMs}\n`

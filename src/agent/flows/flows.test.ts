@@ -1,6 +1,7 @@
 import test from 'ava'
 import type { Pod, Service } from '#api/gen/core-v1.ts'
 import { FakeClock } from '#base/clock.ts'
+import { serviceNumber } from '#datapath/datapath.ts'
 import { at, eventKinds, eventSize } from '#datapath/events/event.ts'
 import { encodeAddress } from '#datapath/maps/address.ts'
 import type { HttpEvent } from '#gateway/engine.ts'
@@ -143,8 +144,12 @@ test('a Service that was asked for is named', (t) => {
     flows.recent({}).map((f) => f.service?.name),
     ['web', undefined],
   )
+  // At a node's port the kernel's row has its number alone.
+  const number = serviceNumber('default/web')
+  t.like(names.serviceNumbered(number), { namespace: 'default', name: 'web' })
   names.serviceChanged(undefined, web)
   t.is(flows.recent({})[0]?.service, undefined)
+  t.is(names.serviceNumbered(number), undefined)
 })
 
 test('fields of a query must all hold, values of one are alternatives', (t) => {
