@@ -280,7 +280,7 @@ FUNCTION int make_refusal(struct __sk_buff *skb, struct packet *pkt, __u32 reaso
 		asked.destination = pkt->asked;
 		asked.destination_port = pkt->asked_port;
 		asked.source_port = pkt->asked_source;
-		if (rewrite_packet(skb, pkt, &asked))
+		if (rewrite_by_calls(skb, pkt, &asked))
 			return -1;
 	}
 	if (answer_from(skb, pkt, &m))

@@ -112,7 +112,9 @@ FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
 	return bpf_redirect(cfg_tunnel_ifindex, 0);
 }
 
-/* The way that a packet of this CPU went last. Good for one tick of the kernel: routes change far less often. */
+/* The ways that packets of this CPU went last, by their ends. Good for one tick of the kernel: routes change far less often. */
+#define WAYS 64
+
 struct way {
 	struct address source;
 	struct address destination;
@@ -127,10 +129,17 @@ struct way {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, WAYS);
 	__type(key, __u32);
 	__type(value, struct way);
 } scratch_way SEC(".maps");
+
+INLINE __u32 place_of_way(const struct packet *pkt)
+{
+	__u32 ends = bpf_ntohl(pkt->tuple.destination.word[3]) + bpf_ntohl(pkt->tuple.source.word[3]);
+
+	return (ends ^ ends >> 8) & (WAYS - 1);
+}
 
 INLINE int is_way_of(const struct way *way, const struct __sk_buff *skb, const struct packet *pkt)
 {
@@ -201,7 +210,7 @@ FUNCTION int find_way(struct __sk_buff *skb, const struct packet *pkt, struct wa
 INLINE int route(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct way *way;
-	__u32 zero = 0;
+	__u32 place;
 	int verdict;
 
 	if (cfg_tunnel) {
@@ -209,7 +218,8 @@ INLINE int route(struct __sk_buff *skb, struct packet *pkt)
 		if (verdict != CONTINUE)
 			return verdict;
 	}
-	way = bpf_map_lookup_elem(&scratch_way, &zero);
+	place = place_of_way(pkt);
+	way = bpf_map_lookup_elem(&scratch_way, &place);
 	if (!way)
 		return TC_ACT_OK;
 	if ((!is_way_of(way, skb, pkt) && find_way(skb, pkt, way)) || pkt->hops < 2)

@@ -341,7 +341,7 @@ FUNCTION int translate_error(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 					bpf_skb_store_bytes(skb, q->l4, ports, sizeof(ports), 0)))
 			return -1;
 	}
-	return rewrite_packet(skb, pkt, &w->outer) ? -1 : 1;
+	return rewrite_by_calls(skb, pkt, &w->outer) ? -1 : 1;
 }
 
 #endif
