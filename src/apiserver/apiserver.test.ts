@@ -3,6 +3,7 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp
 import { request as request1 } from 'node:https'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import test, { type ExecutionContext } from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { FakeClock } from '#base/clock.ts'
 import { Deadlines } from './deadlines.ts'
 import { adminToken, configMap, requestOf, startTrial, type Trial } from './trial.ts'
@@ -230,8 +231,10 @@ test('a client that goes away in the middle takes nothing with it', async (t) =>
   await once(watch, 'response')
   watch.close()
   t.is((await send(wire, 'POST', maps, JSON.stringify(configMap('a')))).status, 201)
-  const left = (await send(wire, 'GET', '/metrics')).text.match(/^apiserver_longrunning_requests (\d+)$/m)
-  t.is(left?.[1], '0')
+  const left = async () =>
+    /^apiserver_longrunning_requests (\d+)$/m.exec((await send(wire, 'GET', '/metrics')).text)?.[1]
+  await eventually(async () => (await left()) === '0')
+  t.is(await left(), '0')
 })
 
 test('many watches on one connection get each event', async (t) => {
