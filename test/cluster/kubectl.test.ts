@@ -6,11 +6,14 @@ import { join } from 'node:path'
 import test from 'ava'
 import WebSocket from 'ws'
 import type { Pod } from '#api/gen/core-v1.ts'
+import { eventually } from '#base/async/eventually.ts'
 import { parseKubeconfig } from '#client/kubeconfig.ts'
 import { TestCluster } from './cluster.ts'
 
 /** Every way of using kubectl that the README and a newcomer expect, against a real cluster, with the distribution's kubectl. */
 let cluster: TestCluster
+/** It is asked for by running kubectl, or shown by one that runs. */
+const until = (holds: () => boolean): Promise<boolean> => eventually(holds, { withinMs: 30_000, pauseMs: 100 })
 const scratch = mkdtempSync(join(tmpdir(), 'weft-kubectl-'))
 
 test.before(() => {
@@ -207,7 +210,7 @@ test.serial('exec -i hands over input, output and the exit code', (t) => {
 })
 
 test.serial('exec -it has a terminal of the size that is asked for', (t) => {
-  const wait = 'for i in 1 2 3 4 5 6 7 8 9; do [ "$(stty size 2>/dev/null)" = "40 120" ] && break; sleep 0.2; done'
+  const wait = 'for i in $(seq 150); do [ "$(stty size 2>/dev/null)" = "40 120" ] && break; sleep 0.1; done'
   const out = cluster.script(['exec', '-it', firstPod(), '-c', 'shell', '--', 'sh', '-c', `tty; ${wait}; stty size`], {
     rows: 40,
     columns: 120,
@@ -339,12 +342,3 @@ test.serial('delete waits until the pods are gone', (t) => {
   cluster.kubectl('wait', '--for=delete', 'pod', '-l', 'app=short', '--timeout=30s')
   t.is(cluster.kubectl('get', 'pods', '-l', 'app=short', '-o', 'name'), '')
 })
-
-/** Asks again until it holds, for at most 30 s. */
-async function until(holds: () => boolean): Promise<void> {
-  const end = Date.now() + 30_000
-  while (!holds()) {
-    if (Date.now() > end) throw new Error('it did not become so within 30 s')
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-}
