@@ -299,7 +299,7 @@ test.serial('a changed ConfigMap and changed labels reach the running containers
   await api.client.create<ConfigMap>(configMaps, { metadata: key, data: { color: 'green' } })
   await api.until('follows', isReady)
   const says = async (container: string, text: string) =>
-    eventually(async () => (await api.log('follows', container)) === text, { withinMs: 5_000, pauseMs: 50 })
+    eventually(async () => (await api.log('follows', container)) === text, { withinMs: 15_000, pauseMs: 50 })
   await says('map', 'green\n')
   await says('one', 'green\n')
   await api.client.patch(configMaps, key, 'merge', { data: { color: 'blue' } })
@@ -441,7 +441,7 @@ test.serial('the token of the service account opens https://kubernetes, as far a
   t.is(refused.status, 403)
   t.regex(refused.body, /User \\"system:serviceaccount:default:caller\\" cannot list resource/)
   cluster.kubectl('create', 'rolebinding', 'caller', '--clusterrole=view', '--serviceaccount=default:caller')
-  await eventually(() => ask('/api/v1/namespaces/default/pods').status === 200, { withinMs: 5_000, pauseMs: 50 })
+  await eventually(() => ask('/api/v1/namespaces/default/pods').status === 200, { withinMs: 15_000, pauseMs: 50 })
 })
 
 /** Asks the API by its Service's address, from inside the pod: its network, its cgroup, its files. */

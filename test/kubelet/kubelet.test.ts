@@ -187,7 +187,7 @@ test.serial('a changed ConfigMap reaches the file within seconds', async (t) => 
   const file = join(containerd.dir, 'kubelet/pods', pod.metadata.uid, 'volumes/kubernetes.io~configmap/cfg/color')
   t.is(readFileSync(file, 'utf8'), 'green')
   await node.client.patch(configMaps, { namespace: 'default', name: 'settings' }, 'merge', { data: { color: 'blue' } })
-  await eventually(() => readFileSync(file, 'utf8') === 'blue', { withinMs: 3_000 })
+  await eventually(() => readFileSync(file, 'utf8') === 'blue', { withinMs: 15_000 })
   await node.remove('watcher')
 })
 
@@ -257,11 +257,12 @@ test.serial('exec over WebSocket v5: half-close, exit code, stderr', async (t) =
     reason: 'NonZeroExitCode',
     details: { causes: [{ reason: 'ExitCode', message: '5' }] },
   })
-  t.true(performance.now() - began < 3_000)
+  t.true(performance.now() - began < 10_000, 'the end of the input is an end, not a time-out')
 })
 
 test.serial('exec with a terminal: output comes, and a resize reaches the program', async (t) => {
-  const query = ['sh', '-c', 'read x; stty size'].map((w) => `command=${encodeURIComponent(w)}`).join('&')
+  const script = 'until [ "$(stty size)" = "33 91" ]; do sleep 0.1; done; read x; stty size; echo "$x"'
+  const query = ['sh', '-c', script].map((w) => `command=${encodeURIComponent(w)}`).join('&')
   const socket = node.socket(`/exec/default/target/c?${query}&input=1&output=1&tty=1`, [
     'v5.channel.k8s.io',
     'v4.channel.k8s.io',
@@ -269,10 +270,10 @@ test.serial('exec with a terminal: output comes, and a resize reaches the progra
   const output = collect(socket)
   socket.on('open', () => {
     socket.send(Buffer.concat([Buffer.from([4]), Buffer.from('{"Width":91,"Height":33}')]))
-    setTimeout(() => socket.send(Buffer.from('\0go\n')), 300)
+    socket.send(Buffer.from('\0go\n'))
   })
   const { stdout, error } = await output
-  t.regex(stdout, /33 91/)
+  t.regex(stdout, /33 91\r\ngo\r\n/)
   t.like(JSON.parse(error), { status: 'Success' })
 })
 
@@ -433,7 +434,7 @@ test.serial('a restart of the kubelet touches no container', async (t) => {
   const id = before.status.containerStatuses?.[0]?.containerID
   const started = (await containerd.runtime.listContainers(before.metadata.uid)).map((c) => c.id)
   await node.restart()
-  await eventually(async () => (await node.fetch('/pods')).body.includes('target'), { withinMs: 5_000 })
+  await eventually(async () => (await node.fetch('/pods')).body.includes('target'), { withinMs: 15_000 })
   const after = await node.get('target')
   t.is(after.status.containerStatuses?.[0]?.containerID, id)
   t.is(after.metadata.resourceVersion, before.metadata.resourceVersion)
