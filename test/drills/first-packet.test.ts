@@ -81,7 +81,7 @@ test.serial('P11, P22: pods that send at their first instruction lose no packet'
             {
               name: 'c',
               image: 'weft.local/busybox:1',
-              command: ['get', '-t', '2', `udp://${addresses[i % addresses.length]}:9000/from-${i}`],
+              command: ['get', '-t', '20', `udp://${addresses[i % addresses.length]}:9000/from-${i}`],
             },
           ],
         },
@@ -127,7 +127,13 @@ test.serial(
       inFabric('ip', ['route', 'del', `${to}/32`])
       inFabric('ip', ['address', 'del', `${stranger}/32`, 'dev', 'lo'])
     }
-    const after = await dropped(far.name)
+    // The fabric may have to ask for the node's address first.
+    const after = await eventually(async () => {
+      const now = await dropped(far.name)
+      const counted = (now.get('Unknown sender') ?? 0) - (before.get('Unknown sender') ?? 0)
+      if (counted < 3) throw new Error(`${counted} of 3 datagrams are counted`)
+      return now
+    })
     t.is((after.get('Unknown sender') ?? 0) - (before.get('Unknown sender') ?? 0), 3)
     t.is(after.get('Policy denied') ?? 0, before.get('Policy denied') ?? 0)
   },
