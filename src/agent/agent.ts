@@ -18,37 +18,33 @@ import type { Client } from '#client/client.ts'
 import { EventRecorder } from '#client/events.ts'
 import { Informers } from '#client/informer.ts'
 import { compile } from '#datapath/compile.ts'
-import type { Datapath } from '#datapath/datapath.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath, type XdpMode } from '#datapath/kernel.ts'
 import type { Probe } from '#datapath/probe.ts'
 import { podMtu } from '#datapath/tunnel.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
-import { type Feature, probeFeatures, requireFeatures } from '#kernel/features.ts'
+import { probeFeatures, requireFeatures } from '#kernel/features.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import { resolverAddresses, resolverService } from './dns/address.ts'
-import { Names, type NamesStatus } from './dns/dns.ts'
-import { registerNameMetrics } from './dns/metrics.ts'
+import { Names } from './dns/dns.ts'
 import { Endpoints, wireByKernel } from './endpoints/endpoints.ts'
 import { Records } from './endpoints/record.ts'
 import { installConfig, installPlugin, serveCni } from './endpoints/server.ts'
 import { Flows } from './flows/flows.ts'
-import { registerFlowMetrics } from './flows/metrics.ts'
 import { NameIndex } from './flows/names.ts'
 import { flowsRoute } from './flows/route.ts'
 import { NodeEngine } from './gateway/engine/engine.ts'
-import { Gateways, type GatewaysStatus } from './gateway/gateway.ts'
-import { registerGatewayMetrics } from './gateway/metrics.ts'
-import { type HealthStatus, NodeHealth } from './health/health.ts'
+import { Gateways } from './gateway/gateway.ts'
+import { NodeHealth } from './health/health.ts'
 import { livePodsSelector } from './identity/reflect.ts'
 import { type Route, serveLocal } from './local/local.ts'
 import { mapsRoute } from './local/maps.ts'
-import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import { Nodes } from './nodes/nodes.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
+import { type AgentStatus, type Running, registerAll, statusOf } from './status.ts'
 import { sweepFlows } from './sweep.ts'
 import { whyRoute } from './why/why.ts'
 
@@ -95,20 +91,6 @@ export interface AgentOptions {
   readonly log?: Log
 }
 
-/** What `weft status` and health checks ask. */
-export interface AgentStatus {
-  /** `starting` until the runtime is told that the network is ready. */
-  readonly state: 'starting' | 'ready' | 'stopped'
-  readonly endpoints: number
-  readonly services: ReturnType<Services['status']> | undefined
-  readonly nodes: ReturnType<Nodes['status']> | undefined
-  readonly names: NamesStatus | undefined
-  readonly gateways: GatewaysStatus | undefined
-  readonly health: HealthStatus | undefined
-  readonly policies: ReturnType<Policies['status']> | undefined
-  readonly features: readonly Feature[]
-}
-
 export interface Agent {
   readonly registry: Registry
   /** Runs until `signal` aborts; what is in the kernel stays in force. Throws where the node cannot have a network. */
@@ -123,59 +105,13 @@ export function createAgent(options: AgentOptions): Agent {
   const cniSocket = options.cniSocket ?? join(runDir, 'cni.sock')
   const cniBinDir = options.cniBinDir ?? join(runDir, 'cni/bin')
   const cniConfDir = options.cniConfDir ?? join(runDir, 'cni/conf')
-  let state: AgentStatus['state'] = 'starting'
-  let features: readonly Feature[] = []
-  let datapath: Datapath | undefined
-  let parts:
-    | {
-        readonly endpoints: Endpoints
-        readonly services: Services
-        readonly nodes: Nodes
-        readonly names: Names
-        readonly policies: Policies
-      }
-    | undefined
-
-  let gatewayParts: Gateways | undefined
-  let healthPart: NodeHealth | undefined
-  let flowParts: Flows | undefined
-
-  const metrics = new AgentMetrics(registry)
-  registerMetrics(metrics, {
-    datapath: () => datapath,
-    endpoints: () => parts?.endpoints.size ?? 0,
-    services: () => parts?.services.status(),
-    nodes: () => parts?.nodes.status().nodes,
-    policies: () => parts?.policies.status(),
-    gateways: () => gatewayParts?.status(),
-    troubles: () => ({
-      services: parts?.services.status().trouble ?? '',
-      nodes: parts?.nodes.status().trouble ?? '',
-      names: parts?.names.status().trouble ?? '',
-      policies: parts?.policies.status().trouble ?? '',
-      gateways: gatewayParts?.status().trouble ?? '',
-    }),
-    features: () => features,
-    ready: () => state === 'ready',
-  })
-  const observeSweep = registerSweepMetrics(metrics)
-  registerFlowMetrics(metrics, () => flowParts)
-  registerGatewayMetrics(
-    metrics,
-    async () => (await gatewayParts?.signals()) ?? [],
-    async () => (await gatewayParts?.refused()) ?? new Map(),
-  )
-  metrics.value(
-    'cilium_unreachable_nodes',
-    'Nodes that do not answer from here',
-    () => healthPart?.status().unreachable.length,
-  )
-  registerNameMetrics(metrics, () => parts?.names.status())
+  const running: Running = { state: 'starting', features: [] }
+  const observeSweep = registerAll(registry, running)
 
   async function run(signal: AbortSignal, started: () => void = () => {}): Promise<void> {
     // 1. The kernel: what it can do, our programs in it, and what an earlier agent left.
-    features = probeFeatures()
-    requireFeatures(features)
+    running.features = probeFeatures()
+    requireFeatures(running.features)
     const objects = await compile({ cacheDir })
     using kernel = await KernelDatapath.open({
       objects,
@@ -191,7 +127,7 @@ export function createAgent(options: AgentOptions): Agent {
       clock,
       log,
     })
-    datapath = kernel
+    running.datapath = kernel
     using netlink = Netlink.open(namespace)
     const mtu = podMtu((await netlink.link(uplink))?.mtu ?? 1500, options.tunnel)
 
@@ -222,46 +158,42 @@ export function createAgent(options: AgentOptions): Agent {
       isTunnelled: options.tunnel !== undefined,
       log: log.child({ loop: 'policies' }),
     })
-    parts = {
+    const endpoints = new Endpoints({
+      ...common,
+      ...known,
+      nodeName,
+      records,
       policies,
-      endpoints: new Endpoints({
-        ...common,
-        ...known,
-        nodeName,
-        records,
-        policies,
-        netlink,
-        wire: wireByKernel(netlink, namespace),
-        mtu,
-        log: log.child({ loop: 'endpoints' }),
-      }),
-      services: new Services({
-        ...common,
-        ...known,
-        nodeName,
-        clusterCidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
-        externalIpCidrs: options.externalIpCidrs ?? [],
-        localBackends: new Map([[resolverService, resolverAddresses]]),
-        sandboxes: () => records.list().map((record) => record.netns),
-        healthChecks: true,
-        events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
-        ...(namespace === undefined ? {} : { namespace }),
-        log: log.child({ loop: 'services' }),
-      }),
-      nodes: new Nodes({ ...common, ...known, nodeName, log: log.child({ loop: 'nodes' }) }),
-      names: new Names({
-        ...known,
-        ...(namespace === undefined ? {} : { namespace }),
-        namespaces: knownNamespaces,
-        netlink,
-        cidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
-        ...(options.namesApart === true ? { separateDir: runDir } : {}),
-        upstreams: (options.resolvers ?? []).map((address) => ({ address })),
-        clock,
-        log: log.child({ loop: 'names' }),
-      }),
-    }
-    const { endpoints, services: serviceLoop, nodes: nodeLoop, names } = parts
+      netlink,
+      wire: wireByKernel(netlink, namespace),
+      mtu,
+      log: log.child({ loop: 'endpoints' }),
+    })
+    const serviceLoop = new Services({
+      ...common,
+      ...known,
+      nodeName,
+      clusterCidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
+      externalIpCidrs: options.externalIpCidrs ?? [],
+      localBackends: new Map([[resolverService, resolverAddresses]]),
+      sandboxes: () => records.list().map((record) => record.netns),
+      healthChecks: true,
+      events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
+      ...(namespace === undefined ? {} : { namespace }),
+      log: log.child({ loop: 'services' }),
+    })
+    const nodeLoop = new Nodes({ ...common, ...known, nodeName, log: log.child({ loop: 'nodes' }) })
+    const names = new Names({
+      ...known,
+      ...(namespace === undefined ? {} : { namespace }),
+      namespaces: knownNamespaces,
+      netlink,
+      cidrs: [...options.serviceCidrs, ...(options.clusterCidrs ?? [])],
+      ...(options.namesApart === true ? { separateDir: runDir } : {}),
+      upstreams: (options.resolvers ?? []).map((address) => ({ address })),
+      clock,
+      log: log.child({ loop: 'names' }),
+    })
     const engineDir = join(runDir, 'gateway')
     const gatewayLoop = new Gateways({
       nodeName,
@@ -294,7 +226,9 @@ export function createAgent(options: AgentOptions): Agent {
       clock,
       log: log.child({ loop: 'gateways' }),
     })
-    gatewayParts = gatewayLoop
+
+    const made = { policies, endpoints, services: serviceLoop, nodes: nodeLoop, names, gateways: gatewayLoop }
+    Object.assign(running, made satisfies Partial<Running>)
 
     // 4. What is said of it all, to whoever asks on this node.
     const nameIndex = new NameIndex(policies)
@@ -309,12 +243,12 @@ export function createAgent(options: AgentOptions): Agent {
       clock,
       requests: (listener, until) => gatewayLoop.requests(listener, until),
     })
-    flowParts = flows
+    running.flows = flows
     using stack = new DisposableStack()
     // Loaded when somebody asks: most nodes are never asked.
     let probe: Probe | undefined
     const routes = new Map<string, Route>([
-      ['/v1/status', async () => status()],
+      ['/v1/status', async () => statusOf(running)],
       ['/v1/bpf/', mapsRoute(kernel, nameIndex)],
       ['/v1/flows', flowsRoute(flows)],
       [
@@ -343,7 +277,7 @@ export function createAgent(options: AgentOptions): Agent {
     // From another namespace than the node's nobody could be reached.
     if (namespace === undefined) {
       const health = new NodeHealth({ nodes: known.nodes, nodeName, clock, log: log.child({ loop: 'health' }) })
-      healthPart = health
+      running.health = health
       scope.start((stop) => health.run(stop))
     }
     const loops = [nodeLoop, serviceLoop, names, policies, gatewayLoop]
@@ -355,23 +289,11 @@ export function createAgent(options: AgentOptions): Agent {
       scope.signal.addEventListener('abort', () => listening(), { once: true })
     })
     installConfig(cniConfDir, cniSocket)
-    state = 'ready'
+    running.state = 'ready'
     log.info({ mtu, cniSocket }, 'the network of this node is ready')
     started()
     await scope.done()
   }
-
-  const status = (): AgentStatus => ({
-    state,
-    endpoints: parts?.endpoints.size ?? 0,
-    services: parts?.services.status(),
-    nodes: parts?.nodes.status(),
-    names: parts?.names.status(),
-    policies: parts?.policies.status(),
-    gateways: gatewayParts?.status(),
-    health: healthPart?.status(),
-    features,
-  })
 
   return {
     registry,
@@ -379,12 +301,12 @@ export function createAgent(options: AgentOptions): Agent {
       try {
         await run(signal, started)
       } finally {
-        state = 'stopped'
-        datapath = undefined
-        flowParts = undefined
+        running.state = 'stopped'
+        running.datapath = undefined
+        running.flows = undefined
       }
     },
-    status,
+    status: () => statusOf(running),
   }
 }
 

@@ -1,5 +1,5 @@
 import test from 'ava'
-import type { AgentStatus } from '#agent/agent.ts'
+import type { AgentStatus } from '#agent/status.ts'
 import { programs } from '#datapath/object.ts'
 import { faultsOf } from '../status/faults.ts'
 import { formatStatus } from '../status/format.ts'

@@ -1,4 +1,4 @@
-import type { AgentStatus } from '#agent/agent.ts'
+import type { AgentStatus } from '#agent/status.ts'
 import type { ClusterStatus } from './read.ts'
 
 /** Something that is not as it should be, and what to do about it. */

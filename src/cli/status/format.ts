@@ -1,4 +1,4 @@
-import type { AgentStatus } from '#agent/agent.ts'
+import type { AgentStatus } from '#agent/status.ts'
 import { type Fault, faultsOf } from './faults.ts'
 import type { AgentAnswer, ClusterStatus } from './read.ts'
 

@@ -1,6 +1,6 @@
 import { release } from 'node:os'
 import { join } from 'node:path'
-import type { AgentStatus } from '#agent/agent.ts'
+import type { AgentStatus } from '#agent/status.ts'
 import { nodes } from '#api/gen/resources.ts'
 import { type Feature, probeFeatures } from '#kernel/features.ts'
 import { ask } from '../agents/ask.ts'
