@@ -161,7 +161,8 @@ function fast(values: readonly number[]): number {
 }
 
 /** Two namespaces and a cable: the limit. */
-async function addPair(stack: AsyncDisposableStack): Promise<{ client: Place; server: Place; address: string }> {
+/** Two namespaces on one cable, with nothing of ours. */
+export async function addPair(stack: AsyncDisposableStack): Promise<{ client: Place; server: Place; address: string }> {
   const names = ['client', 'server'].map((end) => `weft-test-pair${process.pid}-${end}`)
   const [a = '', b = ''] = names
   for (const name of names) {

@@ -8,6 +8,8 @@ export interface RuleService {
   readonly port: number
   readonly backends: readonly string[]
   readonly backendPort: number
+  /** Nobody connects to it: nftables goes to its one backend without a draw, for to name ten thousand maps takes the kernel 11 s. */
+  readonly isIdle?: boolean
 }
 
 /** Programs by their full paths: an npm package brings an `nft` of its own, and npm puts it first. */
@@ -88,7 +90,7 @@ const elements = (list: readonly string[]): string => (list.length === 0 ? '' : 
 function serviceChains(
   name: string,
   protocol: string,
-  { backends, backendPort }: RuleService,
+  { backends, backendPort, isIdle }: RuleService,
   isMarked: boolean,
 ): string[] {
   const ends = backends.map((_, n) => `${n} : goto endpoint-${name}-${n}`)
@@ -97,6 +99,6 @@ function serviceChains(
       const hairpin = `ip saddr ${backend} jump mark-for-masquerade;`
       return `chain endpoint-${name}-${n} { ${hairpin} meta l4proto ${protocol} dnat to ${backend}:${backendPort}; }`
     }),
-    `chain ${name} { ${isMarked ? 'jump mark-for-masquerade; ' : ''}numgen random mod ${backends.length} vmap { ${ends.join(', ')} }; }`,
+    `chain ${name} { ${isMarked ? 'jump mark-for-masquerade; ' : ''}${isIdle ? `goto endpoint-${name}-0` : `numgen random mod ${backends.length} vmap { ${ends.join(', ')} }`}; }`,
   ]
 }

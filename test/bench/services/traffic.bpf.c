@@ -70,3 +70,16 @@ int sink(struct xdp_md *ctx)
 	count(1);
 	return XDP_DROP;
 }
+
+/* The same behind the driver: where packets come that went past the queue between the two ends. */
+SEC("tc")
+int sink_tc(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+
+	if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_UDP)
+		return 0; /* TC_ACT_OK */
+	count(1);
+	return 2; /* TC_ACT_SHOT */
+}
