@@ -79,7 +79,7 @@ struct sk_buff {
 	__u8 ip_summed : 2;
 } __attribute__((preserve_access_index));
 
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak; /* Linux 6.2 */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym; /* Linux 6.2 */
 
 enum checksum_state {
 	SUM_NONE = 0,	     /* in the packet, and to be checked by whoever receives it */
@@ -90,11 +90,8 @@ enum checksum_state {
 
 INLINE enum checksum_state checksum_state(struct __sk_buff *skb)
 {
-	struct sk_buff *kernels;
+	struct sk_buff *kernels = bpf_cast_to_kern_ctx(skb);
 
-	if (!bpf_cast_to_kern_ctx)
-		return SUM_COMPLETE;
-	kernels = bpf_cast_to_kern_ctx(skb);
 	return BPF_CORE_READ_BITFIELD(kernels, ip_summed);
 }
 
