@@ -6,6 +6,7 @@
 #include "lib/fragment.h"
 #include "lib/lb.h"
 #include "lib/leave.h"
+#include "lib/resident.h"
 #include "lib/service.h"
 #include "lib/track.h"
 
@@ -29,13 +30,13 @@ INLINE int arrive(struct __sk_buff *skb, struct packet *pkt, int verdict, enum h
 	/* What is not a pod's (other protocols, the node's own broken packets) is the stack's, and not counted. */
 	if (verdict == TC_ACT_OK)
 		return TC_ACT_OK;
-	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+	to = resident(pkt, &pkt->tuple.destination, RESIDENT_RECEIVER);
 	if (verdict < 0 && verdict != CONTINUE && !to)
 		return TC_ACT_OK;
 	if (verdict == CONTINUE && !to) {
 		verdict = lb_from_netdev(skb, pkt);
 		if (verdict == CONTINUE)
-			to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+			to = resident(pkt, &pkt->tuple.destination, RESIDENT_RECEIVER);
 	}
 	if (verdict == CONTINUE)
 		verdict = to ? receive(skb, pkt, to, hook) : TC_ACT_OK;

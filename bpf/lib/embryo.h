@@ -249,7 +249,6 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *place,
 			    const struct endpoint *from, const struct endpoint *to)
 {
-	const struct policy_state *state = policy_state();
 	__u32 flags = 0, turned = 0;
 	struct judging *with = judging();
 	struct judgement *j, *back;
@@ -267,7 +266,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 			if (place->hook >= HOOK_NETDEV && (embryo->flags & FLOW_LOCAL))
 				return drop(REASON_INVALID_IDENTITY);
 			verdict = CONTINUE;
-			if (state && FAULTY(10, 0, embryo->epoch != state->epoch))
+			if (FAULTY(10, 0, embryo->epoch != pkt->epoch))
 				verdict = reassess(pkt, place, embryo);
 			if (verdict == CONTINUE)
 				return follow_embryo(skb, pkt, place, embryo);
@@ -284,7 +283,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	if (place->hook == HOOK_OVERLAY)
 		client = pkt->source_identity;
 	j->tuple = pkt->tuple;
-	ask(j, client, 0);
+	ask(j, pkt, client, 0);
 	verdict = judge(j, from, to);
 	/* What comes from outside is not this node's own, nor one of its pods'. */
 	if (place->hook >= FAULTY(15, HOOK_OVERLAY, HOOK_NETDEV) &&
@@ -300,7 +299,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 		if (verdict) {
 			back = &with->back;
 			turn_round(&pkt->tuple, &back->tuple);
-			ask(back, 0, j->client_identity);
+			ask(back, pkt, 0, j->client_identity);
 			if (FAULTY(16, 0, judge(back, to, from))) {
 				tell_judgement(pkt, j, 0);
 				return drop(REASON_INVALID_FLOW);
@@ -329,21 +328,9 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	if (turned)
 		flags |= FLOW_TURNED;
 	verdict = write_embryo(skb, pkt, place, j, flags << 1 | turned);
-	if (verdict == CONTINUE) {
-		struct sighting seen = {
-			.tuple = &pkt->tuple,
-			.frontend = pkt->flags & PACKET_TRANSLATED ? &pkt->asked : 0,
-			.frontend_port = pkt->asked_port,
-			.tcp_flags = pkt->tcp_flags,
-			.is_reply = turned,
-			.source_identity = pkt->source_identity,
-			.destination_identity = pkt->destination_identity,
-			.rule = pkt->rule,
-			.direction = place->hook == HOOK_CONTAINER ? DIRECTION_EGRESS : DIRECTION_INGRESS,
-		};
-
-		report_flow(skb, &seen);
-	}
+	if (verdict == CONTINUE)
+		report(skb, pkt, REASON_FORWARDED,
+		       place->hook == HOOK_CONTAINER ? DIRECTION_EGRESS : DIRECTION_INGRESS);
 	return verdict;
 }
 

@@ -33,11 +33,20 @@ enum hook {
 	HOOK_OVERLAY = 3,   /* from the tunnel, to a pod; pkt->source_identity is set */
 };
 
+/* A packet's place in its flow. */
+struct place {
+	struct tuple key;
+	__u32 lower; /* the packet's sender is the key's source */
+	enum hook hook;
+};
+
 /* Too large for the stack, of which a chain of functions has 512 bytes. */
 struct judging {
 	struct judgement j;
 	struct judgement back; /* the same question the other way round */
 	struct flow flow;
+	struct place place;
+	struct made onward; /* of a cut: what goes on to the receiver */
 };
 
 struct {
@@ -54,18 +63,12 @@ INLINE struct judging *judging(void)
 	return bpf_map_lookup_elem(&scratch_judging, &zero);
 }
 
-INLINE void ask(struct judgement *j, __u32 client_identity, __u32 server_identity)
+INLINE void ask(struct judgement *j, const struct packet *pkt, __u32 client_identity, __u32 server_identity)
 {
+	j->epoch = pkt->epoch;
 	j->client_identity = client_identity;
 	j->server_identity = server_identity;
 }
-
-/* A packet's place in its flow. */
-struct place {
-	struct tuple key;
-	__u32 lower; /* the packet's sender is the key's source */
-	enum hook hook;
-};
 
 /* Numerically, address before port: the same for both directions. */
 INLINE int source_is_lower(const struct tuple *t)
@@ -85,10 +88,12 @@ INLINE int source_is_lower(const struct tuple *t)
 INLINE void find_place(const struct tuple *t, struct place *place)
 {
 	place->lower = source_is_lower(t);
-	if (place->lower)
-		place->key = *t;
-	else
-		turn_round(t, &place->key);
+	place->key.source = place->lower ? t->source : t->destination;
+	place->key.destination = place->lower ? t->destination : t->source;
+	place->key.source_port = place->lower ? t->source_port : t->destination_port;
+	place->key.destination_port = place->lower ? t->destination_port : t->source_port;
+	place->key.protocol = t->protocol;
+	place->key.pad[0] = place->key.pad[1] = place->key.pad[2] = 0;
 }
 
 /* 1: the packet is the server's. */
@@ -236,7 +241,7 @@ FUNCTION int reassess(struct packet *pkt, const struct place *place, struct flow
 		j->tuple = place->key;
 	else
 		turn_round(&place->key, &j->tuple);
-	ask(j, flow->flags & FLOW_HOST ? IDENTITY_HOST : 0, 0);
+	ask(j, pkt, flow->flags & FLOW_HOST ? IDENTITY_HOST : 0, 0);
 	client = bpf_map_lookup_elem(&endpoints_v2, &j->tuple.source);
 	server = bpf_map_lookup_elem(&endpoints_v2, &j->tuple.destination);
 	reason = judge(j, client, server);

@@ -38,24 +38,6 @@ INLINE int is_refusal(enum reason reason)
 	}
 }
 
-INLINE void tell_drop(struct __sk_buff *skb, const struct packet *pkt, enum reason reason, enum direction direction)
-{
-	struct sighting seen = {
-		.tuple = &pkt->tuple,
-		.frontend = pkt->flags & PACKET_TRANSLATED ? &pkt->asked : 0,
-		.frontend_port = pkt->asked_port,
-		.tcp_flags = pkt->tcp_flags,
-		.is_reply = !!(pkt->flags & PACKET_ANSWER),
-		.source_identity = pkt->source_identity,
-		.destination_identity = pkt->destination_identity,
-		.rule = pkt->rule,
-		.set = pkt->set,
-		.direction = direction,
-	};
-
-	report_drop(skb, &seen, reason);
-}
-
 /* `answer`: how a refusal goes back, ANSWER_*; `pod`: device of the pod whose answers are counted. */
 #define ANSWER_NONE 0
 #define ANSWER_PEER 1	/* to the pod that sent it, by the device that it came from */
@@ -79,7 +61,7 @@ FUNCTION int leave_dropped(struct __sk_buff *skb, struct packet *pkt, __u32 reas
 		answer = ANSWER_NONE;
 	}
 	count(skb, reason, direction);
-	tell_drop(skb, pkt, reason, direction);
+	report(skb, pkt, reason, direction);
 	if (cfg_probe)
 		skb->cb[0] = reason;
 	if (answer == ANSWER_NONE || make_refusal(skb, pkt, reason))
@@ -103,7 +85,7 @@ INLINE int leave(struct __sk_buff *skb, struct packet *pkt, int verdict, enum di
 		if (pkt->cut) {
 			reason = pkt->cut;
 			count(skb, reason, direction);
-			tell_drop(skb, pkt, reason, direction);
+			report(skb, pkt, reason, direction);
 		}
 	}
 	if (cfg_probe) {

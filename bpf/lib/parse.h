@@ -48,6 +48,7 @@ struct packet {
 	__u32 set; /* that refused */
 	__u32 cut; /* reason for which an existing connection was cut: the packet went on as its reset */
 	__u32 choice; /* of a backend: for probes */
+	__u32 epoch; /* read before everything that it stands for */
 };
 
 /* One packet at a time on each CPU: the stack, of which a chain of functions has 512 bytes, is for other things. */

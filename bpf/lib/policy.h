@@ -17,7 +17,7 @@ struct judgement {
 	__u32 ingress_rule;
 	__u32 set;   /* that refuses it */
 	__u32 refused_ingress; /* it is the server's */
-	__u32 epoch; /* that it was judged in */
+	__u32 epoch; /* that it is judged in */
 	__u32 since; /* in which the younger of the two got its address */
 	__u32 number; /* endpoint that the flow is counted to */
 };
@@ -44,6 +44,15 @@ FUNCTION __u32 identity_of(const struct address *address, __u32 *since)
 	if (in_pod_network(address))
 		return FAULTY(2, IDENTITY_WORLD, IDENTITY_UNKNOWN_POD);
 	return IDENTITY_WORLD;
+}
+
+/* First of all: what is looked up after it can only be younger than it, and is asked for again. */
+INLINE void begin_epoch(struct packet *pkt)
+{
+	const struct policy_state *state = policy_state();
+
+	pkt->epoch = state ? *(volatile __u32 *)&state->epoch : 0;
+	__asm__ volatile("" ::: "memory");
 }
 
 INLINE __u32 identity_by_address(const struct address *address)
@@ -104,14 +113,11 @@ INLINE enum reason refused(struct judgement *j, __u32 set, __u32 peer)
  */
 FUNCTION int judge(struct judgement *j, const struct endpoint *client, const struct endpoint *server)
 {
-	const struct policy_state *state = policy_state();
 	__u32 what;
 
 	if (!j)
 		return REASON_HOST_NOT_READY;
 	what = (__u32)j->tuple.protocol << 16;
-	j->epoch = state ? *(volatile __u32 *)&state->epoch : 0;
-	__asm__ volatile("" ::: "memory");
 	j->egress_rule = 0;
 	j->ingress_rule = 0;
 	j->set = 0;

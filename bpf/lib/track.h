@@ -14,30 +14,33 @@
  */
 FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *place, __u32 number, int verdict)
 {
-	struct made onward = {};
+	struct judging *with = judging();
+	struct made *onward;
 
-	if (!pkt || !place)
+	if (!pkt || !place || !with)
 		return verdict;
-	onward.tuple = pkt->tuple;
-	onward.flags = pkt->tcp_flags & TCP_ACK;
+	onward = &with->onward;
+	__builtin_memset(onward, 0, sizeof(*onward));
+	onward->tuple = pkt->tuple;
+	onward->flags = pkt->tcp_flags & TCP_ACK;
 	remove_flow(&place->key, FLOW_ANSWERED, number);
 	if (pkt->tuple.protocol != IPPROTO_TCP || !may_write() || !is_answerable(pkt) ||
-	    bpf_skb_load_bytes(skb, 0, onward.destination_mac, 12))
+	    bpf_skb_load_bytes(skb, 0, onward->destination_mac, 12))
 		return verdict;
-	onward.sequence = pkt->sequence;
-	onward.acknowledgement = pkt->acknowledgement;
+	onward->sequence = pkt->sequence;
+	onward->acknowledgement = pkt->acknowledgement;
 	if (make_refusal(skb, pkt, 0))
 		return drop(REASON_WRITE_FAILED);
 	skb->mark = MARK_ANSWER;
 	/* A probe must not send. */
 	if (!cfg_probe)
 		bpf_clone_redirect(skb, skb->ifindex, place->hook == HOOK_HOST ? BPF_F_INGRESS : 0);
-	if (make_segment(skb, &onward))
+	if (make_segment(skb, onward))
 		return drop(REASON_WRITE_FAILED);
 	skb->mark = 0;
 	/* The refusal went back under the name that was asked; this goes on as it was going. */
-	pkt->tuple = onward.tuple;
-	pkt->tcp_flags = TCP_RST | onward.flags;
+	pkt->tuple = onward->tuple;
+	pkt->tcp_flags = TCP_RST | onward->flags;
 	pkt->flags |= PACKET_EVENT;
 	pkt->cut = -verdict;
 	pkt->flags &= ~PACKET_OPTIONS;
@@ -53,7 +56,6 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
  */
 FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 {
-	const struct policy_state *state = policy_state();
 	const struct endpoint *client, *server;
 	struct judging *with = judging();
 	struct place place = {};
@@ -79,7 +81,7 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 	}
 	if (flow && now(skb) - flow->seen <= flow->timeout) {
 		verdict = CONTINUE;
-		if (state && flow->epoch != state->epoch)
+		if (flow->epoch != pkt->epoch)
 			verdict = reassess(pkt, &place, flow);
 		if (verdict == CONTINUE) {
 			/* Against the direction of what it quotes. */
@@ -88,9 +90,9 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 		}
 	}
 	with->j.tuple = inner.tuple;
-	ask(&with->j, 0, 0);
+	ask(&with->j, pkt, 0, 0);
 	turn_round(&inner.tuple, &with->back.tuple);
-	ask(&with->back, 0, 0);
+	ask(&with->back, pkt, 0, 0);
 	client = bpf_map_lookup_elem(&endpoints_v2, &inner.tuple.source);
 	server = bpf_map_lookup_elem(&endpoints_v2, &inner.tuple.destination);
 	if (judge(&with->j, client, server) == REASON_FORWARDED || judge(&with->back, server, client) == REASON_FORWARDED)
@@ -106,8 +108,8 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *from, const struct endpoint *to,
 		 enum hook hook)
 {
-	const struct policy_state *state = policy_state();
-	struct place place;
+	struct judging *with = judging();
+	struct place *place;
 	struct flow *flow;
 	int verdict;
 	__u32 side;
@@ -115,43 +117,46 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 
 	if (pkt->flags & (PACKET_ICMP_ERROR | PACKET_NEIGHBOUR))
 		return relate(skb, pkt, hook);
-	find_place(&pkt->tuple, &place);
-	place.hook = hook;
-	flow = bpf_map_lookup_elem(&flows_v1, &place.key);
+	if (!with)
+		return drop(REASON_MAP_WRITE_FAILED);
+	place = &with->place;
+	find_place(&pkt->tuple, place);
+	place->hook = hook;
+	flow = bpf_map_lookup_elem(&flows_v1, &place->key);
 	if (!flow)
-		return begin(skb, pkt, &place, from, to);
+		return begin(skb, pkt, place, from, to);
 	/* Whoever wears an address of this node outside wears it in a known connection, too. */
 	if (hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL))
 		return drop(REASON_INVALID_IDENTITY);
 	time = now(skb);
 	if (time - flow->seen > flow->timeout) {
-		remove_flow(&place.key, flow->flags, flow->number);
-		return begin(skb, pkt, &place, from, to);
+		remove_flow(&place->key, flow->flags, flow->number);
+		return begin(skb, pkt, place, from, to);
 	}
 	verdict = CONTINUE;
-	if (state && FAULTY(11, 0, flow->epoch != state->epoch)) {
-		verdict = reassess(pkt, &place, flow);
+	if (FAULTY(11, 0, flow->epoch != pkt->epoch)) {
+		verdict = reassess(pkt, place, flow);
 		if (verdict != CONTINUE && verdict != FORGOTTEN) {
 			if (!(flow->flags & FLOW_ANSWERED)) {
-				remove_flow(&place.key, flow->flags, flow->number);
+				remove_flow(&place->key, flow->flags, flow->number);
 				return verdict;
 			}
 			/* The reset that it becomes is renamed like any packet of its flow. */
 			pkt->flow_flags = flow->flags;
-			if (side_of(&place, flow->flags))
+			if (side_of(place, flow->flags))
 				pkt->flags |= PACKET_ANSWER;
-			return cut(skb, pkt, &place, flow->number, verdict);
+			return cut(skb, pkt, place, flow->number, verdict);
 		}
 	}
 	if (verdict == CONTINUE && !(flow->flags & FLOW_ANSWERED))
-		return follow_embryo(skb, pkt, &place, flow);
+		return follow_embryo(skb, pkt, place, flow);
 	if (verdict == CONTINUE && (pkt->flags & PACKET_EVENT))
-		verdict = follow_event(pkt, &place, flow);
+		verdict = follow_event(pkt, place, flow);
 	if (verdict == FORGOTTEN) {
-		remove_flow(&place.key, flow->flags, flow->number);
-		return begin(skb, pkt, &place, from, to);
+		remove_flow(&place->key, flow->flags, flow->number);
+		return begin(skb, pkt, place, from, to);
 	}
-	side = side_of(&place, flow->flags);
+	side = side_of(place, flow->flags);
 	tell_packet(pkt, flow, side);
 	if (!may_write())
 		return CONTINUE;
@@ -160,7 +165,7 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 		if (!(pkt->flags & (PACKET_EVENT | PACKET_LATER_FRAGMENT)))
 			note_sequence(flow, pkt, side, pkt->sequence + pkt->length);
 		if ((flow->flags & FLOW_FIN_BOTH) == FLOW_FIN_BOTH && all_acknowledged(flow))
-			remove_flow(&place.key, flow->flags, flow->number);
+			remove_flow(&place->key, flow->flags, flow->number);
 	}
 	return CONTINUE;
 }

@@ -1,9 +1,11 @@
 /* A packet leaving a pod. Attached to the host end of its veth pair, on the way in. */
 #include "config.h"
+#include "lib/express.h"
 #include "lib/forward.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
 #include "lib/neighbour.h"
+#include "lib/resident.h"
 #include "lib/service.h"
 #include "lib/track.h"
 
@@ -17,10 +19,12 @@ INLINE int is_gateway(struct __sk_buff *skb, const struct address *target)
 }
 
 /* Neighbours are the link's own affair, and the only multicast and link-local traffic a pod has any use for. */
-INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
+FUNCTION int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 {
 	int verdict = CONTINUE;
 
+	if (!pkt)
+		return CONTINUE;
 	if (pkt->ethertype == bpf_htons(ETH_P_ARP)) {
 		verdict = answer_arp(skb, &cfg_gateway_mac, is_gateway);
 		/* Not for us, so for nobody: the pod is alone on its link. */
@@ -44,7 +48,7 @@ INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 /* A pod speaks for itself only. */
 INLINE const struct endpoint *sender(struct __sk_buff *skb, const struct packet *pkt)
 {
-	const struct endpoint *from = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source);
+	const struct endpoint *from = resident(pkt, &pkt->tuple.source, RESIDENT_SENDER);
 
 	return from && from->ifindex == skb->ifindex ? from : 0;
 }
@@ -61,7 +65,7 @@ INLINE int send(struct __sk_buff *skb, struct packet *pkt)
 		verdict = lb_from_container(skb, pkt, from);
 	if (verdict != CONTINUE)
 		return verdict;
-	to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+	to = resident(pkt, &pkt->tuple.destination, RESIDENT_RECEIVER);
 	verdict = track(skb, pkt, from, to, HOOK_CONTAINER);
 	/* The other node is told who it is from. */
 	if (cfg_tunnel && !to)
@@ -84,9 +88,13 @@ int from_container(struct __sk_buff *skb)
 	/* Our own, on its way to the node's stack: a pod's packets come without a mark. */
 	if (skb->mark == MARK_ANSWER)
 		return TC_ACT_OK;
+	verdict = express(skb, HOOK_CONTAINER);
+	if (verdict != CONTINUE)
+		return verdict;
 	pkt = new_packet();
 	if (!pkt)
 		return TC_ACT_SHOT;
+	begin_epoch(pkt);
 	verdict = parse_packet(skb, pkt);
 	if (verdict == CONTINUE)
 		verdict = answer_neighbours(skb, pkt);

@@ -1,6 +1,7 @@
 /* A packet that comes to this node. Attached to the uplink, on the way in. */
 #include "config.h"
 #include "lib/arrive.h"
+#include "lib/express.h"
 #include "lib/neighbour.h"
 
 /* Pods of this node, and the virtual addresses that this node was elected for; of the others its stack must not speak. */
@@ -17,8 +18,10 @@ INLINE int is_ours(struct __sk_buff *skb, const struct address *target)
 }
 
 /* Whoever is on the node's link may ask for a pod as for a neighbour. */
-INLINE int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
+FUNCTION int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 {
+	if (!pkt)
+		return CONTINUE;
 	if (pkt->ethertype == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb, &cfg_uplink_mac, is_ours);
 	/* To all, or, where only the entry's age is checked, to the pod's own address. Hop limit 255: from this link. */
@@ -33,9 +36,13 @@ int from_netdev(struct __sk_buff *skb)
 	struct packet *pkt;
 	int verdict;
 
+	verdict = express(skb, HOOK_NETDEV);
+	if (verdict != CONTINUE)
+		return verdict;
 	pkt = new_packet();
 	if (!pkt)
 		return TC_ACT_SHOT;
+	begin_epoch(pkt);
 	verdict = parse_packet(skb, pkt);
 	if (verdict == CONTINUE)
 		verdict = answer_neighbours(skb, pkt);

@@ -33,6 +33,7 @@ int from_overlay(struct __sk_buff *skb)
 	pkt = new_packet();
 	if (!pkt)
 		return TC_ACT_SHOT;
+	begin_epoch(pkt);
 	/* The frame in the tunnel is to whom its sender thinks the device is. */
 	bpf_skb_change_type(skb, 0); /* PACKET_HOST */
 	from = unwrap(skb);

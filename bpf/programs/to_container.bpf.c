@@ -5,12 +5,13 @@
 #include "config.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
+#include "lib/resident.h"
 #include "lib/service.h"
 #include "lib/track.h"
 
 INLINE int receive(struct __sk_buff *skb, struct packet *pkt)
 {
-	const struct endpoint *to = bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.destination);
+	const struct endpoint *to = resident(pkt, &pkt->tuple.destination, RESIDENT_RECEIVER);
 	int verdict;
 
 	/* The link's own affairs: neighbour discovery, and whatever else is not to a pod. */
@@ -35,6 +36,7 @@ int to_container(struct __sk_buff *skb)
 	pkt = new_packet();
 	if (!pkt)
 		return TC_ACT_SHOT;
+	begin_epoch(pkt);
 	verdict = parse_packet(skb, pkt);
 	if (verdict == CONTINUE)
 		verdict = pkt->ethertype == bpf_htons(ETH_P_ARP) ? TC_ACT_OK : receive(skb, pkt);

@@ -50,7 +50,9 @@ export class PodSide {
 
   /** What an earlier version left in its own layout. Returns their addresses. */
   takeOver(before: BpfMap): string[] {
-    return takeOverEndpoints(before, this.#endpoints)
+    const taken = takeOverEndpoints(before, this.#endpoints)
+    if (taken.length > 0) this.#raiseEpoch()
+    return taken
   }
 
   async upsertEndpoint(endpoint: Endpoint): Promise<void> {
@@ -77,7 +79,8 @@ export class PodSide {
   }
 
   removeEndpoint({ id, addresses, ifindex }: Pick<Endpoint, 'id' | 'addresses' | 'ifindex'>): void {
-    for (const address of addresses) this.#endpoints.removeOf(address, ifindex)
+    const removed = addresses.filter((address) => this.#endpoints.removeOf(address, ifindex))
+    if (removed.length > 0) this.#raiseEpoch()
     this.#attachments.detachDevice('endpoint', id)
   }
 
@@ -91,6 +94,7 @@ export class PodSide {
     for (const [address, { ifindex }] of this.#endpoints.entries()) {
       if (!wanted.has(`${address} ${ifindex}`) && this.#endpoints.removeOf(address, ifindex)) gone.push(address)
     }
+    if (gone.length > 0) this.#raiseEpoch()
     return [...gone, ...this.#attachments.prune(new Set(endpoints.map((e) => e.id)))]
   }
 
@@ -166,7 +170,7 @@ export class PodSide {
     return decodeSweep(await runSyscall(this.#sweeper, encodeSweep(endpoint)))
   }
 
-  /** After everything else of a change is written: every connection's next packet is judged again. */
+  /** After everything else of a change is written: each flow is judged again, and who had which address is forgotten. */
   #raiseEpoch(): void {
     const state = this.#policy.state
     this.#policy.state = { ...state, epoch: (state.epoch + 1) >>> 0 }

@@ -9,7 +9,7 @@ import { setNotReady } from '#datapath/maps/policy.ts'
 import { gatewayMac } from '#datapath/object.ts'
 import { BpfMap } from '#kernel/bpf/map.ts'
 import { openPin, Program } from '#kernel/bpf/program.ts'
-import { parseMac } from '#kernel/netlink/netlink.ts'
+import { formatMac, parseMac } from '#kernel/netlink/netlink.ts'
 import { writeFrame } from '#test/model/frame.ts'
 import { parsePacket } from '#test/model/packet-text.ts'
 import { Asked, counted, type Verdict } from './asked.ts'
@@ -515,6 +515,29 @@ test.serial(
     t.is(answered(1_099), 'Forwarded')
     for (const name of readdirSync(dir)) rmSync(join(dir, name))
     rmSync(dir, { recursive: true })
+  },
+)
+
+test.serial(
+  'P25: another’s address is refused in a known connection, too; one that was given back is nobody’s at once, then its next owner’s',
+  async (t) => {
+    const p = ports()
+    const { datapath } = topology.node(1)
+    const leaving = await topology.node(1).addPod()
+    const destination = ({ data }: Verdict): string => formatMac(data.subarray(0, 6))
+    connect(t, a, leaving, p)
+    const question = `${a.v4} > ${leaving.v4} tcp ${p} > 80 ack seq 1001 acks 5001 data 10`
+    const answer = `${leaving.v4} > ${a.v4} tcp 80 > ${p} ack seq 5001 acks 1011 data 10`
+    t.is(destination(asked.sent(a, question)), leaving.endpoint.mac)
+    t.true(passed(asked.sent(leaving, answer)))
+    t.is(asked.sent(b, question).reason, 'Invalid source ip')
+    datapath.removeEndpoint(leaving.endpoint)
+    t.is(asked.sent(leaving, answer).reason, 'Invalid source ip')
+    t.not(destination(asked.sent(a, question)), leaving.endpoint.mac)
+    const next = { ...leaving.endpoint, mac: '02:00:00:00:77:01', owner: 'the next' }
+    await datapath.upsertEndpoint(next)
+    t.is(destination(asked.sent(a, `${a.v4} > ${leaving.v4} tcp ${ports()} > 80 syn seq 1000`)), next.mac)
+    datapath.removeEndpoint(next)
   },
 )
 

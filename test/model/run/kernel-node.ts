@@ -97,7 +97,8 @@ export class KernelNode {
       ['embryonic_used_v1', 1],
     ] as const)
       if (this.#programs.has(name)) zero(this.#programs.map(name), count)
-    this.#policy.state = { epoch: 1, networks: 0 }
+    // The programs remember what was so in an epoch: there is none twice.
+    this.#policy.state = { epoch: this.#policy.state.epoch + 1, networks: 0 }
     this.#compiler = new Compiler()
     this.#numbers = new Map()
     this.#cluster = undefined
