@@ -285,6 +285,16 @@ test('an upgrade of what is no stream, or by nobody, is refused as a Status', as
   t.is(await upgrade('/api/v1/namespaces/default/pods/p/exec?command=sh', protocols), 404, 'a browser’s way to show it')
 })
 
+test('an address that is taken is named', async (t) => {
+  await using wire = await openWire()
+  const again = () => wire.trial.api.listen({ host: '127.0.0.1', port: wire.port })
+  const error = await t.throwsAsync(again)
+  t.is(
+    error?.message,
+    `Cannot listen on 127.0.0.1:${wire.port} for the API: listen EADDRINUSE: address already in use 127.0.0.1:${wire.port}`,
+  )
+})
+
 test('in process the journey is the same: no token, no answer', async (t) => {
   await using trial = await startTrial()
   const { authorization: _, ...rest } = requestOf('GET', maps).headers

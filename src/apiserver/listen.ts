@@ -111,7 +111,14 @@ export class Listener {
       'fd' in target ? { fd: target.fd } : { host: target.host, port: target.port, backlog: 1024 },
       resolve,
     )
-    await promise
+    try {
+      await promise
+    } catch (error) {
+      const where = 'fd' in target ? `descriptor ${target.fd}` : `${target.host}:${target.port}`
+      throw new Error(`Cannot listen on ${where} for the API: ${error instanceof Error ? error.message : error}`, {
+        cause: error,
+      })
+    }
     this.#tls.removeListener('error', reject)
     this.#tls.on('error', (error) => this.#options.log.error({ err: error }, 'the listening socket failed'))
     const address = this.#tls.address()

@@ -3,10 +3,11 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import test from 'ava'
-import type WebSocket from 'ws'
+import WebSocket from 'ws'
 import type { ConfigMap, Secret } from '#api/gen/core-v1.ts'
 import { configMaps, nodes, secrets } from '#api/gen/resources.ts'
 import { isConditionTrue } from '#api/meta/conditions.ts'
+import { createLeaf } from '#apiserver/pki/certificate.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { mountsBelow } from '#kernel/mount.ts'
 import { SpdyClient } from '#kubelet/server/spdy.ts'
@@ -427,6 +428,24 @@ test.serial('nobody gets in without a name or a right', async (t) => {
   t.is((await node.fetch('/pods')).status, 200)
   t.regex((await node.fetch('/metrics/resource')).body, /container_memory_working_set_bytes\{container="c"/)
   t.is((await node.fetch('/containerLogs/default/absent/c')).status, 404)
+  const nobody = { ca: node.authority.certificate }
+  const someone = await createLeaf(node.authority, {
+    subject: { commonName: 'jane' },
+    usage: 'client',
+    now: Date.now(),
+  })
+  const jane = { ...nobody, cert: someone.certificate, key: someone.key }
+  for (const path of ['exec/default/target/c?command=id&output=1', 'attach/default/target/c?output=1']) {
+    const open = (tls: object) => new WebSocket(`wss://127.0.0.1:${node.port}/${path}`, ['v5.channel.k8s.io'], tls)
+    t.regex(await refusalOf(open(nobody)), /^401 /)
+    t.regex(await refusalOf(open(jane)), /^403 Forbidden \(user=jane, verb=get, resource=nodes/)
+  }
+  const forward = new WebSocket(
+    `wss://127.0.0.1:${node.port}/portForward/default/target?port=80`,
+    ['v4.channel.k8s.io'],
+    nobody,
+  )
+  t.regex(await refusalOf(forward), /^401 /)
 })
 
 test.serial('a restart of the kubelet touches no container', async (t) => {
