@@ -1,0 +1,3 @@
+import { clusterIpRows } from './zz-cip.ts'
+const u = performance.now()
+console.log(await clusterIpRows(), performance.now() - u)

@@ -1,0 +1,3 @@
+import { nodePortRows } from './node-port.ts'
+
+console.log(await nodePortRows())

@@ -1,0 +1,3 @@
+import { readinessRows } from './readiness.ts'
+
+console.log(await readinessRows())

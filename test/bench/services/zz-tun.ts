@@ -1,0 +1,2 @@
+import { tunnelRows } from './tunnel.ts'
+console.log(await tunnelRows())

@@ -1,0 +1,2 @@
+import { tunnelRows } from './zz-vx.ts'
+await tunnelRows()
