@@ -1,3 +1,0 @@
-import { nodePortRows } from './node-port.ts'
-
-console.log(await nodePortRows())

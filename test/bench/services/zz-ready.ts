@@ -1,3 +1,0 @@
-import { readinessRows } from './readiness.ts'
-
-console.log(await readinessRows())

@@ -1,2 +1,0 @@
-import { tunnelRows } from './tunnel.ts'
-console.log(await tunnelRows())

@@ -1,2 +1,0 @@
-import { tunnelRows } from './zz-vx.ts'
-await tunnelRows()
