@@ -287,7 +287,8 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	verdict = judge(j, from, to);
 	/* What comes from outside is not this node's own, nor one of its pods'. */
 	if (place->hook >= FAULTY(15, HOOK_OVERLAY, HOOK_NETDEV) &&
-	    (j->client_identity == IDENTITY_HOST || bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source)))
+	    (j->client_identity == IDENTITY_HOST || bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source) ||
+	     (place->hook == HOOK_OVERLAY && identity_by_address(&pkt->tuple.source) == IDENTITY_HOST)))
 		return drop(REASON_INVALID_IDENTITY);
 	if (!is_beginning(pkt)) {
 		flags |= FLOW_ADOPTED;

@@ -79,6 +79,9 @@ INLINE int wrap(struct __sk_buff *skb, __be32 remote, __u32 identity)
 
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX))
 		return drop(REASON_WRITE_FAILED);
+	/* The kernel shows a key to none but the device. */
+	if (cfg_probe == PROBE_MODEL)
+		skb->tstamp = (__u64)key.remote_ipv4 << 32 | key.tunnel_id;
 	return CONTINUE;
 }
 
@@ -105,7 +108,7 @@ FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
 		return TC_ACT_OK;
 	verdict = use_hop(skb, pkt);
 	if (verdict == CONTINUE)
-		verdict = wrap(skb, to->tunnel, wire_identity(pkt->source_identity));
+		verdict = wrap(skb, to->tunnel, FAULTY(40, IDENTITY_REMOTE_NODE, wire_identity(pkt->source_identity)));
 	if (verdict != CONTINUE)
 		return verdict;
 	skb->mark = MARK_WRAPPED;

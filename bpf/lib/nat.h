@@ -304,7 +304,10 @@ FUNCTION int translate_error(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 	r = bpf_map_lookup_elem(&translations_v1, &w->key);
 	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return 0;
+	/* Masquerade's own, and only where it is its turn. */
 	if ((*flags & REWRITE_MASQUERADE) && !(r->flags & REWRITE_MASQUERADE))
+		return 0;
+	if ((*flags & REWRITE_ANSWER) && (r->flags & REWRITE_MASQUERADE))
 		return 0;
 	*flags = r->flags;
 	turn_round(&r->to, &w->inner);

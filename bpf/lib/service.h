@@ -63,6 +63,9 @@ FUNCTION int translate_known(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 	r = find_rewrite(pkt, now(skb));
 	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return FORGOTTEN;
+	/* Under the node's address it goes last of all: policies are asked about the pod. */
+	if (FAULTY(44, 0, (*flags & REWRITE_ANSWER) && (r->flags & REWRITE_MASQUERADE)))
+		return FORGOTTEN;
 	*flags = r->flags;
 	if (!(r->flags & (REWRITE_ANSWER | REWRITE_MASQUERADE)))
 		note_asked(pkt);
@@ -89,6 +92,7 @@ FUNCTION int serve_container(struct __sk_buff *skb, struct packet *pkt, const st
 {
 	struct nat_work *w = nat_work();
 	int in_network, hairpin, verdict;
+	const struct rewrite *old;
 	__u32 known, flags = 0;
 	struct rewrite *r;
 
@@ -121,6 +125,10 @@ FUNCTION int serve_container(struct __sk_buff *skb, struct packet *pkt, const st
 		hairpin_address(&r->to.source, is_mapped(&pkt->tuple.source));
 		r->flags |= REWRITE_HAIRPIN;
 	}
+	/* What was outside until now is a Service's: another connection. */
+	old = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
+	if (old && (old->flags & REWRITE_MASQUERADE) && may_write())
+		forget_pair(&pkt->tuple, old);
 	verdict = begin_pair(skb, pkt, w, PAIR_KEEP_PORT);
 	/* A pod always reaches itself: nobody else is asked. */
 	return verdict == CONTINUE && (r->flags & REWRITE_HAIRPIN) ? deliver(skb, pkt, from) : verdict;
@@ -175,6 +183,9 @@ INLINE int lb_from_netdev(struct __sk_buff *skb, struct packet *pkt)
 	if (!(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
 		return in_service_network(&pkt->tuple.destination) ? drop(REASON_NO_SERVICE) : TC_ACT_OK;
 	verdict = translate_known(skb, pkt, &flags);
+	/* What a pod says to itself nobody outside says: under its new name it would no longer look like a pod's. */
+	if (verdict == CONTINUE && FAULTY(43, 0, flags & REWRITE_HAIRPIN))
+		return drop(REASON_INVALID_IDENTITY);
 	if (verdict == CONTINUE)
 		return flags & REWRITE_OUT ? route(skb, pkt) : CONTINUE;
 	return verdict == FORGOTTEN ? serve_outside(skb, pkt, known) : verdict;

@@ -65,6 +65,10 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 
 	if (!pkt || !with || (pkt->flags & PACKET_NEIGHBOUR))
 		return drop(REASON_FORBIDDEN_ICMP);
+	/* As in begin(): nobody outside is of this node. */
+	if (hook >= HOOK_NETDEV && (bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source) ||
+				    identity_by_address(&pkt->tuple.source) == IDENTITY_HOST))
+		return drop(REASON_INVALID_IDENTITY);
 	verdict = parse_inner(skb, pkt, &inner);
 	if (verdict != CONTINUE)
 		return verdict;

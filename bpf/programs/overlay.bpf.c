@@ -5,6 +5,16 @@
 #include "config.h"
 #include "lib/arrive.h"
 
+/* A test-run's packet came by no device, and has no key but the one that it is told. */
+INLINE int read_key(struct __sk_buff *skb, struct bpf_tunnel_key *key)
+{
+	if (cfg_probe != PROBE_MODEL)
+		return bpf_skb_get_tunnel_key(skb, key, sizeof(*key), 0);
+	key->tunnel_id = skb->cb[0];
+	key->remote_ipv4 = skb->cb[1];
+	return 0;
+}
+
 /*
  * Who it is from, 0 where its address says so, or a drop. Only nodes speak here, and none for this one. A sender that has no
  * number of the cluster's comes as its node: that node itself, or a pod that it has numbered on its own for the moment.
@@ -14,10 +24,10 @@ FUNCTION int unwrap(struct __sk_buff *skb)
 	struct bpf_tunnel_key key = {};
 	struct address node;
 
-	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0))
+	if (read_key(skb, &key))
 		return drop(REASON_NO_TUNNEL);
 	address_from4(&node, bpf_htonl(key.remote_ipv4));
-	if (identity_by_address(&node) != IDENTITY_REMOTE_NODE ||
+	if (FAULTY(41, 0, identity_by_address(&node) != IDENTITY_REMOTE_NODE) ||
 	    (key.tunnel_id != IDENTITY_REMOTE_NODE && key.tunnel_id < IDENTITY_FIRST))
 		return drop(REASON_INVALID_IDENTITY);
 	return key.tunnel_id == IDENTITY_REMOTE_NODE ? IDENTITY_UNKNOWN : key.tunnel_id;
@@ -40,7 +50,7 @@ int from_overlay(struct __sk_buff *skb)
 	if (from < 0)
 		return leave(skb, pkt, from, DIRECTION_INGRESS, ANSWER_NONE, 0);
 	verdict = parse_packet(skb, pkt);
-	pkt->source_identity = from;
+	pkt->source_identity = FAULTY(42, 0, from);
 	return arrive(skb, pkt, verdict, HOOK_OVERLAY);
 }
 

@@ -159,9 +159,11 @@ INLINE int read_headers(struct xdp_md *ctx, struct packet *pkt)
 	return -1;
 }
 
-/* Where the packet goes when it is what `to` says; 0, or -1 where tc has to ask for a neighbour or say something. */
+/* Where the packet goes when it is what `to` says; 0, or -1 where tc has to ask for a neighbour, wrap it or say something. */
 INLINE int find_way(struct xdp_md *ctx, const struct packet *pkt, const struct tuple *to, struct bpf_fib_lookup *fib)
 {
+	if (cfg_tunnel && in_pod_network(&to->destination))
+		return -1;
 	fib->ifindex = ctx->ingress_ifindex;
 	fib->l4_protocol = to->protocol;
 	if (pkt->ethertype == bpf_htons(ETH_P_IP)) {

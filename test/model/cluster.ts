@@ -102,6 +102,8 @@ export interface Service {
   readonly type: 'ClusterIP' | 'NodePort' | 'LoadBalancer'
   readonly clusterIPs: readonly string[]
   readonly externalIPs?: readonly string[]
+  /** Nobody has given it these: pods that mean somebody else by them get past it (CVE-2020-8554). */
+  readonly isExternalGuarded?: true
   /** Addresses of the load balancer. */
   readonly ingressIPs?: readonly string[]
   readonly ports: readonly ServicePort[]
@@ -123,6 +125,8 @@ export interface Cluster {
   readonly services: ReadonlyMap<string, Service>
   readonly podCidrs: readonly string[]
   readonly serviceCidrs: readonly string[]
+  /** Packets between nodes' pods are wrapped, each with its sender's identity. */
+  readonly isTunnelled?: boolean
 }
 
 export const nameOf = (object: { readonly namespace: string; readonly name: string }): string =>

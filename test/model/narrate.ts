@@ -8,15 +8,17 @@ export const tickMs = 1
 export const beginMs = 10_000_000
 
 /** What became of a packet, on one line. */
-export function tellOutcome({ end, reason, pod, rules, story }: Outcome): string {
+export function tellOutcome({ end, reason, pod, rules, story, wrapped }: Outcome): string {
   const where =
     end === 'pod'
       ? `to ${pod}`
       : end === 'out'
         ? 'out'
-        : end === 'stack'
-          ? 'to the node itself'
-          : `${end === 'drop' ? 'dropped' : 'refused'}, ${reason}`
+        : end === 'tunnel'
+          ? `wrapped to ${wrapped?.node} as ${typeof wrapped?.as === 'object' ? wrapped.as.pod : 'node'}`
+          : end === 'stack'
+            ? 'to the node itself'
+            : `${end === 'drop' ? 'dropped' : 'refused'}, ${reason}`
   const why = [...story, ...(rules.length > 1 ? [`also allowed by ${rules.slice(1).join(' and ')}`] : [])]
   return `=> ${where}${why.length === 0 ? '' : `: ${why.join('; ')}`}`
 }

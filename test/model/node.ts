@@ -3,6 +3,7 @@ import { Affinities } from './affinity.ts'
 import { type Cluster, type Endpoint, type Node, nameOf, type Pod } from './cluster.ts'
 import { quotedBy } from './errors.ts'
 import { Fragments } from './fragments.ts'
+import { etherBytes, frameLength } from './frame.ts'
 import { isReadable, wrongHeader } from './headers.ts'
 import {
   beginsPair,
@@ -23,7 +24,7 @@ import { findService, type Side } from './services.ts'
 import {
   beginsAnother,
   beginsFlow,
-  disowned,
+  type Claim,
   endOf,
   type Flow,
   Flows,
@@ -41,9 +42,19 @@ export type Hook =
   /** `early`: XDP sees it first. That makes no difference to what becomes of it. */
   | { readonly from: 'uplink'; readonly early?: true }
   | { readonly from: 'host'; readonly pod: string }
+  /**
+   * Out of the tunnel, from the node with that address; `as`: the pod whose identity is with it, `node`: whoever has the
+   * source address, or a number that is nobody's.
+   */
+  | { readonly from: 'tunnel'; readonly node: string; readonly as: string }
+  /** What the node's own stack sends into the tunnel. */
+  | { readonly from: 'stack' }
 
-/** Where it goes: nowhere, to the node's own stack, into a pod of the node, out by the node's routes, or back as a refusal. */
-export type End = 'drop' | 'stack' | 'pod' | 'out' | 'refusal'
+/**
+ * Where it goes: nowhere, to the node's own stack, into a pod of the node, out by the node's routes, wrapped to another node, or
+ * back as a refusal.
+ */
+export type End = 'drop' | 'stack' | 'pod' | 'out' | 'tunnel' | 'refusal'
 
 /** Who an address is, before any number is given to it. */
 export type Identity = 'host' | 'remote node' | 'world' | 'unknown pod' | { readonly pod: string }
@@ -76,6 +87,8 @@ export interface Outcome {
   readonly packet?: Packet
   /** The pod that it is put into. */
   readonly pod?: string
+  /** Wrapped: address of the other node, and whose identity goes with it. */
+  readonly wrapped?: { readonly node: string; readonly as: Identity }
   readonly source?: Identity
   readonly destination?: Identity
   /** Chosen for a Service. */
@@ -138,6 +151,8 @@ interface Journey {
   /** First address of the pod that it is from, or, from outside, to: whose refusals are counted. */
   device: string
   backend?: Endpoint
+  /** Who sends it, as the node that it comes from says. */
+  claim?: Claim
   /** It goes to a Service: its flow has another name for who asks. */
   translated: boolean
   /** Where it was sent to before that. */
@@ -161,6 +176,8 @@ export class NodeModel {
   readonly #refusals = new Refusals()
   #cluster: Cluster
   #pods: Map<string, Pod>
+  /** In which change an address became its pod's. */
+  readonly #since = new Map<string, number>()
   #epoch = 0
 
   constructor(
@@ -188,15 +205,24 @@ export class NodeModel {
   /** The cluster is now this. Flows are judged again at their next packet; an address that another pod has now begins afresh. */
   change(cluster: Cluster): void {
     const pods = addressesOf(cluster)
+    // Of Services no policy asks.
+    if (cluster.services === this.#cluster.services) this.#epoch++
+    for (const [address, pod] of this.#pods) {
+      if (pods.has(address)) continue
+      this.#since.delete(address)
+      if (pod.node === this.name) this.flows.forgetShare(address)
+    }
     for (const [address, pod] of pods) {
       const last = this.#pods.get(address)
-      if (last === undefined || nameOf(last) !== nameOf(pod)) this.flows.disown(address)
+      if (last === undefined || nameOf(last) !== nameOf(pod)) this.#since.set(address, this.#epoch)
     }
-    for (const [address, pod] of this.#pods)
-      if (pod.node === this.name && !pods.has(address)) this.flows.forgetShare(address)
     this.#cluster = cluster
     this.#pods = pods
-    this.#epoch++
+  }
+
+  /** Whoever has the address has nothing to do with the flows of whoever had it before. */
+  #isDisowned({ epoch, client }: Flow): boolean {
+    return epoch < (this.#since.get(client.source) ?? 0) || epoch < (this.#since.get(client.destination) ?? 0)
   }
 
   /** What is over goes, as it does every few seconds. */
@@ -234,6 +260,10 @@ export class NodeModel {
         return this.#fromUplink(journey)
       case 'host':
         return this.#fromHost(journey)
+      case 'tunnel':
+        return this.#fromTunnel(hook, journey)
+      case 'stack':
+        return this.#intoTunnel(journey)
       default:
         return hook satisfies never
     }
@@ -261,11 +291,29 @@ export class NodeModel {
     const masked = this.#nameAnswer(journey, tracked) ?? this.#masquerade(journey, tracked)
     if (masked !== undefined && masked !== 'named') return this.#refuse(journey, { ...tracked, reason: masked })
     told.story.push(...nat(packet, journey.packet))
-    const way = isHere ? this.#forward(journey.packet, packet) : this.#route(journey.packet, packet)
-    return { ...way, ...withoutSide(tracked) }
+    const sender: Identity = { pod: name }
+    const way = isHere ? this.#forward(journey.packet, packet) : this.#route(journey.packet, packet, sender)
+    return { ...withoutSide(tracked), ...way }
   }
 
-  #fromUplink(journey: Journey): Result {
+  /** Only nodes speak here, and each says whose packet it is. Otherwise it is like any that comes from others. */
+  #fromTunnel({ node, as }: Hook & { readonly from: 'tunnel' }, journey: Journey): Result {
+    const isNode = this.identityOf(node) === 'remote node'
+    const pod = this.#cluster.pods.get(as)
+    if (!isNode || (as !== 'node' && pod === undefined)) return drop('invalid identity')
+    if (pod !== undefined) journey.claim = { address: journey.packet.source, pod }
+    return this.#fromUplink(journey, 'tunnel')
+  }
+
+  #intoTunnel({ packet }: Journey): Result {
+    const wrong = wrongHeader(packet)
+    if (wrong !== undefined) return drop(wrong)
+    const to = this.#remoteNode(packet.destination)
+    if (to === undefined) return drop('no tunnel')
+    return { end: 'tunnel', reason: 'forwarded', rules: [], packet, wrapped: { node: to, as: 'remote node' } }
+  }
+
+  #fromUplink(journey: Journey, from: 'uplink' | 'tunnel' = 'uplink'): Result {
     const { packet, now } = journey
     const to = this.#local(packet.destination)
     const wrong = wrongHeader(packet)
@@ -290,13 +338,13 @@ export class NodeModel {
       return drop('invalid identity')
     }
     journey.device = this.#local(journey.packet.destination)?.addresses[0] ?? ''
-    const tracked = this.#track('uplink', journey)
+    const tracked = this.#track(from, journey)
     if (tracked.reset !== undefined) journey.packet = tracked.reset
     else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
     const named = this.#nameAnswer(journey, tracked)
     if (named !== undefined && named !== 'named') return this.#refuse(journey, { ...tracked, reason: named })
     journey.told.story.push(...nat(packet, journey.packet))
-    return { ...this.#forward(journey.packet, packet), ...withoutSide(tracked) }
+    return { ...withoutSide(tracked), ...this.#forward(journey.packet, packet) }
   }
 
   #fromHost(journey: Journey): Result {
@@ -344,15 +392,20 @@ export class NodeModel {
     const isService = this.#cluster.serviceCidrs.some((cidr) => contains(cidr, destination))
     const isNode = [...this.#cluster.nodes.values()].some((n) => n.addresses.includes(destination))
     if (!isHairpin && !isService && !isNode && !this.#isNodes(destination)) return undefined
-    const isWanted = ({ pair, side: of }: PairSide): boolean => side === 'outside' || of === 0 || pair.isHairpin
+    // What goes under the node's address does so last of all.
+    const isWanted = ({ pair, side: of }: PairSide): boolean =>
+      side === 'outside' || pair.isHairpin || (of === 0 && pair.kind === 'service')
     const about = this.#translateError(journey, isWanted)
     if (about !== undefined) {
+      if (side === 'outside' && about.pair.isHairpin) return this.#impostor(journey)
       if (about.pair.isHairpin && side === 'inside') return 'hairpin'
       return about.pair.isOut ? 'out' : undefined
     }
     const known = this.#findPair(journey)
     // What a pod answers is of its connection first, and gets its name after that.
     if (known !== undefined && isWanted(known)) {
+      // What a pod says to itself nobody outside says.
+      if (side === 'outside' && known.pair.isHairpin) return this.#impostor(journey)
       told.story.push(known.side === 0 ? 'of a translated connection' : 'an answer of a translated connection')
       if (known.side === 0) {
         journey.asked = tuple
@@ -373,13 +426,15 @@ export class NodeModel {
     if (found.kind === 'refused') return found.reason
     const backend = this.#affinities.choose(found, tuple, now, journey.choose)
     // From outside comes nothing of this node's own.
-    if (side === 'outside' && this.#isOwn(packet.source)) {
-      told.marks.push('own address from outside')
-      return 'invalid identity'
-    }
+    if (side === 'outside' && this.#isOwn(packet.source)) return this.#impostor(journey)
     journey.backend = backend
     told.story.push(`${found.service.namespace}/${found.service.name} by ${backend.address}:${backend.port}`)
     return this.#beginService(side, journey, backend)
+  }
+
+  #impostor({ told }: Journey): Reason {
+    told.marks.push('own address from outside')
+    return 'invalid identity'
   }
 
   #beginService(side: Side, journey: Journey, backend: Endpoint): Reason | 'hairpin' | 'out' | undefined {
@@ -408,6 +463,9 @@ export class NodeModel {
       answered: false,
       lastSeen: now,
     }
+    // What was outside until now is a Service's: another connection.
+    const old = side === 'inside' ? this.#pairs.get(tuple)?.pair : undefined
+    if (old?.kind === 'masquerade') this.#pairs.remove(old)
     this.#pairs.add(pair)
     journey.asked = tuple
     journey.translated = true
@@ -468,8 +526,10 @@ export class NodeModel {
   #leave(journey: Journey, served: Reason | 'hairpin' | 'out'): Result {
     const { packet } = journey
     // What a pod says to itself nobody else is asked about; what only passes through is asked about where it arrives.
-    if (served === 'hairpin') return { ...this.#forward(packet, undefined), reason: 'forwarded', rules: [] }
-    if (served === 'out') return { ...this.#route(packet, undefined), reason: 'forwarded', rules: [] }
+    const passes = { reason: 'forwarded', rules: [] } as const
+    if (served === 'hairpin') return { ...passes, ...this.#forward(packet, undefined) }
+    const sender = journey.claim === undefined ? 'remote node' : { pod: nameOf(journey.claim.pod) }
+    if (served === 'out') return { ...passes, ...this.#route(packet, undefined, sender) }
     return this.#refuse(journey, { reason: served, rules: [], side: 0, translated: false, adopted: false })
   }
 
@@ -556,7 +616,7 @@ export class NodeModel {
     const { layer4 } = journey.packet
     if (layer4.kind === 'error' || isNeighbours(journey.packet)) return this.#relate(from, journey)
     const flow = this.flows.find(journey.tuple, journey.now)
-    if (flow?.isLocal === true && from === 'uplink') {
+    if (flow?.isLocal === true && (from === 'uplink' || from === 'tunnel')) {
       journey.told.marks.push('own address from outside')
       return { reason: 'invalid identity', rules: [], side: 0, translated: false, adopted: false }
     }
@@ -584,8 +644,8 @@ export class NodeModel {
     )
       return { ...pass, reason: 'forbidden icmp' }
     const flow = this.flows.find(quoted.tuple, now)
-    if (flow !== undefined && flow.epoch !== disowned) {
-      const judged = this.#judgeTuple(flow.client, flow.fromHost)
+    if (flow !== undefined && !this.#isDisowned(flow)) {
+      const judged = this.#judgeFlow(flow)
       if (flow.epoch === this.#epoch || judged.reason === 'forwarded') {
         flow.epoch = this.#epoch
         const side = sameTuple(quoted.tuple, flow.client) ? 1 : 0
@@ -594,7 +654,7 @@ export class NodeModel {
         return {
           ...pass,
           rules: judged.rules,
-          ...this.#ends(flow.client, flow.fromHost, side),
+          ...this.#ends(flow.client, flow.fromHost, side, flow.claim),
           side,
           translated: flow.translated,
           adopted: flow.adopted,
@@ -607,19 +667,19 @@ export class NodeModel {
       told.marks.push('error of an allowed connection')
       return pass
     }
-    return { ...pass, reason: 'forbidden icmp', ...this.#ends(quoted.tuple, false, 1) }
+    return { ...pass, reason: 'forbidden icmp', ...this.#ends(quoted.tuple, false, 1, undefined) }
   }
 
   /** Undefined: the flow that was found does not count, the packet begins another. */
   #continue(flow: Flow, { packet, tuple, now, told }: Journey): Omit<Tracked, 'translated' | 'adopted'> | undefined {
-    if (flow.epoch === disowned) {
+    if (this.#isDisowned(flow)) {
       told.marks.push('address of another pod before')
       this.flows.remove(flow)
       return undefined
     }
     const side = sameTuple(tuple, flow.client) ? 0 : 1
-    const ends = { ...this.#ends(flow.client, flow.fromHost, side), side } as const
-    const judged = this.#judgeTuple(flow.client, flow.fromHost)
+    const judged = this.#judgeFlow(flow)
+    const ends = { ...this.#ends(flow.client, flow.fromHost, side, flow.claim), side } as const
     if (flow.epoch !== this.#epoch) {
       if (judged.reason !== 'forwarded') {
         told.marks.push(flow.established ? 'established flow cut' : 'unanswered flow cut')
@@ -653,9 +713,10 @@ export class NodeModel {
   #begin(from: Hook['from'], journey: Journey): Tracked {
     const { packet, tuple, told, translated } = journey
     const fromHost = from === 'host'
-    const judged = this.#judgeTuple(tuple, fromHost)
+    const { claim } = journey
+    const judged = this.#judgeTuple(tuple, fromHost, claim)
     const begins = beginsFlow(packet, tuple)
-    const ends = this.#ends(tuple, fromHost, 0)
+    const ends = this.#ends(tuple, fromHost, 0, claim)
     if (judged.reason === 'forwarded') {
       told.story.push(...judged.story)
       if (!begins) told.marks.push('adopted')
@@ -667,7 +728,7 @@ export class NodeModel {
       return { reason: judged.reason, rules: [], ...ends, side: 0, translated, adopted: false }
     }
     const client = reversed(tuple)
-    const answer = this.#judgeTuple(client, false)
+    const answer = this.#judgeTuple(client, false, claim)
     // What a Service was just asked is no answer.
     if (translated || answer.reason !== 'forwarded')
       return { reason: 'invalid flow', rules: [], ...ends, side: 0, translated, adopted: false }
@@ -677,7 +738,7 @@ export class NodeModel {
     return {
       reason: 'forwarded',
       rules: answer.rules,
-      ...this.#ends(client, false, 1),
+      ...this.#ends(client, false, 1, claim),
       side: 1,
       translated,
       adopted: true,
@@ -685,7 +746,7 @@ export class NodeModel {
   }
 
   #remember(
-    { packet, now, translated }: Journey,
+    { packet, now, translated, claim }: Journey,
     client: Tuple,
     side: 0 | 1,
     adopted: boolean,
@@ -697,36 +758,52 @@ export class NodeModel {
     const countedTo = counted?.addresses[0]
     const isHere = (address: string): boolean => this.#local(address) !== undefined
     const isLocal = (fromHost || isHere(client.source)) && isHere(client.destination)
-    const known = { adopted, fromHost, translated, isLocal, lastSeen: now, epoch: this.#epoch, countedTo }
+    const known = { adopted, fromHost, translated, isLocal, lastSeen: now, epoch: this.#epoch, countedTo, claim }
     this.flows.begin(flowOf(packet, client, side, known))
   }
 
+  /** As it was judged; what has changed since asks who has the addresses. */
+  #judgeFlow(flow: Flow): Verdict {
+    if (flow.epoch !== this.#epoch) flow.claim = undefined
+    return this.#judgeTuple(flow.client, flow.fromHost, flow.claim)
+  }
+
   /** Who the packet is from and to; `side` 1: it is the server's. */
-  #ends(client: Tuple, fromHost: boolean, side: 0 | 1): { readonly source: Identity; readonly destination: Identity } {
-    const asks = fromHost ? 'host' : this.identityOf(client.source)
-    const answers = this.identityOf(client.destination)
+  #ends(
+    client: Tuple,
+    fromHost: boolean,
+    side: 0 | 1,
+    claim: Claim | undefined,
+  ): { readonly source: Identity; readonly destination: Identity } {
+    const who = (address: string): Identity =>
+      claim?.address === address ? { pod: nameOf(claim.pod) } : this.identityOf(address)
+    const asks = fromHost ? 'host' : who(client.source)
+    const answers = who(client.destination)
     return side === 0 ? { source: asks, destination: answers } : { source: answers, destination: asks }
   }
 
   /** Egress of the source where it is a pod of this node, ingress of the destination where that is. */
-  #judgeTuple(tuple: Tuple, fromHost: boolean): Verdict {
-    const from = this.#pods.get(tuple.source)
-    const to = this.#pods.get(tuple.destination)
+  #judgeTuple(tuple: Tuple, fromHost: boolean, claim?: Claim): Verdict {
     const asked = askedOf(tuple)
     const rules: string[] = []
     const story: string[] = []
+    const party = (address: string): Party => ({
+      address,
+      // An identity is of all pods with these labels: it makes nobody the pod itself.
+      pod: claim?.address === address ? { ...claim.pod, name: `like ${claim.pod.name}` } : this.#pods.get(address),
+    })
     const sides: [Pod | undefined, 'egress' | 'ingress', Party][] = [
-      [fromHost ? undefined : from, 'egress', { address: tuple.destination, pod: to }],
-      [to, 'ingress', { address: tuple.source, pod: from }],
+      [fromHost ? undefined : this.#local(tuple.source), 'egress', party(tuple.destination)],
+      [this.#local(tuple.destination), 'ingress', party(tuple.source)],
     ]
     for (const [pod, direction, peer] of sides) {
-      if (pod === undefined || pod.node !== this.name) continue
+      if (pod === undefined) continue
       // The node that a pod runs on always reaches it (NetworkPolicy, "Traffic to and from the node").
       if (direction === 'ingress' && (fromHost || this.identityOf(peer.address) === 'host')) continue
       const judgement = judgePolicy(this.#cluster, direction, pod, peer, asked)
       story.push(tell(judgement, direction, pod))
       if (!judgement.allowed) {
-        const unknown = this.identityOf(peer.address) === 'unknown pod'
+        const unknown = peer.pod === undefined && this.identityOf(peer.address) === 'unknown pod'
         const reason = pod.unready === true ? 'host not ready' : unknown ? 'unknown sender' : 'policy denied'
         return { reason, rules: [], story }
       }
@@ -735,20 +812,45 @@ export class NodeModel {
     return { reason: 'forwarded', rules, story }
   }
 
-  #forward(packet: Packet, came: Packet | undefined): Pick<Outcome, 'end' | 'packet' | 'pod'> {
+  #forward(packet: Packet, came: Packet | undefined): Way {
     const to = this.#local(packet.destination)
-    if (to === undefined || packet.hops < 2) return this.#route(packet, came)
+    if (to === undefined || packet.hops < 2) return packet === came ? { end: 'stack' } : { end: 'stack', packet }
     return { end: 'pod', packet: { ...packet, hops: packet.hops - 1 }, pod: nameOf(to) }
   }
 
-  /** By the node's routes: what is its own, and what needs an ICMP error, is the stack's. */
-  #route(packet: Packet, came: Packet | undefined): Pick<Outcome, 'end' | 'packet'> {
+  /** By the node's routes: what is its own, and what needs an ICMP error, is the stack's. `sender`: who it is to be wrapped as. */
+  #route(packet: Packet, came: Packet | undefined, sender: Identity): Way {
     const { addresses, podCidrs } = this.node
+    const toStack: Way = packet === came ? { end: 'stack' } : { end: 'stack', packet }
+    const bytes = frameLength(packet) - etherBytes
+    const onward = { ...packet, hops: packet.hops - 1 }
+    const node = this.#cluster.isTunnelled === true ? this.#remoteNode(packet.destination) : undefined
+    if (node !== undefined) {
+      if (packet.hops < 2 || bytes > mtu - tunnelBytes) return toStack
+      return { end: 'tunnel', packet: onward, wrapped: { node, as: sender } }
+    }
+    // Nobody knows where that is.
+    const isStranger = this.#cluster.isTunnelled === true && this.identityOf(packet.destination) === 'unknown pod'
+    if (isStranger) return { end: 'drop', reason: 'no tunnel' }
     const isOwn = addresses.includes(packet.destination) || podCidrs.some((c) => contains(c, packet.destination))
-    if (isOwn || packet.hops < 2) return packet === came ? { end: 'stack' } : { end: 'stack', packet }
-    return { end: 'out', packet: { ...packet, hops: packet.hops - 1 } }
+    if (isOwn || packet.hops < 2 || bytes > mtu) return toStack
+    return { end: 'out', packet: onward }
+  }
+
+  /** IPv4 address of the other node that the address is on, or is itself; undefined: of none that is known. */
+  #remoteNode(address: string): string | undefined {
+    const name = this.#pods.get(address)?.node
+    for (const node of this.#cluster.nodes.values())
+      if (node.name !== this.name && (node.name === name || node.addresses.includes(address))) return node.addresses[0]
+    return undefined
   }
 }
+
+/** Of every device; and what is put around a packet in the tunnel (RFC 7348: Ethernet, IPv4, UDP and VXLAN headers). */
+const mtu = 1_500
+const tunnelBytes = 14 + 20 + 8 + 8
+
+type Way = Pick<Outcome, 'end' | 'packet' | 'pod' | 'wrapped'> & { readonly reason?: Reason }
 
 const stack = { end: 'stack', reason: 'forwarded', rules: [] } as const
 const drop = (reason: Reason): Result => ({ end: 'drop', reason, rules: [] })

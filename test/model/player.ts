@@ -76,9 +76,31 @@ class Draw {
 }
 
 function hookNow(cluster: Cluster, hook: Hook, address: string): Hook {
+  if (hook.from === 'tunnel' && Number.isNaN(Number(hook.as)) && !cluster.pods.has(hook.as))
+    return { ...hook, as: 'node' }
   if (hook.from !== 'pod' || cluster.pods.has(hook.pod)) return hook
   const next = [...cluster.pods.values()].find((pod) => pod.addresses.includes(address))
   return next === undefined ? hook : { from: 'pod', pod: nameOf(next) }
+}
+
+/** Where its answer would come from. */
+function leftTo({ end, pod, wrapped, destination }: Outcome): Hook | undefined {
+  switch (end) {
+    case 'pod':
+      return pod === undefined ? undefined : { from: 'pod', pod }
+    case 'out':
+      return { from: 'uplink' }
+    case 'tunnel': {
+      const as = typeof destination === 'object' ? destination.pod : 'node'
+      return wrapped === undefined ? undefined : { from: 'tunnel', node: wrapped.node, as }
+    }
+    case 'drop':
+    case 'stack':
+    case 'refusal':
+      return undefined
+    default:
+      return end satisfies never
+  }
 }
 
 /** As somebody who meets it on the wire would describe it: he does not know what it once was. */
@@ -102,14 +124,13 @@ export class Player {
   }
 
   /** What has become of a packet, so that later ones can refer to it. */
-  saw(hook: Hook, packet: Packet, { end, packet: left, pod }: Outcome): void {
-    const leftTo: Hook | undefined =
-      end === 'pod' && pod !== undefined ? { from: 'pod', pod } : end === 'out' ? { from: 'uplink' } : undefined
+  saw(hook: Hook, packet: Packet, outcome: Outcome): void {
+    const { end, packet: left } = outcome
     this.#recent[this.#at++ % rememberedMax] = {
       hook,
       packet,
       left: left === undefined ? undefined : plain(left),
-      leftTo,
+      leftTo: leftTo(outcome),
       refused: end === 'refusal',
     }
   }
@@ -143,7 +164,7 @@ export class Player {
   /** The Service with endpoints among the pods that there are now; each ready, going, or gone from it. */
   serviceFor(cluster: Cluster, kind: ServiceKind, number: number, seed: number): Service {
     const draw = new Draw(seed)
-    const { hasIngress, targets, ports: list, ...service } = kind
+    const { hasIngress, hasExternal, targets, ports: list, ...service } = kind
     const pods = [...cluster.pods.values()].filter((p) => p.hostNetwork !== true)
     const chosen = pods.filter(() => draw.oneIn(2)).slice(0, draw.next(4))
     const states = chosen.map(() => draw.of(endpointStates))
@@ -153,6 +174,7 @@ export class Player {
       name: `s${number}`,
       clusterIPs: [`10.96.0.${10 + number}`, `fd00:10:96::${10 + number}`],
       ...(hasIngress ? { ingressIPs: [`172.30.0.${200 + number}`, `fd00:172:30::${200 + number}`] } : {}),
+      ...(hasExternal ? { externalIPs: [`198.51.100.${50 + number}`, `2001:db8::${50 + number}`] } : {}),
       ports: list.map((port, i) => ({ ...port, ...(isNode ? { nodePort: 30_000 + 10 * number + i } : {}) })),
       endpoints: Object.fromEntries(
         list.map(({ port, protocol }, i) => [
@@ -236,6 +258,8 @@ export class Player {
     const leftTo = back === undefined ? undefined : hookNow(cluster, back, left?.destination ?? '')
     // The rest of a datagram, or of another one between the same two.
     if (one.packet.fragment?.more === true && draw.oneIn(2)) return send(one.hook, rest(one.packet, draw))
+    // Somebody outside has seen it, and says the same.
+    if (one.hook.from === 'pod' && draw.oneIn(25)) return send(this.#way(cluster, one.packet.source, draw), one.packet)
     // The same is asked once more, from another port.
     if (draw.oneIn(8)) return send(one.hook, { ...one.packet, layer4: anew(one.packet.layer4, draw) })
     if (left === undefined || leftTo === undefined || draw.oneIn(6)) {
@@ -271,13 +295,34 @@ export class Player {
       const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
       if (service !== undefined) {
         const packet = packetTo(from, service, draw)
-        return send(uplink(draw), draw.oneIn(8) ? deceptive(packet, draw) : packet)
+        return send(this.#way(cluster, from, draw), draw.oneIn(8) ? deceptive(packet, draw) : packet)
       }
       const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
-      return send(uplink(draw), packetTo(from, { address: to }, draw))
+      return send(this.#way(cluster, from, draw), packetTo(from, { address: to }, draw))
+    }
+    if (cluster.isTunnelled === true && draw.oneIn(2)) {
+      const to = this.#destination(cluster, local, others, family, draw)
+      const host = draw.of(ownAddresses(cluster, family))
+      if (!isMulticast(to.address)) return send({ from: 'stack' }, packetTo(host, to, draw))
     }
     const host = draw.of(ownAddresses(cluster, family))
     return send({ from: 'host', pod: nameOf(pod) }, packetTo(host, { address: own }, draw))
+  }
+
+  /** What other nodes send comes by the tunnel where there is one, mostly as whose it is. */
+  #way(cluster: Cluster, source: string, draw: Draw): Hook {
+    const pod = [...cluster.pods.values()].find((p) => p.addresses.includes(source))
+    const node = [...cluster.nodes.values()].find((n) => n.name === pod?.node || n.addresses.includes(source))
+    if (cluster.isTunnelled !== true || draw.oneIn(3)) return uplink(draw)
+    const others = [...cluster.nodes.values()].filter((n) => n.name !== ownNode)
+    const from = node === undefined || node.name === ownNode ? draw.of(others) : node
+    if (draw.oneIn(20))
+      return { from: 'tunnel', node: draw.of(['172.30.0.99', '172.30.0.11', '10.244.2.2']), as: 'node' }
+    if (draw.oneIn(20))
+      return { from: 'tunnel', node: from.addresses[0] ?? '', as: draw.of(['0', '1', '2', '4', '255']) }
+    const claims = pod === undefined || draw.oneIn(8) ? draw.of([...cluster.pods.values()]) : pod
+    const as = (pod === undefined && !draw.oneIn(8)) || draw.oneIn(8) ? 'node' : nameOf(claims)
+    return { from: 'tunnel', node: from.addresses[0] ?? '', as }
   }
 
   /** Somebody whose packets come by the uplink; now and then one who says that he is one of ours. */
@@ -342,12 +387,16 @@ function serviceAddress(cluster: Cluster, family: 4 | 6, draw: Draw, isOutside: 
   const choices: Destination[] = [
     ...(isOutside && !draw.oneIn(10) ? [] : own(service.clusterIPs)).map((address) => ({ address, protocol, port })),
     ...own(service.ingressIPs).map((address) => ({ address, protocol, port })),
+    ...own(service.externalIPs).map((address) => ({ address, protocol, port })),
     ...nodes.map((address) => ({ address, protocol, port: nodePort ?? 0 })),
   ]
   const choice = draw.of(choices)
   if (choice === undefined || !draw.oneIn(15)) return choice
   return { address: choice.address }
 }
+
+/** Around what devices carry; not within the four bytes of a VLAN tag, which the kernel leaves room for. */
+const largePayload = (draw: Draw): number => (draw.oneIn(2) ? 1_350 + draw.next(100) : 1_490 + draw.next(80))
 
 function packetTo(source: string, { address, protocol, port }: Destination, draw: Draw): Packet {
   const hops = draw.oneIn(12) ? draw.of([1, 2, 255]) : 64
@@ -372,7 +421,7 @@ function layer4To(family: 4 | 6, draw: Draw, protocol: ProtocolName | undefined,
       kind: 'udp',
       sourcePort,
       destinationPort,
-      payload: draw.next(5) * 5,
+      payload: draw.oneIn(30) ? largePayload(draw) : draw.next(5) * 5,
       ...(family === 4 && draw.oneIn(4) ? { unsummed: true } : {}),
     }
   if (kind < 17) {
@@ -393,6 +442,8 @@ function layer4To(family: 4 | 6, draw: Draw, protocol: ProtocolName | undefined,
 
 /** Where a protocol lies in the draw of kinds. */
 const kindOf = { TCP: 0, UDP: 10, SCTP: 15 } as const
+
+const isMulticast = (address: string): boolean => /^(ff|22[4-9]|23)/.test(address)
 
 const ownAddresses = (cluster: Cluster, family: 4 | 6): string[] =>
   (cluster.nodes.get(ownNode)?.addresses ?? []).filter((a) => familyOf(a) === family)

@@ -28,6 +28,7 @@ export type Change =
   | { readonly do: 'pod'; readonly pod: Pod }
   | { readonly do: 'policy'; readonly policy: NetworkPolicy }
   | { readonly do: 'service'; readonly service: Service }
+  | { readonly do: 'tunnel' }
   | { readonly do: 'remove'; readonly kind: 'pod' | 'policy' | 'service'; readonly name: string }
 
 export type Step =
@@ -78,6 +79,8 @@ export function changed(cluster: Cluster, change: Change): Cluster {
       return { ...cluster, policies: put(cluster.policies, nameOf(change.policy), change.policy) }
     case 'service':
       return { ...cluster, services: put(cluster.services, nameOf(change.service), change.service) }
+    case 'tunnel':
+      return { ...cluster, isTunnelled: true }
     case 'remove':
       if (change.kind === 'pod') return { ...cluster, pods: without(cluster.pods, change.name) }
       if (change.kind === 'policy') return { ...cluster, policies: without(cluster.policies, change.name) }
@@ -120,6 +123,8 @@ export function formatStep(step: Step): string {
       return `policy ${nameOf(step.policy)} ${JSON.stringify(step.policy.spec)}`
     case 'service':
       return formatService(step.service)
+    case 'tunnel':
+      return 'tunnel'
     case 'remove':
       return `remove ${step.kind} ${step.name}`
     case 'wait':
@@ -134,7 +139,8 @@ export function formatStep(step: Step): string {
 const formatHook = (hook: Hook): string => {
   if (hook.from === 'pod') return `from ${hook.pod}`
   if (hook.from === 'uplink') return hook.early === true ? 'from uplink early' : 'from uplink'
-  return `from host to ${hook.pod}`
+  if (hook.from === 'tunnel') return `from tunnel ${hook.node} as ${hook.as}`
+  return hook.from === 'stack' ? 'from stack' : `from host to ${hook.pod}`
 }
 
 function formatPod({ namespace, name, labels, node, addresses, ports, hostNetwork, unready }: Pod): string {
@@ -151,6 +157,7 @@ const formatLabels = (labels: Labels): string =>
 function formatService(service: Service): string {
   const words = ['service', nameOf(service), service.type, service.clusterIPs.join(',')]
   if (service.externalIPs !== undefined) words.push('external', service.externalIPs.join(','))
+  if (service.isExternalGuarded === true) words.push('guarded')
   if (service.ingressIPs !== undefined) words.push('ingress', service.ingressIPs.join(','))
   if (service.externalTrafficPolicy === 'Local') words.push('external-local')
   if (service.internalTrafficPolicy === 'Local') words.push('internal-local')
@@ -191,6 +198,8 @@ function parseStep(line: string): Step {
     }
     case 'service':
       return { do: 'service', service: parseService(rest) }
+    case 'tunnel':
+      return { do: 'tunnel' }
     case 'remove': {
       const [kind = '', name = ''] = rest
       if (kind !== 'pod' && kind !== 'policy' && kind !== 'service') throw new SyntaxError(`what is ${kind}?`)
@@ -207,16 +216,17 @@ function parseStep(line: string): Step {
 }
 
 function parseSend(line: string): Step & { readonly do: 'send' } {
-  const found = /^from (host to )?(\S+)( early)?: (.*)$/.exec(line)
+  const found = /^from (host to |tunnel )?(\S+)( early)?(?: as (\S+))?: (.*)$/.exec(line)
   if (found === null) throw new SyntaxError('write: from POD: SOURCE > DESTINATION …')
-  const [, host, name = '', early, text = ''] = found
-  const hook: Hook =
-    host !== undefined
-      ? { from: 'host', pod: name }
-      : name === 'uplink'
-        ? { from: 'uplink', ...(early === undefined ? {} : { early: true }) }
-        : { from: 'pod', pod: name }
-  return { do: 'send', hook, packet: parsePacket(text) }
+  const [, place, name = '', early, as = '', text = ''] = found
+  return { do: 'send', hook: parseHook(place?.trim(), name, early !== undefined, as), packet: parsePacket(text) }
+}
+
+function parseHook(place: string | undefined, name: string, early: boolean, as: string): Hook {
+  if (place === 'host to') return { from: 'host', pod: name }
+  if (place === 'tunnel') return { from: 'tunnel', node: name, as }
+  if (name === 'stack') return { from: 'stack' }
+  return name === 'uplink' ? { from: 'uplink', ...(early ? { early } : {}) } : { from: 'pod', pod: name }
 }
 
 function splitName(text: string): [string, string] {
@@ -267,6 +277,7 @@ function parseService(words: readonly string[]): Service {
   for (let i = 3; i < words.length; i++) {
     const word = words[i]
     if (word === 'external-local') service.externalTrafficPolicy = 'Local'
+    else if (word === 'guarded') service.isExternalGuarded = true
     else if (word === 'internal-local') service.internalTrafficPolicy = 'Local'
     else {
       const value = words[++i] ?? ''

@@ -44,6 +44,7 @@ export function findService(
     return nobodys ? { kind: 'refused', reason: 'no service' } : { kind: 'none' }
   }
   const { service, kind, servicePort } = place
+  if (kind === 'external' && side === 'inside' && service.isExternalGuarded === true) return { kind: 'none' }
   const all = (service.endpoints[servicePort.port] ?? []).filter((e) => familyOf(e.address) === familyOf(destination))
   const reachable = (list: readonly Endpoint[]): readonly Endpoint[] =>
     // The ports of SCTP are part of its checksum over everything.

@@ -1,4 +1,5 @@
 import { compareAddresses } from './address.ts'
+import type { Pod } from './cluster.ts'
 import { chunks, flag, type Packet, protocols, type Tuple } from './packet.ts'
 
 /**
@@ -53,6 +54,14 @@ export interface Flow {
   epoch: number
   /** First address of the pod whose share it counts to. */
   readonly countedTo: string | undefined
+  /** Who one of its ends is, as the packet said that began it. */
+  claim: Claim | undefined
+}
+
+/** The sender's node says who has the address. */
+export interface Claim {
+  readonly address: string
+  readonly pod: Pod
 }
 
 /** Numerically, address before port: the same text for both directions. */
@@ -150,20 +159,11 @@ export class Flows {
     return this.#table.get(key) === flow || this.#flood.get(key) === flow
   }
 
-  /** Whoever has the address from now on has nothing to do with the flows of whoever had it before. */
-  disown(address: string): void {
-    for (const flow of [...this.#flood.values(), ...this.#table.values()])
-      if (flow.client.source === address || flow.client.destination === address) flow.epoch = disowned
-  }
-
   /** The pod whose share is counted under this address is gone, and what is counted with it. */
   forgetShare(address: string): void {
     for (const flow of [...this.#table.values()]) if (flow.countedTo === address) this.remove(flow)
   }
 }
-
-/** An epoch that is before everything: the flow is nobody's, its next packet begins another. */
-export const disowned = -1
 
 function lifeOf({ client, established, closing }: Flow): number {
   if (!established) return lifeMs.unanswered
@@ -222,7 +222,7 @@ export function flowOf(
   packet: Packet,
   client: Tuple,
   side: 0 | 1,
-  known: Pick<Flow, 'adopted' | 'fromHost' | 'translated' | 'isLocal' | 'lastSeen' | 'epoch' | 'countedTo'>,
+  known: Pick<Flow, 'adopted' | 'fromHost' | 'translated' | 'isLocal' | 'lastSeen' | 'epoch' | 'countedTo' | 'claim'>,
 ): Flow {
   const flow: Flow = {
     client,

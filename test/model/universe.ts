@@ -175,6 +175,7 @@ const portArbitrary: fc.Arbitrary<PolicyPort> = fc.oneof(
 /** A Service but for its endpoints, which are whatever pods there are when it is applied. Its number makes its addresses. */
 export type ServiceKind = Omit<Service, 'endpoints' | 'name' | 'clusterIPs' | 'ingressIPs' | 'externalIPs'> & {
   readonly hasIngress: boolean
+  readonly hasExternal: boolean
   readonly targets: readonly number[]
 }
 
@@ -183,6 +184,8 @@ export const serviceArbitrary: fc.Arbitrary<ServiceKind> = fc
     namespace: fc.constantFrom(...namespaces.map((n) => n.name)),
     type: fc.constantFrom('ClusterIP' as const, 'NodePort' as const, 'LoadBalancer' as const),
     externalLocal: fc.constantFrom(true, false, false),
+    hasExternal: fc.constantFrom(true, false, false),
+    isGuarded: fc.boolean(),
     internalLocal: fc.constantFrom(true, false, false, false),
     affinitySeconds: fc.constantFrom(undefined, 60),
     sourceRanges: fc.constantFrom(undefined, undefined, ['203.0.113.0/25', '2001:db8:1::/48'], ['172.30.0.0/24']),
@@ -190,17 +193,32 @@ export const serviceArbitrary: fc.Arbitrary<ServiceKind> = fc
     ports: fc.subarray([53, 80, 443], { minLength: 1, maxLength: 2 }),
     targets: fc.tuple(fc.constantFrom(53, 80, 8080, 9000), fc.constantFrom(80, 8080)),
   })
-  .map(({ namespace, protocols, ports: list, affinitySeconds, sourceRanges, targets, type, ...local }) => ({
-    namespace,
-    type,
-    ...(local.externalLocal && type !== 'ClusterIP' ? { externalTrafficPolicy: 'Local' as const } : {}),
-    ...(local.internalLocal ? { internalTrafficPolicy: 'Local' as const } : {}),
-    ...(affinitySeconds === undefined ? {} : { affinitySeconds }),
-    ...(sourceRanges === undefined || type !== 'LoadBalancer' ? {} : { sourceRanges }),
-    ports: list.map((port, i) => ({ port, protocol: protocols[i % protocols.length] ?? 'TCP' })),
-    hasIngress: type === 'LoadBalancer',
-    targets,
-  }))
+  .map(
+    ({
+      namespace,
+      protocols,
+      ports: list,
+      affinitySeconds,
+      sourceRanges,
+      targets,
+      type,
+      hasExternal,
+      isGuarded,
+      ...local
+    }) => ({
+      hasExternal,
+      ...(hasExternal && isGuarded ? { isExternalGuarded: true as const } : {}),
+      namespace,
+      type,
+      ...(local.externalLocal && type !== 'ClusterIP' ? { externalTrafficPolicy: 'Local' as const } : {}),
+      ...(local.internalLocal ? { internalTrafficPolicy: 'Local' as const } : {}),
+      ...(affinitySeconds === undefined ? {} : { affinitySeconds }),
+      ...(sourceRanges === undefined || type !== 'LoadBalancer' ? {} : { sourceRanges }),
+      ports: list.map((port, i) => ({ port, protocol: protocols[i % protocols.length] ?? 'TCP' })),
+      hasIngress: type === 'LoadBalancer',
+      targets,
+    }),
+  )
 
 const sections = <T>(of: fc.Arbitrary<T>, lengthMax: number): fc.Arbitrary<readonly T[] | undefined> =>
   fc.option(fc.array(of, { maxLength: lengthMax }), { nil: undefined, freq: 4 })

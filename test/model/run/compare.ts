@@ -6,11 +6,11 @@ import type { Hook, Identity, NodeModel, Outcome } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import { reasonName, reasons } from '../reasons.ts'
 import { podCidrs } from '../scenario.ts'
-import { type Answer, type KernelNode, podMac } from './kernel-node.ts'
+import { type Answer, ipv4Number, type KernelNode, podMac } from './kernel-node.ts'
 import { uplinkMac } from './programs.ts'
 import { nextHop } from './world.ts'
 
-const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, refusal: 7 } as const
+const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, tunnel: 7, refusal: 7 } as const
 const verdictNames = new Map<number, string>([
   [2, 'drop'],
   [0, 'stack'],
@@ -32,13 +32,18 @@ export function differences(
   answer: Answer,
   length: number,
 ): string | undefined {
-  if (answer.verdict !== verdicts[outcome.end])
+  // What the stack sends into the tunnel goes on as it was going.
+  const verdict = hook.from === 'stack' && outcome.end === 'tunnel' ? 0 : verdicts[outcome.end]
+  if (answer.verdict !== verdict)
     return `verdict ${verdictNames.get(answer.verdict) ?? answer.verdict} (${reasonName(answer.reason)}), the model says ${outcome.end} (${outcome.reason})`
-  // What it leaves to the stack as it came, the uplink's program does not tell of.
-  if (hook.from === 'uplink' && outcome.end === 'stack') return packetDiffers(kernel, model, hook, outcome, length)
+  // What it leaves to the stack as it came, such a program does not tell of.
+  const isSilent = (hook.from === 'uplink' || hook.from === 'tunnel') && outcome.end === 'stack'
+  if (isSilent || (verdict === 0 && hook.from === 'stack'))
+    return wrapDiffers(kernel, model, outcome, answer) ?? packetDiffers(kernel, model, hook, outcome, length)
   if (answer.reason !== reasons[outcome.reason])
     return `reason ${reasonName(answer.reason) ?? answer.reason}, the model says ${outcome.reason}`
   return (
+    wrapDiffers(kernel, model, outcome, answer) ??
     rulesDiffer(kernel, outcome, answer) ??
     identityDiffers('source', outcome.source, answer.source, kernel, model) ??
     identityDiffers('destination', outcome.destination, answer.destination, kernel, model) ??
@@ -87,6 +92,17 @@ function looksUnfinished(frame: Buffer, { source, layer4 }: Packet): boolean {
   const bytes = six ? frame.readUInt16BE(18) : frame.readUInt16BE(16) - 20
   const check = frame.readUInt16BE(start + (layer4.kind === 'tcp' ? 16 : 6))
   return check === sum(frame, six ? 22 : 26, start, protocol + bytes)
+}
+
+function wrapDiffers(
+  kernel: KernelNode,
+  model: NodeModel,
+  { wrapped }: Outcome,
+  { wrappedAs, wrappedTo }: Answer,
+): string | undefined {
+  if (wrapped === undefined) return undefined
+  if (wrappedTo !== ipv4Number(wrapped.node)) return `wrapped to ${wrappedTo}, the model says ${wrapped.node}`
+  return identityDiffers('wrapped', wrapped.as, wrappedAs, kernel, model)
 }
 
 function rulesDiffer(kernel: KernelNode, { rules, reason, marks }: Outcome, { rule }: Answer): string | undefined {

@@ -84,6 +84,7 @@ class Agent {
           }
         }
         return
+      case 'tunnel':
       case 'remove':
       case 'wait':
       case 'send':

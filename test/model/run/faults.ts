@@ -39,6 +39,11 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 37, what: 'XDP takes a mapped address for IPv4' },
   { number: 38, what: 'XDP makes a sum where UDP has none' },
   { number: 39, what: 'XDP sums a hop that it does not take' },
+  { number: 40, what: "whatever goes into the tunnel is the node's" },
+  { number: 41, what: 'anybody speaks in the tunnel' },
+  { number: 42, what: 'who a packet out of the tunnel is from its address says' },
+  { number: 44, what: 'a pod past a Service is masqueraded before its policy is asked' },
+  { number: 43, what: 'outside, somebody goes on with what a pod says to itself' },
 ]
 
 /** Those that `npm test` looks for: one of each part, found within a few histories. */

@@ -1,4 +1,4 @@
-import type { Endpoint } from '../cluster.ts'
+import { type Endpoint, nameOf, type Pod } from '../cluster.ts'
 import { frameLength } from '../frame.ts'
 import { tellOutcome } from '../narrate.ts'
 import { natPorts } from '../nat.ts'
@@ -15,12 +15,14 @@ import { limits } from './programs.ts'
 
 /** What fast-check draws: objects, and a number for each step. */
 export interface History {
+  readonly isTunnelled: boolean
   readonly materials: Materials
   readonly steps: readonly number[]
 }
 
 /** Steps that every history begins with. */
-function* opening(player: Player, { materials }: History): Generator<Step> {
+function* opening(player: Player, { materials, isTunnelled }: History): Generator<Step> {
+  if (isTunnelled) yield { do: 'tunnel' }
   for (const node of nodes) yield { do: 'node', node }
   for (const namespace of namespaces) yield { do: 'namespace', namespace }
   for (const [i, slot] of slots.entries()) yield player.podFor(slot, i)
@@ -94,6 +96,7 @@ export class Duel {
         return last
       }
       default: {
+        if (step.do === 'pod') mustBeFree(model, step.pod)
         const cluster = changed(model.cluster, step)
         this.#kernel.change(step, cluster)
         model.change(cluster)
@@ -106,6 +109,13 @@ export class Duel {
 interface Played {
   readonly outcome?: Outcome
   readonly difference?: string
+}
+
+/** A scenario that was cut too short may give one address to two pods. */
+function mustBeFree({ cluster }: NodeModel, pod: Pod): void {
+  for (const other of cluster.pods.values())
+    if (nameOf(other) !== nameOf(pod) && other.addresses.some((address) => pod.addresses.includes(address)))
+      throw new Error(`${nameOf(other)} has the address of ${nameOf(pod)}`)
 }
 
 /** The kernel refuses to test-run what is shorter than its first header. */
@@ -164,8 +174,9 @@ const replaysMax = 3_000
 /** The shortest scenario that it finds on which kernel and model still disagree (delta debugging: halves, quarters, …, single steps). */
 export function shrink(kernel: KernelNode, difference: Difference): Scenario {
   // The world's devices and routes are those of all nodes.
-  const fixed = difference.steps.filter((step) => step.do === 'node' || step.do === 'namespace')
-  let steps = difference.steps.filter((step) => step.do !== 'node' && step.do !== 'namespace')
+  const fixed = difference.steps.filter((step) => step.do === 'node' || step.do === 'namespace' || step.do === 'tunnel')
+  const places: ReadonlySet<Step> = new Set(fixed)
+  let steps = difference.steps.filter((step) => !places.has(step))
   let what = difference.message
   let replays = 0
   for (let chunk = Math.ceil(steps.length / 2); chunk >= 1; ) {
@@ -206,5 +217,5 @@ export function report(kernel: KernelNode, difference: Difference, seed: number)
       if (what !== undefined) stories.push(`=> KERNEL: ${what}`)
     }
   }
-  return `Kernel and model disagree (seed ${seed}). Replay: save this as test/model/scenarios/NAME.txt\n# ${scenario.title}\n${stories.join('\n')}\n`
+  return `Kernel and model disagree (seed ${seed}), first as: ${difference.message}. Replay: save this as test/model/scenarios/NAME.txt\n# ${scenario.title}\n${stories.join('\n')}\n`
 }

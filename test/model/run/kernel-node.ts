@@ -35,6 +35,9 @@ export interface Answer {
   source: number
   destination: number
   choice: number
+  /** Of a packet that was wrapped: whose identity goes with it, and to which node. */
+  wrappedAs: number
+  wrappedTo: number
 }
 
 /** Offsets in struct __sk_buff. */
@@ -43,7 +46,13 @@ const at = { ifindex: 40, cb: 48, tstamp: 152 } as const
 const xdpAt = { data: 0, end: 4, ifindex: 12 } as const
 const xdpVerdicts = { pass: 2, transmit: 3, redirect: 4 } as const
 const timeBytes = 8
-const programOf = { pod: 'from_container', uplink: 'from_netdev', host: 'to_container' } as const
+const programOf = {
+  pod: 'from_container',
+  uplink: 'from_netdev',
+  host: 'to_container',
+  tunnel: 'from_overlay',
+  stack: 'to_overlay',
+} as const satisfies Record<Hook['from'], ProgramName>
 
 export const podMac = (pod: Pod): Buffer => parseMac(`02:00:00:01:00:${lastByte(pod)}`)
 const lastByte = (pod: Pod): string =>
@@ -59,7 +68,16 @@ const stranger = parseMac('02:00:00:00:00:99')
  * entries written in the agent's order.
  */
 export class KernelNode {
-  readonly answer: Answer = { verdict: 0, reason: 0, rule: 0, source: 0, destination: 0, choice: 0 }
+  readonly answer: Answer = {
+    verdict: 0,
+    reason: 0,
+    rule: 0,
+    source: 0,
+    destination: 0,
+    choice: 0,
+    wrappedAs: 0,
+    wrappedTo: 0,
+  }
   readonly bench = new PacketBench()
   readonly #early = new PacketBench()
   readonly #world: World
@@ -130,7 +148,7 @@ export class KernelNode {
         : reflectService(apiService(service), slicesOf(service), {
             nodeName: ownNode,
             zone: undefined,
-            externalUse: () => 'all',
+            externalUse: () => (service.isExternalGuarded === true ? 'outside' : 'all'),
           })
     const key = ({ frontend: { address, port, protocol } }: ServiceRow): string => `${address} ${port} ${protocol}`
     const kept = new Set(rows.map(key))
@@ -155,7 +173,10 @@ export class KernelNode {
     const virtual = [...(this.#cluster?.services.values() ?? [])].flatMap(({ ingressIPs = [] }) =>
       ingressIPs.map((address) => ({ address, kind: 'virtual' as const, isAnnounced: true })),
     )
-    new AddressMap(this.#programs.map(addressesMap)).set([...virtual, ...nodes])
+    const external = [...(this.#cluster?.services.values() ?? [])].flatMap(({ externalIPs = [] }) =>
+      externalIPs.map((address) => ({ address, kind: 'external' as const })),
+    )
+    new AddressMap(this.#programs.map(addressesMap)).set([...virtual, ...external, ...nodes])
   }
 
   /** The agent's two sweeps, at this time (ms). */
@@ -198,12 +219,15 @@ export class KernelNode {
         break
       case 'pod':
         if (change.pod.hostNetwork !== true) this.#setPod(change.pod)
+        else this.#raiseEpoch()
         break
       case 'policy':
         this.#setPolicy(nameOf(change.policy), change.policy)
         break
       case 'service':
         this.#setService(nameOf(change.service), change.service)
+        break
+      case 'tunnel':
         break
       case 'remove':
         if (change.kind === 'pod') this.#removePod(before?.pods.get(change.name))
@@ -287,7 +311,10 @@ export class KernelNode {
   }
 
   #removePod(pod: Pod | undefined): void {
-    if (pod === undefined || pod.hostNetwork === true) return
+    if (pod === undefined || pod.hostNetwork === true) {
+      this.#raiseEpoch()
+      return
+    }
     if (pod.node === ownNode) {
       const ifindex = this.#world.devices.get(pod.addresses[0] ?? '') ?? 0
       for (const address of pod.addresses) this.#endpoints.removeOf(address, ifindex)
@@ -311,17 +338,21 @@ export class KernelNode {
   #addIdentities(addresses: readonly string[], identity: number, name: string, node: number): void {
     const epoch = this.#policy.state.epoch + 1
     const owner = ownerNumber(name)
+    const tunnel = node > 0 && this.#isTunnelled ? this.#cluster?.nodes.get(`node-${node}`)?.addresses[0] : undefined
     for (const address of addresses) {
       const known = this.#identities.get(address)
       const since = known?.owner === owner ? known.since : epoch
-      this.#identities.set(address, { identity, node, tunnel: undefined, since, owner })
+      this.#identities.set(address, { identity, node, tunnel, since, owner })
     }
     this.#raiseEpoch()
   }
 
   #round(): void {
     const round = this.#compiler.round()
-    if (round === undefined) return
+    if (round === undefined) {
+      this.#raiseEpoch()
+      return
+    }
     this.#write(round)
     for (const [name, sets] of round.endpoints) {
       for (const address of this.#cluster?.pods.get(name)?.addresses ?? []) {
@@ -372,8 +403,20 @@ export class KernelNode {
   /** Device that a packet comes by. */
   #ifindexOf(hook: Hook): number {
     if (hook.from === 'uplink') return this.#world.uplink
+    if (hook.from === 'tunnel' || hook.from === 'stack') return this.#isTunnelled ? this.#world.tunnel : 0
     const pod = this.#cluster?.pods.get(hook.pod)
     return this.#world.devices.get(pod?.addresses[0] ?? '') ?? 0
+  }
+
+  get #isTunnelled(): boolean {
+    return this.#cluster?.isTunnelled === true
+  }
+
+  /** The number that goes with a packet as that of this pod, of a node, or of nobody. */
+  #claimed(as: string): number {
+    const pod = this.#cluster?.pods.get(as)
+    if (pod !== undefined) return this.identityOf(pod)
+    return as === 'node' ? identities.remoteNode : Number(as) || 0
   }
 
   canRun(hook: Hook): boolean {
@@ -408,7 +451,7 @@ export class KernelNode {
     bench.packet.copy(packet, timeBytes, 0, length)
     this.#ms = now
     this.answer.choice = 0
-    const verdict = this.#early.run(this.#programs.program('xdp_entry'), timeBytes + length)
+    const verdict = this.#early.run(this.#programs.program('xdp_entry', this.#isTunnelled), timeBytes + length)
     bench.outLength = this.#early.outLength - timeBytes
     out.copy(bench.out, 0, timeBytes, this.#early.outLength)
     if (verdict === xdpVerdicts.transmit || verdict === xdpVerdicts.redirect) return 'sent on'
@@ -428,7 +471,13 @@ export class KernelNode {
     const ns = now * 1e6
     context.writeUInt32LE(ns % 0x1_0000_0000, at.tstamp)
     context.writeUInt32LE(Math.floor(ns / 0x1_0000_0000), at.tstamp + 4)
-    answer.verdict = bench.run(this.#programs.program(programOf[hook.from] as ProgramName), length)
+    if (hook.from === 'tunnel') {
+      context.writeUInt32LE(this.#claimed(hook.as), at.cb)
+      context.writeUInt32LE(ipv4Number(hook.node), at.cb + 4)
+    }
+    answer.verdict = bench.run(this.#programs.program(programOf[hook.from], this.#isTunnelled), length)
+    answer.wrappedAs = context.readUInt32LE(at.tstamp)
+    answer.wrappedTo = context.readUInt32LE(at.tstamp + 4)
     const first = context.readUInt32LE(at.cb)
     answer.reason = first & 0xffff
     answer.rule = context.readUInt32LE(at.cb + 4)
@@ -508,6 +557,10 @@ function slicesOf({ namespace, name, ports, endpoints }: Service): EndpointSlice
     }),
   )
 }
+
+/** As the helpers for tunnels have it. */
+export const ipv4Number = (address: string): number => encodeIpv4(address).readUInt32BE()
+const encodeIpv4 = (address: string): Buffer => Buffer.from(address.split('.').map(Number))
 
 /** Number of an endpoint, by its slot. */
 const shareOf = (pod: Pod): number => Number(pod.addresses[0]?.split('.')[3] ?? 0)

@@ -10,6 +10,7 @@ import type { World } from './world.ts'
 const stepsPerHistory = 520
 
 const historyArbitrary: fc.Arbitrary<History> = fc.record({
+  isTunnelled: fc.constantFrom(false, false, true),
   materials: fc.record({
     pods: fc.array(podArbitrary, { minLength: 4, maxLength: 8 }),
     policies: fc.array(policyArbitrary, { minLength: 2, maxLength: 10 }),

@@ -16,16 +16,19 @@ import type { World } from './world.ts'
 
 const run = promisify(execFile)
 
-/** The programs that a packet of the model meets. */
-export const programNames = [
-  'from_container',
-  'from_netdev',
-  'to_container',
-  'xdp_entry',
-  'sweep',
-  'sweep_translations',
-] as const
-export type ProgramName = (typeof programNames)[number]
+/** The programs that a packet of the model meets, by their sources. */
+const sources = {
+  from_container: ['from_container'],
+  from_netdev: ['from_netdev'],
+  to_container: ['to_container'],
+  xdp_entry: ['xdp_entry'],
+  overlay: ['from_overlay', 'to_overlay'],
+  sweep: ['sweep'],
+  sweep_translations: ['sweep_translations'],
+} as const
+type SourceName = keyof typeof sources
+const sourceNames = Object.keys(sources) as SourceName[]
+export type ProgramName = (typeof sources)[SourceName][number]
 
 export const uplinkMac = '02:00:00:00:00:11'
 
@@ -38,7 +41,7 @@ const cacheDir = '/var/cache/weft/model'
  * The real sources, compiled as the agent compiles them, with the seeded fault of that number in (`lib/fault.h`); 0: none.
  * Kept by a hash of everything that went in.
  */
-export async function compileWithFault(fault: number): Promise<ReadonlyMap<ProgramName, Buffer>> {
+export async function compileWithFault(fault: number): Promise<ReadonlyMap<SourceName, Buffer>> {
   const sum = createHash('sha256').update(`${fault}`)
   for (const file of readdirSync(bpfDir, { recursive: true, encoding: 'utf8' })
     .filter((f) => /\.[ch]$/.test(f))
@@ -54,7 +57,7 @@ export async function compileWithFault(fault: number): Promise<ReadonlyMap<Progr
     if (fault !== 0) flags.push(`-DFAULT=${fault}`)
     try {
       await Promise.all(
-        programNames.map((name) =>
+        sourceNames.map((name) =>
           run('clang', [...flags, '-c', join(bpfDir, 'programs', `${name}.bpf.c`), '-o', join(aside, `${name}.o`)]),
         ),
       )
@@ -63,7 +66,7 @@ export async function compileWithFault(fault: number): Promise<ReadonlyMap<Progr
       rmSync(aside, { recursive: true, force: true })
     }
   }
-  return new Map(programNames.map((name) => [name, readFileSync(join(dir, `${name}.o`))]))
+  return new Map(sourceNames.map((name) => [name, readFileSync(join(dir, `${name}.o`))]))
 }
 
 const u32 = (value: number): Buffer => {
@@ -72,44 +75,69 @@ const u32 = (value: number): Buffer => {
   return out
 }
 
+function* loadSource(
+  world: World,
+  source: SourceName,
+  elf: Buffer,
+  mapDir: string,
+  tunnelIndex: number | undefined,
+): Generator<[ProgramName, Program]> {
+  const globals = new Map([
+    ...encodeConfig({
+      serviceCidrs,
+      podCidrs,
+      gatewayMac,
+      uplinkMac,
+      ...(tunnelIndex === undefined ? {} : { tunnelIndex }),
+    }),
+    ['cfg_probe', u32(1)],
+    ['cfg_cable_ifindex', u32(world.uplink)],
+    ['cfg_flow_share', u32(limits.share)],
+    ['cfg_unanswered_max', u32(limits.waiting)],
+    ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],
+    ['cfg_node_address6', encodeAddress(nodes[0]?.addresses[1] ?? '')],
+  ])
+  using object = BpfObject.open(source, elf, mapDir)
+  for (const [global, value] of globals) ifThere(() => object.setGlobal(global, value))
+  ifThere(() => object.resizeMap('flows_v1', limits.flows))
+  ifThere(() => object.resizeMap('translations_v1', limits.translations))
+  object.load()
+  for (const name of sources[source]) yield [name, object.program(name)]
+}
+
 /** A private load: programs in probe mode MODEL, maps that nobody else has. */
 export class Programs implements Disposable {
   readonly #programs: ReadonlyMap<ProgramName, Program>
+  readonly #tunnelled: ReadonlyMap<ProgramName, Program>
   readonly #mapDir: string
   readonly #maps = new Map<string, BpfMap>()
 
-  private constructor(programs: ReadonlyMap<ProgramName, Program>, mapDir: string) {
+  private constructor(
+    programs: ReadonlyMap<ProgramName, Program>,
+    tunnelled: ReadonlyMap<ProgramName, Program>,
+    mapDir: string,
+  ) {
     this.#programs = programs
+    this.#tunnelled = tunnelled
     this.#mapDir = mapDir
   }
 
-  static load(world: World, objects: ReadonlyMap<ProgramName, Buffer>): Programs {
+  /** With a tunnel and without one, on the same maps. */
+  static load(world: World, objects: ReadonlyMap<SourceName, Buffer>): Programs {
     world.clearPins()
     const mapDir = join(world.pinDir, 'maps')
     mkdirSync(mapDir, { recursive: true })
-    const globals = new Map([
-      ...encodeConfig({ serviceCidrs, podCidrs, gatewayMac, uplinkMac }),
-      ['cfg_probe', u32(1)],
-      ['cfg_cable_ifindex', u32(world.uplink)],
-      ['cfg_flow_share', u32(limits.share)],
-      ['cfg_unanswered_max', u32(limits.waiting)],
-      ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],
-      ['cfg_node_address6', encodeAddress(nodes[0]?.addresses[1] ?? '')],
-    ])
-    const programs = new Map<ProgramName, Program>()
-    for (const [name, elf] of objects) {
-      using object = BpfObject.open(name, elf, mapDir)
-      for (const [global, value] of globals) ifThere(() => object.setGlobal(global, value))
-      ifThere(() => object.resizeMap('flows_v1', limits.flows))
-      ifThere(() => object.resizeMap('translations_v1', limits.translations))
-      object.load()
-      programs.set(name, object.program(name))
+    const load = (tunnelIndex?: number): Map<ProgramName, Program> => {
+      const programs = new Map<ProgramName, Program>()
+      for (const [source, elf] of objects)
+        for (const [name, program] of loadSource(world, source, elf, mapDir, tunnelIndex)) programs.set(name, program)
+      return programs
     }
-    return new Programs(programs, mapDir)
+    return new Programs(load(), load(world.tunnel), mapDir)
   }
 
-  program(name: ProgramName): Program {
-    const program = this.#programs.get(name)
+  program(name: ProgramName, isTunnelled = false): Program {
+    const program = (isTunnelled ? this.#tunnelled : this.#programs).get(name)
     if (program === undefined) throw new RangeError(`${name} was not loaded`)
     return program
   }
@@ -131,7 +159,7 @@ export class Programs implements Disposable {
 
   [Symbol.dispose](): void {
     for (const map of this.#maps.values()) map[Symbol.dispose]()
-    for (const program of this.#programs.values()) program[Symbol.dispose]()
+    for (const program of [...this.#programs.values(), ...this.#tunnelled.values()]) program[Symbol.dispose]()
   }
 }
 

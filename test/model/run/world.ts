@@ -35,6 +35,8 @@ export class World implements AsyncDisposable {
   /** Host ends of the pods' devices, by the pod's IPv4 address. */
   readonly devices: ReadonlyMap<string, number>
   readonly uplink: number
+  /** Where what is wrapped goes. */
+  readonly tunnel: number
   readonly #name: string
 
   private constructor(
@@ -43,12 +45,14 @@ export class World implements AsyncDisposable {
     pinDir: string,
     devices: ReadonlyMap<string, number>,
     uplink: number,
+    tunnel: number,
   ) {
     this.#name = name
     this.namespace = namespace
     this.pinDir = pinDir
     this.devices = devices
     this.uplink = uplink
+    this.tunnel = tunnel
   }
 
   static async create(label: string): Promise<World> {
@@ -68,6 +72,9 @@ export class World implements AsyncDisposable {
     }
     await netlink.setLinkUp(namespace.ifindex('lo'))
     const uplink = await add('eth0', uplinkMac)
+    // Only its MTU is looked at.
+    const tunnel = await add('vxlan')
+    await netlink.setLinkMtu(tunnel, 1_450)
     const devices = new Map<string, number>()
     for (const [i, slot] of slots.entries())
       if (slot.node === ownNode) devices.set(slot.addresses[0], await add(`pod${i}`))
@@ -87,7 +94,7 @@ export class World implements AsyncDisposable {
     ] as const)
       await netlink.setRoute({ destination, gateway, deviceIndex: uplink })
     for (const [address, mac] of neighbours) await netlink.setNeighbour({ address, mac, deviceIndex: uplink })
-    return new World(name, namespace, pinDir, devices, uplink)
+    return new World(name, namespace, pinDir, devices, uplink, tunnel)
   }
 
   /** Pins of an earlier load make way for those of the next. */
