@@ -8,7 +8,7 @@ import { median, type Row } from '../row.ts'
 const count = 10_000
 const rounds = 9
 
-export const service = (i: number): KubeService =>
+const service = (i: number): KubeService =>
   ({
     metadata: { name: `s${i}`, namespace: 'bench' },
     spec: {
@@ -20,7 +20,7 @@ export const service = (i: number): KubeService =>
   }) as unknown as KubeService
 
 /** Three endpoints that no other Service has. */
-export const slice = (i: number, salt = 0): EndpointSlice =>
+const slice = (i: number, salt = 0): EndpointSlice =>
   ({
     metadata: { name: `s${i}-a`, namespace: 'bench', labels: { 'kubernetes.io/service-name': `s${i}` } },
     addressType: 'IPv4',
