@@ -3,15 +3,16 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import test from 'ava'
-import { endpointSlices, nodes } from '#api/gen/resources.ts'
+import { endpointSlices, endpoints, nodes, pods, secrets, services } from '#api/gen/resources.ts'
+import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { addressOf } from '#cli/cluster/layout.ts'
 import { pidFile } from '#cli/cluster/observe.ts'
 import { agentProcess } from '#cli/cluster/plan.ts'
-import { adminClient } from '#cli/cluster/ready.ts'
 import { parseKubeconfig } from '#client/kubeconfig.ts'
 import { unpackPackages } from '../distribution.ts'
 import { TestCluster } from './cluster.ts'
+import { clientOf, discover, listAndWatch } from './discovery.ts'
 
 /**
  * A real Prometheus in the fabric, with the files of examples/prometheus. The distribution's is built without discovery
@@ -94,26 +95,11 @@ function serviceAccountToken(): string {
   return (JSON.parse(stdout) as { status: { token: string } }).status.token
 }
 
-/** The same configuration with the targets that discovery would find, in a file for each kind. */
+/** The same configuration with the targets that discovery would find, by the same rights, in a file for each role. */
 async function listed(config: string): Promise<string> {
-  using client = await adminClient(cluster.layout)
-  const found = (await client.list(nodes)).items.map(({ metadata, status }) => ({
-    targets: [`${status.addresses?.find((a) => a.type === 'InternalIP')?.address}:10250`],
-    labels: { __meta_kubernetes_node_name: metadata.name },
-  }))
-  const servers = (await client.list(endpointSlices, { namespace: 'default' })).items
-    .filter(({ metadata }) => metadata.name === 'kubernetes')
-    .flatMap(({ endpoints = [], ports = [] }) =>
-      (endpoints ?? []).map(({ addresses }) => ({
-        targets: [`${addresses[0]}:${ports?.[0]?.port}`],
-        labels: {
-          __meta_kubernetes_service_name: 'kubernetes',
-          __meta_kubernetes_endpointslice_port_name: ports?.[0]?.name ?? '',
-        },
-      })),
-    )
-  writeFileSync(join(dir, 'node.json'), JSON.stringify(found))
-  writeFileSync(join(dir, 'endpointslice.json'), JSON.stringify(servers))
+  using client = await clientOf(cluster.layout, readFileSync(join(dir, 'token'), 'utf8'))
+  for (const [role, groups] of Object.entries(await discover(client)))
+    writeFileSync(join(dir, `${role}.json`), JSON.stringify(groups))
   return config.replaceAll(
     /kubernetes_sd_configs:\n {6}- role: (\w+)\n(?: {8}.*\n)+/g,
     (_, role: string) => `file_sd_configs:\n      - files: [${role}.json]\n`,
@@ -176,6 +162,27 @@ test.serial('the rules that we ship are rules', (t) => {
   const said = execFileSync(promtool, ['check', 'rules', join(dir, 'shipped.yaml')], { encoding: 'utf8' })
   t.regex(said, /SUCCESS: \d+ rules found/)
 })
+
+test.serial(
+  'the service account may ask what discovery asks, gets the labels that are read, and may no more',
+  async (t) => {
+    using client = await clientOf(cluster.layout, readFileSync(join(dir, 'token'), 'utf8'))
+    for (const ask of [nodes, pods, services, endpoints, endpointSlices] as readonly Resource<KubeObject>[])
+      await t.notThrowsAsync(listAndWatch(client, ask), ask.resource)
+    const found = await discover(client)
+    const config = readFileSync(join(examples, 'prometheus.yaml'), 'utf8')
+    const read = new Set(config.match(/__meta_kubernetes_\w+/g))
+    const told = new Set([...found.node, ...found.endpointslice].flatMap(({ labels }) => Object.keys(labels)))
+    t.deepEqual([...told].toSorted(), [...read].toSorted())
+    t.is(found.node.length, cluster.layout.nodes.length)
+    for (const refused of [
+      client.list(secrets),
+      client.get(nodes, { name: 'none' }, { subresource: 'proxy' }),
+      client.delete(pods, { namespace: 'default', name: 'none' }),
+    ])
+      await t.throwsAsync(refused, { message: /forbidden/ })
+  },
+)
 
 test.serial('server and nodes are found and read, and its own page of targets says so', async (t) => {
   const names = ['weft-containers', 'weft-containers', 'weft-node', 'weft-node', 'weft-server']
