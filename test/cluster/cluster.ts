@@ -1,6 +1,10 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { join, resolve } from 'node:path'
+import { eventually } from '#base/async/eventually.ts'
 import { type ClusterLayout, layoutCluster } from '#cli/cluster/layout.ts'
+import { pidFile } from '#cli/cluster/observe.ts'
+import { findProcess } from '#cli/cluster/processes.ts'
+import { hasCode } from '#kernel/errno.ts'
 import { distributionKubectl } from '../../scripts/kubectl.js'
 
 const root = resolve(import.meta.dirname, '../..')
@@ -42,6 +46,25 @@ export class TestCluster {
 
   weftUp(env: Readonly<Record<string, string>> = {}, flags: readonly string[] = []): string {
     return weftWith(env, 'up', '--name', this.layout.name, '--nodes', String(this.layout.nodes.length), ...flags)
+  }
+
+  /**
+   * kill -9 of `server`, `node-1/agent` or another, and waits for its end: a command that follows would else find it running.
+   * The pid, or undefined where there was none at the moment.
+   */
+  async kill(name: string): Promise<number | undefined> {
+    const find = () => findProcess(name, pidFile(this.layout, name))
+    const found = find()
+    if (found === undefined) return undefined
+    try {
+      process.kill(found.pid, 'SIGKILL')
+    } catch (error) {
+      // It has ended since it was found.
+      if (hasCode(error, 'ESRCH')) return undefined
+      throw error
+    }
+    await eventually(() => find()?.pid !== found.pid, { withinMs: 30_000 })
+    return found.pid
   }
 
   down(): void {

@@ -141,7 +141,7 @@ test.serial('a Service without endpoints refuses at once instead of timing out',
 })
 
 test.serial('the API server is reached from a pod through the kubernetes Service', (t) => {
-  const script = 'nc -w 3 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT -e sh -c "echo reached >&2" 2>&1'
+  const script = 'nc -w 20 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT -e sh -c "echo reached >&2" 2>&1'
   for (const client of pods('app=client')) t.is(inPod(client, script), 'reached')
 })
 

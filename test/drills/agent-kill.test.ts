@@ -82,6 +82,7 @@ spec: { selector: { app: echo }, ports: [{ port: 9000 }] }
 
   for (let i = 0; i < kills; i++) {
     const agent = agentPid()
+    if (agent === undefined) throw new Error(`before kill ${i + 1} there is no agent on node-1: it ended by itself`)
     process.kill(agent, 'SIGKILL')
     await eventually(() => agentPid() !== agent, { withinMs: 10_000, pauseMs: 20 })
     weft('up', '--name', cluster.layout.name, '--nodes', '2')
@@ -102,9 +103,9 @@ const containers = (): string =>
     'jsonpath={range .items[*]}{.status.containerStatuses[0].containerID}{"\\n"}{end}',
   )
 
-function agentPid(): number {
+function agentPid(): number | undefined {
   const { processes } = JSON.parse(weftStatus()) as { processes: { name: string; pid: number | null }[] }
-  return processes.find((p) => p.name === 'node-1/agent')?.pid ?? 0
+  return processes.find((p) => p.name === 'node-1/agent')?.pid ?? undefined
 }
 
 /** `weft status` ends with 1 while a part is away, and still says everything. */
