@@ -2,17 +2,25 @@ import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders } from 'node:http2'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { TLSSocket } from 'node:tls'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
 import test from 'ava'
 import type { CertificateSigningRequest } from '#api/gen/certificates-v1.ts'
 import { kinds } from '#api/scheme.ts'
 import { createApiServer } from '#apiserver/apiserver.ts'
-import { createLeaf } from '#apiserver/pki/certificate.ts'
+import { createAuthority, createLeaf } from '#apiserver/pki/certificate.ts'
 import { loadOrCreatePki } from '#apiserver/pki/pki.ts'
 import { type Answer, startTrial, type Trial } from '#apiserver/trial.ts'
 import { eventually } from '#base/async/eventually.ts'
+import { systemClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
+import { FakeClient } from '#client/fake.ts'
+import { readMachine } from '#kubelet/node/machine.ts'
+import { FakeRuntime } from '#kubelet/runtime/fake.ts'
+import { KubeletMetrics } from '#kubelet/server/metrics.ts'
+import { KubeletServer } from '#kubelet/server/server.ts'
 import { openMemoryStore } from '#store/memory/memory.ts'
 
 /** CertificateSigningRequests are decided and answered by PATCH as well as by PUT; the server's own certificates are renewed. */
@@ -156,6 +164,64 @@ test('a serving certificate near its end is another one for new connections, and
     await api.close()
   }
 })
+
+test('a kubelet shows a renewed certificate to new connections', async (t) => {
+  // Nobody else's, so that nobody takes the port before it is listened on.
+  const host = '127.0.0.77'
+  const now = Date.now()
+  const authority = await createAuthority('test', now)
+  const pair = async () => {
+    const subject = { commonName: 'system:node:node-1', organizations: ['system:nodes'] }
+    const { certificate, key } = await createLeaf(authority, { subject, usage: 'server', names: [host], now })
+    return { cert: certificate, key }
+  }
+  const port = await freePort(host)
+  const server = new KubeletServer({
+    host,
+    port,
+    certificate: await pair(),
+    clientAuthority: authority.certificate,
+    nodeName: 'node-1',
+    client: new FakeClient({ clock: systemClock }),
+    runtime: new FakeRuntime(systemClock, []),
+    pods: { list: () => [], find: () => undefined },
+    metrics: new KubeletMetrics('node-1'),
+    machine: readMachine(),
+    clock: systemClock,
+    log: silentLog,
+  })
+  const stop = new AbortController()
+  const running = server.run(stop.signal)
+  const open = async () => {
+    const socket = connectTls({ host, port, ca: authority.certificate })
+    await once(socket, 'secureConnect')
+    return { socket, shown: socket.getPeerX509Certificate()?.fingerprint256 }
+  }
+  try {
+    const first = await eventually(open)
+    server.renew(await pair())
+    const second = await open()
+    t.not(second.shown, first.shown)
+    first.socket.write('GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n')
+    const [answer] = (await once(first.socket, 'data')) as [Buffer]
+    t.regex(answer.toString(), /^HTTP\/1\.1 200 /, 'the connection of before goes on')
+    for (const { socket } of [first, second]) socket.destroy()
+  } finally {
+    stop.abort()
+    await running
+  }
+})
+
+/** Nobody listens there at this moment. */
+async function freePort(host: string): Promise<number> {
+  const server = createServer()
+  server.listen(0, host)
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
 
 async function statusOf(session: ClientHttp2Session, path: string): Promise<number> {
   const stream = session.request({ ':path': path })
