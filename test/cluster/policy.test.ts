@@ -3,7 +3,6 @@ import type { NetworkPolicySpec } from '#api/gen/networking-v1.ts'
 import { events, namespaces, networkPolicies, pods, services } from '#api/gen/resources.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { addressOf } from '#cli/cluster/layout.ts'
-import { weft } from './cluster.ts'
 import { casesOf } from './policy-cases.ts'
 import { asks, everyone, nameOf, PolicyWorld, table } from './policy-world.ts'
 
@@ -439,7 +438,8 @@ test.serial(
         if ((answer === 'open') !== name.startsWith('x/')) wrong.push(`${name}: ${answer}`)
       }
     })
-    for (const pid of ['server', 'node-1/agent', 'node-2/agent'].map(pidOf)) process.kill(pid, 'SIGKILL')
+    const killed = await Promise.all(['server', 'node-1/agent', 'node-2/agent'].map((name) => world.cluster.kill(name)))
+    t.false(killed.includes(undefined), 'all of them ran')
     world.cluster.weftUp()
     t.deepEqual(await eventually(numbers), before)
     t.deepEqual(await world.settle(wanted, 20_000), [])
@@ -448,12 +448,3 @@ test.serial(
     t.deepEqual(wrong, [])
   },
 )
-
-function pidOf(name: string): number {
-  const { processes } = JSON.parse(weft('status', '--name', world.cluster.layout.name, '-o', 'json')) as {
-    processes: { name: string; pid: number | null }[]
-  }
-  const pid = processes.find((p) => p.name === name)?.pid
-  if (pid === undefined || pid === null) throw new Error(`no process ${name}`)
-  return pid
-}
