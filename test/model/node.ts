@@ -847,7 +847,7 @@ export class NodeModel {
 }
 
 /** Of every device; and what is put around a packet in the tunnel (RFC 7348: Ethernet, IPv4, UDP and VXLAN headers). */
-const mtu = 1_500
+export const mtu = 1_500
 const tunnelBytes = 14 + 20 + 8 + 8
 
 type Way = Pick<Outcome, 'end' | 'packet' | 'pod' | 'wrapped'> & { readonly reason?: Reason }

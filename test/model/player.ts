@@ -395,7 +395,7 @@ function serviceAddress(cluster: Cluster, family: 4 | 6, draw: Draw, isOutside: 
   return { address: choice.address }
 }
 
-/** Around what devices carry; not within the four bytes of a VLAN tag, which the kernel leaves room for. */
+/** Around what devices carry. */
 const largePayload = (draw: Draw): number => (draw.oneIn(2) ? 1_350 + draw.next(100) : 1_490 + draw.next(80))
 
 function packetTo(source: string, { address, protocol, port }: Destination, draw: Draw): Packet {

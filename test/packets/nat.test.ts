@@ -134,7 +134,7 @@ const reachable = { outside: { backends: [] } }
 
 for (const family of families) {
   test.serial(
-    `a pod’s packet to a cluster address goes to the backend, the answer comes from the address (${family})`,
+    `S26: a pod’s packet to a cluster address goes to the backend, the answer comes from the address (${family})`,
     (t) => {
       serve(vip[family], 80, [[b[family], 8080]])
       for (const protocol of ['TCP', 'UDP'] as const) {

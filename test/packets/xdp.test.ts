@@ -140,7 +140,7 @@ test.serial('what was chosen in XDP for a backend of this node is delivered by t
   t.is(read(arrivedAtTc(frame(s)).data).to, at(near.v4, 8080))
 })
 
-test.serial('what XDP does not do goes on to tc untouched', (t) => {
+test.serial('M5, M8: what XDP does not do goes on to tc untouched', (t) => {
   const to = (more: Partial<Segment>): Buffer =>
     frame({ source: outside.v4, destination: own('v4'), sourcePort: ports++, destinationPort: 30080, ...more })
   const fragment = to({})
@@ -187,7 +187,7 @@ test.serial('what XDP does not do goes on to tc untouched', (t) => {
   )
 })
 
-test.serial('with XDP in a veth pair real connections to a node port work, native and generic', async (t) => {
+test.serial('M5: with XDP in a veth pair real connections to a node port work, native and generic', async (t) => {
   const real = await Topology.create({ label: 'y' })
   try {
     const [one, two] = [real.node(1), real.node(2)]

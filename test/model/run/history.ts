@@ -1,8 +1,8 @@
 import { type Endpoint, nameOf, type Pod } from '../cluster.ts'
-import { frameLength } from '../frame.ts'
+import { etherBytes, frameLength } from '../frame.ts'
 import { tellOutcome } from '../narrate.ts'
 import { natPorts } from '../nat.ts'
-import { type Chooser, type Hook, NodeModel, type Outcome } from '../node.ts'
+import { type Chooser, type Hook, mtu, NodeModel, type Outcome } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import type { Materials } from '../player.ts'
 import { Player } from '../player.ts'
@@ -118,9 +118,16 @@ function mustBeFree({ cluster }: NodeModel, pod: Pod): void {
       throw new Error(`${nameOf(other)} has the address of ${nameOf(pod)}`)
 }
 
-/** The kernel refuses to test-run what is shorter than its first header. */
-const isRunnable = (packet: Packet): boolean =>
-  Math.min(frameLength(packet), packet.cut ?? Number.POSITIVE_INFINITY) >= (packet.source.includes(':') ? 54 : 34)
+/**
+ * The kernel refuses to test-run what is shorter than its first header; and of what is up to four bytes too long (a VLAN tag's)
+ * it does not say the same in every place.
+ */
+function isRunnable(packet: Packet): boolean {
+  const length = frameLength(packet)
+  const spare = length - etherBytes - mtu
+  if (spare > 0 && spare <= 4) return false
+  return Math.min(length, packet.cut ?? Number.POSITIVE_INFINITY) >= (packet.source.includes(':') ? 54 : 34)
+}
 
 /** Plays a drawn history. Throws a `Difference` with the steps up to where kernel and model disagree. Returns the number of packets. */
 export function playHistory(kernel: KernelNode, history: History, coverage: Coverage): number {

@@ -7,7 +7,8 @@ import { World } from './world.ts'
 /** `npm run test:model`: the long run, and the seeded faults. */
 const { values } = parseArgs({
   options: {
-    histories: { type: 'string', default: '100000' },
+    packets: { type: 'string', default: '50000000' },
+    histories: { type: 'string' },
     seed: { type: 'string' },
     faults: { type: 'boolean', default: false },
     only: { type: 'string' },
@@ -15,7 +16,7 @@ const { values } = parseArgs({
   },
 })
 if (values.help) {
-  process.stdout.write(`npm run test:model -- [--histories N] [--seed N]   500 packets a history; 100,000 histories unless said
+  process.stdout.write(`npm run test:model -- [--packets N | --histories N] [--seed N]   50,000,000 packets unless said; 600 a history
 npm run test:model -- --faults [--only 3,7]        each seeded fault of bpf/ must be found\n`)
   process.exit(0)
 }
@@ -25,6 +26,8 @@ const seed = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.se
 const say = (line: string): void => {
   process.stdout.write(`${line}\n`)
 }
+
+const minutes = (s: number): string => `${Math.floor(Math.max(0, s) / 60)} min ${Math.floor(Math.max(0, s) % 60)} s`
 
 await using world = await World.create('run')
 if (values.faults) {
@@ -41,14 +44,19 @@ if (values.faults) {
   process.exitCode = missed === 0 ? 0 : 1
 } else {
   // In parts, so that a person sees that it goes on, and a difference names a seed that comes to it soon.
-  const histories = Number(values.histories)
+  const histories = values.histories === undefined ? Number.POSITIVE_INFINITY : Number(values.histories)
+  const enough = values.histories === undefined ? Number(values.packets) : Number.POSITIVE_INFINITY
   const partOf = 2_000
   let [packets, seconds] = [0, 0]
-  for (let part = 0; part * partOf < histories; part++) {
+  for (let part = 0; part * partOf < histories && packets < enough; part++) {
     const played = await play(world, { histories: Math.min(partOf, histories - part * partOf), seed: seed + part })
     packets += played.packets
     seconds += played.seconds
-    say(`${packets} packets, ${seconds.toFixed(0)} s, seed ${seed + part}`)
+    const left =
+      enough === Number.POSITIVE_INFINITY ? '' : `, ${minutes(((enough - packets) * seconds) / packets)} left`
+    const rate = Math.round(packets / seconds)
+    const megabytes = Math.round(process.memoryUsage.rss() / 2 ** 20)
+    say(`${packets} packets, ${minutes(seconds)}, ${rate}/s, ${megabytes} MiB, seed ${seed + part}${left}`)
     const missing = played.histories >= partOf ? played.coverage.missing(wanted, atLeast) : []
     if (part === 0) say(played.coverage.table())
     if (played.difference === undefined && missing.length === 0) continue
