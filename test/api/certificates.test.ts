@@ -2,7 +2,6 @@ import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders } from 'node:http2'
-import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
@@ -22,6 +21,7 @@ import { FakeRuntime } from '#kubelet/runtime/fake.ts'
 import { KubeletMetrics } from '#kubelet/server/metrics.ts'
 import { KubeletServer } from '#kubelet/server/server.ts'
 import { openMemoryStore } from '#store/memory/memory.ts'
+import { freePort } from '../free-port.ts'
 
 /** CertificateSigningRequests are decided and answered by PATCH as well as by PUT; the server's own certificates are renewed. */
 const all = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
@@ -211,17 +211,6 @@ test('a kubelet shows a renewed certificate to new connections', async (t) => {
     await running
   }
 })
-
-/** Nobody listens there at this moment. */
-async function freePort(host: string): Promise<number> {
-  const server = createServer()
-  server.listen(0, host)
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 async function statusOf(session: ClientHttp2Session, path: string): Promise<number> {
   const stream = session.request({ ':path': path })
