@@ -47,9 +47,12 @@ if (values.faults) {
   const histories = values.histories === undefined ? Number.POSITIVE_INFINITY : Number(values.histories)
   const enough = values.histories === undefined ? Number(values.packets) : Number.POSITIVE_INFINITY
   const partOf = 2_000
+  /** A history's, about. */
+  const packetsOf = 600
   let [packets, seconds] = [0, 0]
   for (let part = 0; part * partOf < histories && packets < enough; part++) {
-    const played = await play(world, { histories: Math.min(partOf, histories - part * partOf), seed: seed + part })
+    const most = Math.min(partOf, histories - part * partOf, Math.ceil((enough - packets) / packetsOf))
+    const played = await play(world, { histories: most, seed: seed + part })
     packets += played.packets
     seconds += played.seconds
     const left =
