@@ -27,9 +27,10 @@ test.before(async () => {
           [{ retry: { codes: [503, 418], attempts: 3, backoffMs: 5 }, targets: [target(a.id)] }],
         ),
         route('dead', ['dead.test'], [{ timeouts: { requestMs: 5000 }, targets: [target(dead.id)] }]),
+        route('gone', ['gone.test'], [{ timeouts: { requestMs: 5000 }, targets: [target(gone.id)] }]),
         route('deadfast', ['deadfast.test'], [{ targets: [target(dead.id)] }]),
       ],
-      [a, b, c, dead],
+      [a, b, c, dead, gone],
     ),
   )
   if (faults.size > 0) throw new Error(JSON.stringify([...faults]))
@@ -42,6 +43,7 @@ const a = backend('test/a:80', ['10.1.0.1:8080'])
 const b = backend('test/b:80', ['10.1.0.2:8080'])
 const c = backend('test/c:80', ['10.1.0.3:8080'])
 /** Two endpoints that nobody listens at, and one. */
+const gone = backend('test/gone:80', ['10.1.0.1:9'])
 const dead = backend('test/dead:80', ['10.1.0.1:9', '10.1.0.2:9', '10.1.0.3:8080'])
 const mirror = (to: string, numerator = 1, denominator = 1): Filter => ({
   type: 'mirror',
@@ -158,6 +160,17 @@ test.serial('WebSockets pass, through HAProxy alone and through the side engine'
     t.true(got.endsWith('ping-pong'), host)
     socket.destroy()
   }
+})
+
+test.serial('a WebSocket that no endpoint takes is answered 503 and counted', async (t) => {
+  const failed = async (): Promise<number> => (await place.engine.refused()).get('tunnel-failed') ?? 0
+  const before = await failed()
+  const headers = {
+    ...{ connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13' },
+    'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+  }
+  t.is((await place.ask('http://gone.test/ws', { headers })).code, 503)
+  t.is(await failed(), before + 1)
 })
 
 test.serial('its connections to backends are used again', async (t) => {

@@ -64,7 +64,8 @@ export class NameServer {
     try {
       const bytes = readFileSync(join(this.#options.dir, 'names.counts'))
       return countsOf(Array.from({ length: bytes.length / 8 }, (_, i) => bytes.readBigUInt64LE(i * 8)))
-    } catch {
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
       // Not started yet.
       return countsOf([])
     }

@@ -17,7 +17,7 @@ export function registerGatewayMetrics(
 ): void {
   metrics.counter(
     'weft_gateway_refused_total',
-    'What the engine refused or could not do since it was started: no requests (malformed, denied), programs that failed, deadlines that passed, mirrors',
+    'What the engine refused or could not do since it was started: no requests (malformed, denied), programs that failed, deadlines that passed, mirrors, tunnels that no endpoint took',
     ['reason'],
     async () => [...(await refused())].map(([reason, value]): Sample => ({ labels: { reason }, value })),
   )

@@ -119,6 +119,8 @@ export class NodeEngine implements L7Engine {
       ['deadline', side?.deadlines ?? 0],
       ['mirror-failed', side?.mirrorsFailed ?? 0],
       ['mirror-dropped', side?.mirrorsDropped ?? 0],
+      // A side engine that an older agent started does not count them.
+      ['tunnel-failed', side?.tunnelsFailed ?? 0],
     ])
   }
 

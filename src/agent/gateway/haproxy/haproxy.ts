@@ -221,11 +221,17 @@ export class HaproxyEngine implements L7Engine {
       if (this.#process !== process || this.#closed) return
       this.#process = undefined
       this.#log.warn({ pid: process.generation.pid }, 'HAProxy has gone, starting it again')
-      this.#clock.schedule(this.#restartMs, () => {
-        this.#restartMs = Math.min(this.#restartMs * 2, 60_000)
-        this.#queue(() => this.#mend()).catch((error: unknown) =>
-          this.#log.error({ err: error }, 'HAProxy could not be started again'),
-        )
+      this.#restart()
+    })
+  }
+
+  /** Again and again until one serves. */
+  #restart(): void {
+    this.#clock.schedule(this.#restartMs, () => {
+      this.#restartMs = Math.min(this.#restartMs * 2, 60_000)
+      this.#queue(() => this.#mend()).catch((error: unknown) => {
+        this.#log.error({ err: error }, 'HAProxy could not be started again, trying once more')
+        this.#restart()
       })
     })
   }

@@ -20,6 +20,8 @@ export interface Counts {
   mirrorsDropped: number
   retries: number
   deadlines: number
+  /** Requests for another protocol whose endpoint took no connection: answered 503. */
+  tunnelsFailed: number
 }
 
 /** Headers that are between two neighbours, not between the ends (RFC 9110, 7.6.1), and our own. */
@@ -44,7 +46,14 @@ class DeadlineError extends Error {}
 
 /** Requests of rules with mirrors, deadlines or retries, as HAProxy hands them over: to backends and back. */
 export class Forwarder {
-  readonly counts: Counts = { mirrored: 0, mirrorsFailed: 0, mirrorsDropped: 0, retries: 0, deadlines: 0 }
+  readonly counts: Counts = {
+    mirrored: 0,
+    mirrorsFailed: 0,
+    mirrorsDropped: 0,
+    retries: 0,
+    deadlines: 0,
+    tunnelsFailed: 0,
+  }
   readonly #orders = new Map<string, Order>()
   readonly #backends = new Map<string, Backend>()
   readonly #next = new Map<string, number>()
@@ -103,7 +112,7 @@ export class Forwarder {
     const backend = order === undefined ? undefined : this.#backends.get(order.backend)
     const endpoint = backend === undefined ? undefined : this.#choose(backend)
     if (endpoint === undefined) client.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')
-    else await tunnel(request, client, head, endpoint)
+    else if (!(await tunnel(request, client, head, endpoint))) this.counts.tunnelsFailed++
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse, order: Order, signal: AbortSignal): Promise<void> {

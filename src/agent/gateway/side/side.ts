@@ -25,6 +25,7 @@ export interface SideOptions {
 const mainFile = join(import.meta.dirname, 'main.ts')
 const startWithinMs = 20_000
 const restartMs = 200
+const restartMsMax = 60_000
 
 /**
  * The second engine: what HAProxy cannot do (mirrors, exact deadlines, retries of any code with any body), in a process of
@@ -123,21 +124,30 @@ export class SideEngine implements L7Engine {
         this.#control = await Control.connect(path)
         break
       } catch (error) {
-        if (this.#clock.monotonic() > until || !this.#isRunning()) throw error
+        // Not `isRunning`: what has just been started has no command line for the moment in which it becomes Node.
+        if (this.#clock.monotonic() > until || !existsSync(`/proc/${this.#pid}`)) throw error
         await delay(10, undefined, this.#clock)
       }
     }
     this.#orders = new Map()
     this.#backends = new Map()
-    await this.#control.ask({ fresh: true })
     this.#control.onEnd(() => {
       this.#control = undefined
       if (this.#closed) return
       this.#log.warn({ pid: this.#pid }, 'the side engine has gone, starting it again')
-      this.#clock.schedule(restartMs, () => {
-        this.#queue(async () => {
-          if (this.#state !== undefined && this.#control === undefined && !this.#closed) await this.#bring(this.#state)
-        }).catch((error: unknown) => this.#log.error({ err: error }, 'the side engine could not be started again'))
+      this.#restart(restartMs)
+    })
+    await this.#control.ask({ fresh: true })
+  }
+
+  /** Again and again until it is there. */
+  #restart(inMs: number): void {
+    this.#clock.schedule(inMs, () => {
+      this.#queue(async () => {
+        if (this.#state !== undefined && this.#control === undefined && !this.#closed) await this.#bring(this.#state)
+      }).catch((error: unknown) => {
+        this.#log.error({ err: error }, 'the side engine could not be started again, trying once more')
+        this.#restart(Math.min(inMs * 2, restartMsMax))
       })
     })
   }

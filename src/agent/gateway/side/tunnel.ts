@@ -8,9 +8,10 @@ const connectWithinMs = 2000
 
 /**
  * A request that wants another protocol (WebSocket) is handed to the endpoint as it came, and bytes go both ways from then
- * on: no deadline, no retry and no mirror can be meant for what follows. Resolves when either side has ended.
+ * on: no deadline, no retry and no mirror can be meant for what follows. Resolves when either side has ended; with false
+ * where the endpoint took no connection and the client was told 503.
  */
-export async function tunnel(request: IncomingMessage, client: Duplex, head: Buffer, to: Endpoint): Promise<void> {
+export async function tunnel(request: IncomingMessage, client: Duplex, head: Buffer, to: Endpoint): Promise<boolean> {
   const backend = createConnection({ host: to.address, port: to.port })
   const timer = setTimeout(() => backend.destroy(new Error('no connection')), connectWithinMs)
   try {
@@ -20,7 +21,7 @@ export async function tunnel(request: IncomingMessage, client: Duplex, head: Buf
     })
   } catch {
     client.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
-    return
+    return false
   } finally {
     clearTimeout(timer)
   }
@@ -32,5 +33,7 @@ export async function tunnel(request: IncomingMessage, client: Duplex, head: Buf
   backend.write(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')
   backend.write(head)
   const ends = [pipeline(client, backend), pipeline(backend, client)]
+  // A side that breaks off is an end as well: who looks at the bytes learns of it from the bytes.
   await Promise.allSettled(ends)
+  return true
 }
