@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
-import { clusterName, definitions, definitionsPath, renderedChart } from './chart.ts'
+import { parse, parseAllDocuments } from 'yaml'
+import { clusterName, definitions, definitionsPath, renderedChart, renderedMonitor } from './chart.ts'
 import { TestCluster, weft } from './cluster.ts'
 import { clientContainer, echoContainer, onEveryNode } from './on-every-node.ts'
 
@@ -37,6 +38,36 @@ test.serial('before the chart nodes are NotReady; its manifests are accepted, an
 
 test('the definitions in the chart are those of src/api', (t) => {
   t.is(readFileSync(definitionsPath, 'utf8'), definitions(), 'node test/cluster/chart.ts PATH/TO/helm makes them again')
+})
+
+test('the PodMonitor chooses the pods of the DaemonSet, and a port that they have', (t) => {
+  interface Monitor {
+    readonly kind: string
+    readonly metadata: { readonly namespace: string }
+    readonly spec: {
+      readonly selector: { readonly matchLabels: Readonly<Record<string, string>> }
+      readonly podMetricsEndpoints: readonly { readonly port: string; readonly path: string }[]
+    }
+  }
+  interface Daemons {
+    readonly metadata: { readonly namespace: string }
+    readonly spec: {
+      readonly template: {
+        readonly metadata: { readonly labels: Readonly<Record<string, string>> }
+        readonly spec: { readonly containers: readonly { readonly ports?: readonly { readonly name: string }[] }[] }
+      }
+    }
+  }
+  const monitor = parse(renderedMonitor()) as Monitor
+  t.is(monitor.kind, 'PodMonitor')
+  const found = parseAllDocuments(renderedChart()).map((d) => d.toJS() as { kind?: string } | null)
+  const daemons = found.find((object) => object?.kind === 'DaemonSet') as unknown as Daemons
+  t.is(monitor.metadata.namespace, daemons.metadata.namespace)
+  t.like(daemons.spec.template.metadata.labels, monitor.spec.selector.matchLabels)
+  t.true(Object.keys(monitor.spec.selector.matchLabels).length > 0)
+  const ports = daemons.spec.template.spec.containers.flatMap((c) => c.ports?.map(({ name }) => name) ?? [])
+  t.deepEqual(monitor.spec.podMetricsEndpoints, [{ port: 'metrics', path: '/metrics' }])
+  t.true(ports.includes('metrics'))
 })
 
 test.serial('pods reach each other and Services, by name', (t) => {

@@ -12,6 +12,7 @@ import { gatewayDefinitions } from '#api/gateway/crds.ts'
 export const clusterName = 't-chart'
 const helmDir = resolve(import.meta.dirname, '../../helm')
 const goldenPath = join(import.meta.dirname, 'chart.golden.yaml')
+const monitorPath = join(import.meta.dirname, 'chart-monitor.golden.yaml')
 
 /** A chart for nodes that share a machine: each has a directory of its own below one that is mounted. */
 const values = {
@@ -46,11 +47,16 @@ export const definitions = (): string =>
 export const definitionsPath = join(helmDir, 'crds/gateway-api.yaml')
 
 /** The manifests. Throws where the chart is newer than they are. */
-export function renderedChart(): string {
-  const text = readFileSync(goldenPath, 'utf8')
+export const renderedChart = (): string => golden(goldenPath)
+
+/** The PodMonitor, which needs a definition that only the Prometheus operator brings. */
+export const renderedMonitor = (): string => golden(monitorPath)
+
+function golden(path: string): string {
+  const text = readFileSync(path, 'utf8')
   const of = /^# of helm\/ ([0-9a-f]+)/.exec(text)?.[1]
   if (of !== fingerprint())
-    throw new Error(`${goldenPath} is of an older chart: node test/cluster/chart.ts PATH/TO/helm makes it again`)
+    throw new Error(`${path} is of an older chart: node test/cluster/chart.ts PATH/TO/helm makes it again`)
   return text
 }
 
@@ -59,7 +65,10 @@ function render(helm: string): void {
   writeFileSync(definitionsPath, definitions())
   const set = Object.entries(values).flatMap(([key, value]) => ['--set', `${key}=${value}`])
   const args = ['template', 'weft', helmDir, '--namespace', 'kube-system', '--kube-version', '1.36.0', ...set]
-  writeFileSync(goldenPath, `# of helm/ ${fingerprint()}\n${execFileSync(helm, args, { encoding: 'utf8' })}`)
+  const write = (path: string, ...more: readonly string[]): void =>
+    writeFileSync(path, `# of helm/ ${fingerprint()}\n${execFileSync(helm, [...args, ...more], { encoding: 'utf8' })}`)
+  write(goldenPath)
+  write(monitorPath, '--set', 'metrics.podMonitor=true', '--show-only', 'templates/agent/pod-monitor.yaml')
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
