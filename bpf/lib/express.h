@@ -100,7 +100,7 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook)
 	const struct way *way = 0;
 	struct place place;
 	struct flow *flow;
-	__u32 side, zero = 0;
+	__u32 side, at;
 	int verdict;
 	__u64 time;
 
@@ -115,7 +115,8 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook)
 	if (!to) {
 		if (hook != HOOK_CONTAINER || cfg_tunnel)
 			return CONTINUE;
-		way = bpf_map_lookup_elem(&scratch_way, &zero);
+		at = place_of_way(pkt);
+		way = bpf_map_lookup_elem(&scratch_way, &at);
 		if (!way || !is_way_of(way, skb, pkt))
 			return CONTINUE;
 	}
