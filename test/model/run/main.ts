@@ -35,7 +35,7 @@ if (values.faults) {
   const only = values.only?.split(',').map(Number)
   const tried = faults.filter((f) => only === undefined || only.includes(f.number))
   for (const { number, what } of tried) {
-    const { histories, packets, seconds, difference } = await play(world, { histories: 600, seed, fault: number })
+    const { histories, packets, seconds, difference } = await play(world, { histories: 1_500, seed, fault: number })
     if (difference === undefined) missed++
     const found = difference === undefined ? 'NOT FOUND' : `found by packet ${packets} of history ${histories + 1}`
     say(`${number.toString().padStart(3)}  ${found} (${seconds.toFixed(1)} s)  ${what}`)
