@@ -29,7 +29,7 @@ test('parseRequest() reads a call', (t) => {
   t.is(args.get('K8S_POD_NAME'), 'web')
 })
 
-test('parseRequest() takes a DEL without a namespace, and an ADD only with one', (t) => {
+test('L11: parseRequest() takes a DEL without a namespace, and an ADD only with one', (t) => {
   const { CNI_NETNS: _, ...bare } = add
   t.is(parseRequest(call({ ...bare, CNI_COMMAND: 'DEL' })).netns, '')
   t.throws(() => parseRequest(call(bare)), { instanceOf: CniError, message: /CNI_NETNS/ })
@@ -47,7 +47,7 @@ test('parseRequest() refuses what the plug-in cannot have sent', (t) => {
     t.throws(() => parseRequest(bytes), { instanceOf: CniError, message })
 })
 
-test('parseRequest() reads the sandboxes that a GC leaves', (t) => {
+test('L11: parseRequest() reads the sandboxes that a GC leaves', (t) => {
   const config = { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [{ containerID: 'a', ifname: 'eth0' }, 7] }
   t.deepEqual(parseRequest(call({ CNI_COMMAND: 'GC' }, config)).validAttachments, [
     { containerId: 'a', ifname: 'eth0' },

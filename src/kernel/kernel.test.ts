@@ -57,13 +57,13 @@ test('MAC and IP addresses parse, and what is none is refused', (t) => {
   t.throws(() => addressBytes('10.0.0'), { instanceOf: RangeError })
 })
 
-test('a kernel that lacks what is needed is refused with names and versions', (t) => {
+test('L14: a kernel that lacks what is needed is refused with names and versions', (t) => {
   const feature = { name: 'tcx', since: '6.6', required: true, cost: '', available: false, reason: 'EINVAL' }
   t.throws(() => requireFeatures([feature]), { message: /tcx \(EINVAL; Linux 6\.6 has it\).*6\.8 or later/ })
   t.notThrows(() => requireFeatures([{ ...feature, required: false }]))
 })
 
-test('findCgroups tells a hybrid machine from one with cgroup v2 alone', (t) => {
+test('L13: findCgroups tells a hybrid machine from one with cgroup v2 alone', (t) => {
   const v2 = 'proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,relatime 0 0\n'
   t.deepEqual(findCgroups(v2), { unified: '/sys/fs/cgroup', legacy: [] })
   const hybrid = 'cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n'

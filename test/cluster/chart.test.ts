@@ -28,7 +28,7 @@ const readiness = (): string[] =>
     .json<{ items: { status: { conditions: { type: string; status: string }[] } }[] }>('get', 'nodes')
     .items.map((node) => node.status.conditions.find((c) => c.type === 'Ready')?.status ?? '?')
 
-test.serial('before the chart nodes are NotReady; its manifests are accepted, and they become Ready', (t) => {
+test.serial('L9, L10: before the chart nodes are NotReady; its manifests are accepted, and they become Ready', (t) => {
   t.deepEqual(readiness(), ['False', 'False'])
   t.notRegex(cluster.apply(renderedChart()), /unknown|invalid/i)
   cluster.kubectl('-n', 'kube-system', 'rollout', 'status', 'daemonset/weft-agent', '--timeout=60s')

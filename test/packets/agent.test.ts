@@ -163,7 +163,7 @@ test.serial('a Service reaches the kernel with its slices, and leaves it with th
   await eventually(async () => running.get(one)?.agent.status().services?.frontends === 0)
 })
 
-test.serial('traffic goes on while the agent is away, and a sandbox that left meanwhile is forgotten', async (t) => {
+test.serial('L11, L12: traffic goes on while the agent is away, and a sandbox that left meanwhile is forgotten', async (t) => {
   const [one, two] = [topology.node(1), topology.node(2)]
   const web = { namespace: topology.name('web'), cgroup: one.cgroupPath }
   const peer = { namespace: topology.name('peer'), cgroup: two.cgroupPath }
@@ -190,7 +190,7 @@ test.serial('traffic goes on while the agent is away, and a sandbox that left me
 })
 
 test.serial(
-  'a new sandbox of a pod takes the address over; the end of the old one does not take it away',
+  'L11: a new sandbox of a pod takes the address over; the end of the old one does not take it away',
   async (t) => {
     const one = topology.node(1)
     const peer = { namespace: topology.name('peer'), cgroup: topology.node(2).cgroupPath }
@@ -218,7 +218,7 @@ test.serial('a pod without an address from the control plane gets a free one of 
   t.is((await cni(one, 'DEL', 'plain')).code, 0)
 })
 
-test.serial('the agent counts what it forwards and drops', async (t) => {
+test.serial('M18: the agent counts what it forwards and drops', async (t) => {
   const registry = running.get(topology.node(1))?.agent.registry
   const text = (await registry?.metrics()) ?? ''
   t.regex(text, /cilium_forward_count_total\{direction="EGRESS"\} \d+/)

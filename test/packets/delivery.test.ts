@@ -123,7 +123,7 @@ test('nothing answers at an address of the pod network that no pod has', async (
   await t.throwsAsync(load(inPod(a), 'crr', 'fd00:10:244:2::250', port), { message: /EHOSTUNREACH|ENETUNREACH|EACCES/ })
 })
 
-test('traffic survives without segmentation and checksum offloads', async (t) => {
+test('M20: traffic survives without segmentation and checksum offloads', async (t) => {
   const plain = await topology.node(1).addPod()
   plain.namespace.setOffloads('eth0', 'off')
   await using _ = await serve(inPod(plain), plain.v4, port)

@@ -114,7 +114,7 @@ test('a node port leads to a process of the node itself, and its answers come fr
   t.false(existsSync(link), 'packets between nodes pay for it no longer')
 })
 
-test('S6: sockets of a pod and of the node that talk to a backend that is gone are ended at once', async (t) => {
+test('S6, L16: sockets of a pod and of the node that talk to a backend that is gone are ended at once', async (t) => {
   const node = topology.node(1)
   const backend = { address: far.v4, port: 18_080 }
   await using _ = await serve(inPod(far), backend.address, backend.port)
@@ -188,7 +188,7 @@ test('ten thousand Services are written in a moment, one more in less, and all a
   t.log(`10,000 Services in ${all.toFixed(0)} ms`)
 })
 
-test.serial('an agent that finds a new cgroup of the old name attaches to it', async (t) => {
+test.serial('L13: an agent that finds a new cgroup of the old name attaches to it', async (t) => {
   const again = await Topology.create({ label: 'g', direct: 'programs' })
   try {
     const node = again.node(1)

@@ -94,7 +94,7 @@ test.serial(
   },
 )
 
-test.serial('who a packet is from is in the packet: the receiver’s policy asks for that', async (t) => {
+test.serial('M16, L18: who a packet is from is in the packet: the receiver’s policy asks for that', async (t) => {
   const entry = (set: number, peer: number) => ({ set, peer, protocol: 6, port: 8083, portBits: 16, rule: set })
   await using _server = await serve(inPod(far), far.v4, 8083)
   const { datapath } = topology.node(2)

@@ -192,7 +192,7 @@ test.serial('a process of the node: its socket is led to a backend, its own pods
   t.deepEqual([gateway?.hook, gateway?.verdict, gateway?.isGateway], ['connect', 'stack', true])
 })
 
-test.serial('what is said is what happens', async (t) => {
+test.serial('L23: what is said is what happens', async (t) => {
   await using _server = await serve({ ...inPod(near) }, near.v4, 80)
   t.true((await load({ ...inPod(client) }, 'crr', near.v4, 80, 50)) > 0)
   await using _other = await serve({ ...inPod(near) }, near.v4, 81)
