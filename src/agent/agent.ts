@@ -20,6 +20,7 @@ import { Informers } from '#client/informer.ts'
 import { compile } from '#datapath/compile.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath, type XdpMode } from '#datapath/kernel.ts'
+import type { CableMode } from '#datapath/node.ts'
 import type { Probe } from '#datapath/probe.ts'
 import { podMtu } from '#datapath/tunnel.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
@@ -71,6 +72,8 @@ export interface AgentOptions {
   readonly noMasquerade?: readonly string[]
   /** Services from outside already in the uplink's driver. Default off. */
   readonly xdp?: XdpMode
+  /** To other nodes' pods by an uplink that is one end of a veth pair. Default straight. */
+  readonly cable?: CableMode
   /** The resolver over UDP is a process of its own, which stays when this one ends. */
   readonly namesApart?: boolean
   /** Resolvers for what is not of the cluster, in this order. */
@@ -122,6 +125,7 @@ export function createAgent(options: AgentOptions): Agent {
       podCidrs: options.clusterCidrs ?? [],
       noMasquerade: options.noMasquerade ?? [],
       xdp: options.xdp ?? 'off',
+      cable: options.cable ?? 'straight',
       ...(options.tunnel === undefined ? {} : { tunnel: options.tunnel }),
       ...(namespace === undefined ? {} : { namespace }),
       clock,

@@ -34,6 +34,11 @@ export function addAgent(program: Command): void {
     .option('--service-cidr <cidr>', 'network of the Services, one of each family', collect, [])
     .option('--tunnel <mode>', 'how packets get to other nodes: native (by their routes), vxlan', 'native')
     .option('--xdp <mode>', 'Services from outside in the device’s driver: off, native, generic', 'off')
+    .option(
+      '--cable <mode>',
+      'where --device is one end of a veth pair, to other nodes’ pods: straight to its other end, or by its queue, where tcpdump sees them: straight, queue',
+      'straight',
+    )
     .option('--masquerade-exclude-cidr <cidr>', 'outside, but pods keep their addresses; may be repeated', collect, [])
     .option('--external-ip-cidr <cidr>', 'external IPs that pods too may use; may be repeated', collect, [])
     .option('--resolver <address>', 'asked for names that are not of the cluster; may be repeated', collect, [])

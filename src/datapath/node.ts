@@ -3,6 +3,9 @@ import { Namespace } from '#kernel/netns.ts'
 import { setSysctl } from '#kernel/sysctl.ts'
 import type { DatapathConfig } from './object.ts'
 
+/** To other nodes' pods where the uplink is one end of a veth pair: past the queue between its ends, or through it. */
+export type CableMode = 'straight' | 'queue'
+
 /** What a node must be for the programs to work in it: forwarding, with their ports kept free. */
 export function prepareNode(namespace: Namespace | undefined): void {
   // bpf_fib_lookup answers only for a device that forwards.

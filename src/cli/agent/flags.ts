@@ -24,6 +24,7 @@ export interface AgentFlags {
   readonly serviceCidr: readonly string[]
   readonly tunnel: string
   readonly xdp: string
+  readonly cable: string
   readonly masqueradeExcludeCidr: readonly string[]
   readonly externalIpCidr: readonly string[]
   readonly resolver: readonly string[]

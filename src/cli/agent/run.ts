@@ -6,6 +6,7 @@ import { systemClock } from '#base/clock.ts'
 import { createLog, type Log } from '#base/log/log.ts'
 import type { HttpClient } from '#client/http.ts'
 import type { XdpMode } from '#datapath/kernel.ts'
+import type { CableMode } from '#datapath/node.ts'
 import { parseResolvConf } from '#kubelet/containers/names.ts'
 import { createKubelet, type Kubelet } from '#kubelet/kubelet.ts'
 import { KubeletMetrics } from '#kubelet/server/metrics.ts'
@@ -81,6 +82,7 @@ async function networkOf(flags: AgentFlags, client: HttpClient, log: Log): Promi
     peers: flags.part === 'network' ? 'pods' : 'metadata',
     ...(parseTunnel(flags.tunnel) === 'vxlan' ? { tunnel: 'vxlan' as const } : {}),
     xdp: parseXdp(flags.xdp),
+    cable: parseCable(flags.cable),
     noMasquerade: flags.masqueradeExcludeCidr,
     externalIpCidrs: flags.externalIpCidr,
     resolvers: await resolversOf(flags),
@@ -138,6 +140,11 @@ async function resolversOf({ resolver, resolvConf }: AgentFlags): Promise<readon
 function parseGoldenSignals(text: string): boolean {
   if (text === 'on' || text === 'off') return text === 'on'
   throw new RangeError(`--golden-signals ${text}: use on or off`)
+}
+
+function parseCable(text: string): CableMode {
+  if (text === 'straight' || text === 'queue') return text
+  throw new RangeError(`--cable ${text}: use straight or queue`)
 }
 
 function parseXdp(text: string): XdpMode {
