@@ -8,9 +8,7 @@ import type { Service } from '#api/gen/core-v1.ts'
 import { services } from '#api/gen/resources.ts'
 import { eventually } from '#base/async/eventually.ts'
 import type { NodeLayout } from '#cli/cluster/layout.ts'
-import { pidFile } from '#cli/cluster/observe.ts'
 import { agentProcess } from '#cli/cluster/plan.ts'
-import { findProcess } from '#cli/cluster/processes.ts'
 import { adminClient } from '#cli/cluster/ready.ts'
 import type { Draft } from '#client/client.ts'
 import { TestCluster } from './cluster.ts'
@@ -232,10 +230,7 @@ test.serial(
   'names are answered while the agent is gone, and the next one takes over with what has changed',
   async (t) => {
     const node = nodeOf('client')
-    const agent = findProcess(agentProcess(node), pidFile(cluster.layout, agentProcess(node)))
-    if (agent === undefined) return t.fail('no agent')
-    process.kill(agent.pid, 'SIGKILL')
-    await eventually(() => findProcess(agentProcess(node), pidFile(cluster.layout, agentProcess(node))) === undefined)
+    t.not(await cluster.kill(agentProcess(node)), undefined)
     t.deepEqual(inPlace('web.default.svc.cluster.local', node), ['10.96'], 'from the table')
     t.deepEqual(inPlace('www.example.org', node), ['SERVFAIL'], 'nobody to ask, said at once')
     cluster.kubectl('create', 'service', 'clusterip', 'meanwhile', '--tcp=80')

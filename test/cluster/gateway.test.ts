@@ -379,7 +379,7 @@ test.serial('agents are killed under load: no request fails', async (t) => {
   const load = outside.load({ address: addressOf('edge'), port: 80, ...shop })
   try {
     for (const name of ['node-1/agent', 'node-2/agent']) {
-      process.kill(Number(readFileSync(pidFile(cluster.layout, name), 'utf8').split(' ')[0]), 'SIGKILL')
+      t.not(await cluster.kill(name), undefined)
       cluster.weftUp()
     }
     const remove = '[{"op":"remove","path":"/spec/listeners/2"}]'

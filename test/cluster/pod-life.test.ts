@@ -7,7 +7,7 @@ import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { endpointSlices, pods, services } from '#api/gen/resources.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { findCgroups, isPopulated } from '#kernel/cgroup.ts'
-import { TestCluster, weft } from './cluster.ts'
+import { TestCluster } from './cluster.ts'
 import { idle, isReady, type PodDraft, restarts, shell, Watched, waitsFor } from './watched.ts'
 
 /** What becomes of pods: probes, restarts, how they end and are deleted, and an agent that dies under them. */
@@ -335,7 +335,7 @@ test.serial('kill -9 of the agents and up again: no container is touched, and no
   const survivor = await api.until('survivor', isReady)
   await api.until('ends-meanwhile', isReady)
   const deleted = await api.until('deleted-meanwhile', isReady)
-  for (const { name, pid } of processes()) if (name.endsWith('/agent')) process.kill(pid ?? 0, 'SIGKILL')
+  await killOnEveryNode('agent')
   await api.create('made-meanwhile', { terminationGracePeriodSeconds: 1, containers: [shell('c', idle)] })
   await api.client.delete(pods, { namespace: 'default', name: 'deleted-meanwhile' })
   writeFileSync(join(scratch, 'end'), '')
@@ -365,7 +365,7 @@ test.serial('kill -9 of containerd while pods are being made: they run in the en
     ),
   )
   await Promise.race(names.map((name) => api.until(name, (p) => p.status.phase === 'Running')))
-  for (const { name, pid } of processes()) if (name.endsWith('/containerd')) process.kill(pid ?? 0, 'SIGKILL')
+  await killOnEveryNode('containerd')
   cluster.weftUp()
   const running = await Promise.all(names.map((name) => api.now(name, isReady)))
   await Promise.all(names.map((name) => api.client.delete(pods, { namespace: 'default', name })))
@@ -376,9 +376,7 @@ test.serial('kill -9 of containerd while pods are being made: they run in the en
   t.false(readFileSync('/proc/self/mountinfo', 'utf8').includes(running[0]?.metadata.uid ?? ''))
 })
 
-interface Process {
-  readonly name: string
-  readonly pid: number | null
+async function killOnEveryNode(process: 'agent' | 'containerd'): Promise<void> {
+  const killed = await Promise.all(cluster.layout.nodes.map(({ name }) => cluster.kill(`${name}/${process}`)))
+  if (killed.includes(undefined)) throw new Error(`a node had no ${process} to kill`)
 }
-const processes = (): Process[] =>
-  (JSON.parse(weft('status', '--name', cluster.layout.name, '-o', 'json')) as { processes: Process[] }).processes
