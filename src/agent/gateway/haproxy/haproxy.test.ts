@@ -1,8 +1,16 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
+import { FakeClock } from '#base/clock.ts'
 import type { Backend, EngineState, Listener, Route } from '#gateway/engine.ts'
+import { ListenSockets } from '../sockets/sockets.ts'
+import { EngineError } from './cli.ts'
 import { configText } from './config.ts'
 import { parseEvent } from './events.ts'
+import { FakeHaproxy, type Lie } from './fake-haproxy.ts'
+import { HaproxyEngine } from './haproxy.ts'
 import { encodeToken, splitRows } from './program.ts'
 import { Routing } from './routing.ts'
 
@@ -162,3 +170,105 @@ test('configText() depends on capacity and servers alone', (t) => {
   t.is(text.match(/^ {2}bind /gm)?.length, 6)
   t.regex(text, /bind fd@5 ssl crt-list \/run\/x\/tls\/strict-0\.list .* strict-sni/)
 })
+
+/** Nobody connects here. */
+class NoSockets extends ListenSockets {
+  override adopt(): void {}
+}
+
+/** A state that another of these changes in every way: rows come, go and get other values, programs and splits as well, and servers. */
+const stateOf = (revision: number, paths: readonly string[], endpoints: readonly string[], weight: number) => {
+  const rule = (name: string, path: string, method: string | undefined) => ({
+    ...{ id: `${name}${path}`, filters: [] },
+    matches: [
+      { path: { type: 'prefix' as const, value: path }, headers: [], query: [], ...(method ? { method } : {}) },
+    ],
+    targets: [
+      { weight: 1, filters: [], backend: 'one' },
+      { weight, filters: [], backend: 'two' },
+    ],
+  })
+  const route: Route = {
+    ...{ id: 'r', kind: 'HTTP', age: '1 r', attachments: [{ listener: 'any', hostnames: ['a.test'] }] },
+    rules: paths.flatMap((path) => [rule('get', `${path}/get`, 'GET'), rule('all', path, undefined)]),
+  }
+  return {
+    revision,
+    listeners: new Map(listeners.slice(0, 1).map((l) => [l.id, l])),
+    routes: new Map([[route.id, route]]),
+    backends: new Map(
+      ['one', 'two'].map((id) => [
+        id,
+        { ...backendOf(id), endpoints: endpoints.map((address) => ({ address, port: 80 })) },
+      ]),
+    ),
+  }
+}
+
+test('a reply of the run-time API that is an error, or a row that reads back differently, is said; every table is then compared and mended', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-haproxy-'))
+  const fake = await FakeHaproxy.start(dir, { pools: { h1: 4, h2c: 1 }, tlsSlots: { strict: 0, lax: 0 } })
+  using sockets = new NoSockets()
+  const steer = async (): Promise<void> => {}
+  const engine = await HaproxyEngine.open({ dir, sockets, steer, publish: () => {}, clock: new FakeClock() })
+  try {
+    let revision = 0
+    const before = () => engine.apply(stateOf(++revision, ['/a', '/b'], ['10.1.0.1', '10.1.0.2'], 1))
+    // A server that drains leaves when the sweep finds it idle, which the clock never comes to: each time another is new.
+    let newest = ''
+    const after = () => engine.apply(stateOf(++revision, ['/b', '/c'], ['10.1.0.2', newest], 3))
+    const tables = () => ({
+      maps: Object.fromEntries([...fake.maps].map(([name, rows]) => [name, sorted(rows)])),
+      ready: [...fake.servers]
+        .flatMap(([server, state]) => (state === 'ready' ? [server.replace(newest || ' ', 'NEW')] : []))
+        .toSorted(),
+    })
+    await before()
+    const first = tables()
+    fake.commands.length = 0
+    newest = '10.2.0.1'
+    await after()
+    const plan = [...fake.commands]
+    const last = tables()
+    t.is(last.ready.filter((server) => server.includes('NEW')).length, 2, last.ready.join())
+
+    const lied = new Set<string>()
+    for (const [at, command] of plan.entries())
+      for (const how of ['refused', 'silent', 'cut'] as const) {
+        const words = command.split(' ').slice(0, 2).join(' ')
+        if (!canLie(words, how)) continue
+        lied.add(`${words}, ${how}`)
+        newest = ''
+        await before()
+        t.deepEqual(tables(), first, command)
+        fake.commands.length = 0
+        newest = `10.3.${revision >> 8}.${revision & 255}`
+        fake.lie = { at, how }
+        const error = await t.throwsAsync(after, { instanceOf: EngineError }, `${how}: ${command}`)
+        fake.lie = undefined
+        if (how === 'refused') t.regex(error?.message ?? '', /No such map/, command)
+        fake.commands.length = 0
+        await after()
+        t.is(fake.commands.filter((line) => line.startsWith('show map ')).length, fake.maps.size, 'all were read')
+        t.deepEqual(tables(), last, `${how}: ${command}`)
+      }
+    t.deepEqual(
+      [...lied].toSorted(),
+      [
+        ...['add map', 'add server', 'set server', 'weft del', 'weft get', 'weft set'].map((c) => `${c}, refused`),
+        ...silenceable.map((c) => `${c}, silent`),
+        ...cuttable.map((c) => `${c}, cut`),
+      ].toSorted(),
+    )
+  } finally {
+    await engine.detach()
+    await fake[Symbol.asyncDispose]()
+    rmSync(dir, { recursive: true })
+  }
+})
+
+/** That a server did not change its state shows in no reply; only rows have values to cut. */
+const silenceable = ['add map', 'add server', 'weft del', 'weft set']
+const cuttable = ['add map', 'weft set']
+const canLie = (words: string, how: Lie): boolean =>
+  how === 'refused' || (how === 'silent' ? silenceable : cuttable).includes(words)

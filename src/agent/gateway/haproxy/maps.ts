@@ -58,7 +58,8 @@ export class RowMap {
   async adopt(cli: Cli): Promise<void> {
     const { rows, twice } = await this.read(cli)
     this.#rows = rows
-    for (const key of twice) await this.remove(cli, key)
+    // Shorter ones first: of a row that is there twice nobody knows which one answers for a longer key that has gone.
+    for (const key of twice.toSorted((a, b) => a.length - b.length)) await this.remove(cli, key)
   }
 
   /** New rows in as few commands as they fit in, changed ones one by one. */
@@ -84,8 +85,20 @@ export class RowMap {
   async remove(cli: Cli, key: string): Promise<void> {
     if (!this.#rows.has(key)) return
     const reply = await cli.command(`weft del ${this.#name} ${hex(key)}`)
-    if (!/^(-|[0-9a-f]+)$/.test(reply)) throw new EngineError(`HAProxy did not remove a row of ${this.#name}: ${reply}`)
+    if (reply !== '-' && !this.#isOfPrefix(key, reply))
+      throw new EngineError(
+        `HAProxy did not remove row ${JSON.stringify(key)} of ${this.#name}: ${reply.slice(0, 200)}`,
+      )
     this.#rows.delete(key)
+  }
+
+  /** Where the longest row that a key begins with answers, a shorter one may answer for a row that has gone. */
+  #isOfPrefix(key: string, reply: string): boolean {
+    for (let length = key.length - 1; length > 0; length--) {
+      const value = this.#rows.get(key.slice(0, length))
+      if (value !== undefined && hex(value) === reply) return true
+    }
+    return false
   }
 
   async #exchange(cli: Cli, key: string, value: string): Promise<void> {
