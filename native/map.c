@@ -93,13 +93,55 @@ int weft_map_delete_batch(int fd, const void *keys, uint32_t count)
 	return batch(BPF_MAP_DELETE_BATCH, fd, keys, NULL, count);
 }
 
+/*
+ * A hash, place by place. Asking for the key after another begins again from the front where that one has just been removed,
+ * as happens all the time in maps that packets write: the same entries would come twice, and there would be no end of them.
+ */
+static int dump_hash(int fd, void *keys, void *values, uint32_t key_size, uint32_t value_size, uint32_t room)
+{
+	uint32_t count = 0, place = 0;
+
+	for (;;) {
+		union bpf_attr a = {};
+		int error;
+
+		if (count == room)
+			return -ENOSPC;
+		a.batch.map_fd = fd;
+		a.batch.in_batch = count || place ? pointer(&place) : 0;
+		a.batch.out_batch = pointer(&place);
+		a.batch.keys = pointer((uint8_t *)keys + (size_t)count * key_size);
+		a.batch.values = pointer((uint8_t *)values + (size_t)count * value_size);
+		a.batch.count = room - count;
+		error = bpf(BPF_MAP_LOOKUP_BATCH, &a);
+		/* ENOENT: this was the last. ENOSPC: the next place has more than there is room for. */
+		if (error && error != -ENOENT)
+			return error;
+		count += a.batch.count;
+		if (error)
+			return count;
+	}
+}
+
+static int is_hash(uint32_t type)
+{
+	return type == BPF_MAP_TYPE_HASH || type == BPF_MAP_TYPE_LRU_HASH || type == BPF_MAP_TYPE_PERCPU_HASH ||
+	       type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
+}
+
 int weft_map_dump(int fd, uint32_t key_size, uint32_t value_size, void *keys, void *values, uint32_t room)
 {
 	uint8_t position[256], *key = keys, *value = values;
+	struct bpf_map_info map = {};
 	union bpf_attr a = {};
 	uint32_t count = 0;
 	int error;
 
+	error = bpf_info(fd, &map, sizeof(map));
+	if (error)
+		return error;
+	if (is_hash(map.type))
+		return dump_hash(fd, keys, values, key_size, value_size, room);
 	if (key_size > sizeof(position))
 		return -EINVAL;
 	for (;;) {

@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
 import { type Program, tickNanoseconds } from '#kernel/bpf/program.ts'
-import { Netlink } from '#kernel/netlink/netlink.ts'
+import { isMac, Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import { Attachments } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
@@ -109,6 +109,11 @@ export class KernelDatapath implements Datapath {
     const netlink = held.use(Netlink.open(namespace))
     const uplink = await netlink.link(options.uplink)
     if (uplink === undefined) throw new Error(`Cannot attach to ${options.uplink}: this node has no such device`)
+    // A tunnel's device (WireGuard, tun, ipip) has packets without an Ethernet header.
+    if (!isMac(uplink.mac))
+      throw new Error(
+        `Cannot attach to ${options.uplink}: the programs read Ethernet frames, and it has none; name a device that has`,
+      )
     const inNamespace = namespace === undefined ? {} : { namespace }
 
     // The node, made ready.

@@ -163,31 +163,34 @@ test.serial('a Service reaches the kernel with its slices, and leaves it with th
   await eventually(async () => running.get(one)?.agent.status().services?.frontends === 0)
 })
 
-test.serial('L11, L12: traffic goes on while the agent is away, and a sandbox that left meanwhile is forgotten', async (t) => {
-  const [one, two] = [topology.node(1), topology.node(2)]
-  const web = { namespace: topology.name('web'), cgroup: one.cgroupPath }
-  const peer = { namespace: topology.name('peer'), cgroup: two.cgroupPath }
-  seedPod(one, 'short', '10.244.1.8,fd00:10:244:1::8')
-  addSandbox('short')
-  t.is((await cni(one, 'ADD', 'short')).code, 0)
-  await using _ = await serve(peer, '10.244.2.9', 81)
-  const flow = load(web, 'rr', '10.244.2.9', 81, 600)
-  await stopAgent(one)
-  // The plug-in says what is the matter, in the specification's words.
-  const away = await cni(one, 'ADD', 'short')
-  t.is(away.code, 1)
-  t.like(away.output, { code: 11, msg: 'The Weft agent of this node does not answer; the call is tried again' })
-  deleteNamespace(topology.name('short'))
-  await startAgent(one)
-  t.true((await flow) > 0)
-  const agent = running.get(one)?.agent
-  t.is(agent?.status().endpoints, 1)
-  t.deepEqual(
-    readdirSync(join(one.pinDir, 'links')).filter((name) => name.startsWith('endpoint-short')),
-    [],
-  )
-  t.true((await load(web, 'crr', '10.244.2.9', 81)) > 0)
-})
+test.serial(
+  'L11, L12: traffic goes on while the agent is away, and a sandbox that left meanwhile is forgotten',
+  async (t) => {
+    const [one, two] = [topology.node(1), topology.node(2)]
+    const web = { namespace: topology.name('web'), cgroup: one.cgroupPath }
+    const peer = { namespace: topology.name('peer'), cgroup: two.cgroupPath }
+    seedPod(one, 'short', '10.244.1.8,fd00:10:244:1::8')
+    addSandbox('short')
+    t.is((await cni(one, 'ADD', 'short')).code, 0)
+    await using _ = await serve(peer, '10.244.2.9', 81)
+    const flow = load(web, 'rr', '10.244.2.9', 81, 600)
+    await stopAgent(one)
+    // The plug-in says what is the matter, in the specification's words.
+    const away = await cni(one, 'ADD', 'short')
+    t.is(away.code, 1)
+    t.like(away.output, { code: 11, msg: 'The Weft agent of this node does not answer; the call is tried again' })
+    deleteNamespace(topology.name('short'))
+    await startAgent(one)
+    t.true((await flow) > 0)
+    const agent = running.get(one)?.agent
+    t.is(agent?.status().endpoints, 1)
+    t.deepEqual(
+      readdirSync(join(one.pinDir, 'links')).filter((name) => name.startsWith('endpoint-short')),
+      [],
+    )
+    t.true((await load(web, 'crr', '10.244.2.9', 81)) > 0)
+  },
+)
 
 test.serial(
   'L11: a new sandbox of a pod takes the address over; the end of the old one does not take it away',
@@ -217,6 +220,45 @@ test.serial('a pod without an address from the control plane gets a free one of 
   )
   t.is((await cni(one, 'DEL', 'plain')).code, 0)
 })
+
+test.serial(
+  'L12: a sandbox whose namespace went before it was connected is refused, and nothing of it is left',
+  async (t) => {
+    const one = topology.node(1)
+    seedPod(one, 'ghost')
+    const before = running.get(one)?.agent.status().endpoints
+    const { code, output } = await cni(one, 'ADD', 'ghost')
+    t.is(code, 1)
+    t.regex(String(output.msg), /there is no namespace at/)
+    t.is(running.get(one)?.agent.status().endpoints, before)
+    t.deepEqual(
+      readdirSync(join(one.pinDir, 'links')).filter((name) => name.startsWith('endpoint-ghost')),
+      [],
+    )
+    t.is((await cni(one, 'DEL', 'ghost')).code, 0)
+  },
+)
+
+test.serial(
+  'L10: the runtime is told of a network when there is one, and of none by an agent that cannot make it',
+  async (t) => {
+    const one = topology.node(1)
+    const runDir = join(topology.dir, 'run-none')
+    const agent = createAgent({
+      nodeName: 'node-1',
+      client,
+      uplink: 'eth7',
+      cgroup: one.cgroup,
+      pinDir: one.pinDir,
+      serviceCidrs,
+      runDir,
+      namespace: one.namespace,
+    })
+    await t.throwsAsync(agent.run(new AbortController().signal), { message: /eth7: this node has no such device/ })
+    t.false(existsSync(join(runDir, 'cni/conf')))
+    t.true(existsSync(join(runDirOf(one), 'cni/conf/10-weft.conflist')))
+  },
+)
 
 test.serial('M18: the agent counts what it forwards and drops', async (t) => {
   const registry = running.get(topology.node(1))?.agent.registry

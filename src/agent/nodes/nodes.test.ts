@@ -42,7 +42,7 @@ test('unreachableNetworks() names the pods of a node that lacks an address of th
   t.deepEqual(unreachableNetworks({ name: 'self', podCidrs, via: undefined }), [])
 })
 
-test('Nodes: routes follow the nodes', async (t) => {
+test('M13: Nodes: routes follow the nodes, and one that somebody else took away comes back', async (t) => {
   const clock = new FakeClock()
   const client = new FakeClient({ clock })
   const stop = new AbortController()
@@ -59,6 +59,9 @@ test('Nodes: routes follow the nodes', async (t) => {
   const running = loop.run(stop.signal).catch(() => {})
   await eventually(() => kernel.routes.size === 1)
   client.seed(nodes, node('other', ['10.244.2.0/24'], '172.30.0.12'))
+  await eventually(() => kernel.routes.get('10.244.2.0/24') === '172.30.0.12')
+  kernel.routes.delete('10.244.2.0/24')
+  clock.advance(30_000)
   await eventually(() => kernel.routes.get('10.244.2.0/24') === '172.30.0.12')
   client.vanish(nodes, { name: 'other' })
   await eventually(() => kernel.routes.size === 1)

@@ -1,4 +1,5 @@
 import type { Node } from '#api/gen/core-v1.ts'
+import { delay } from '#base/async/delay.ts'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log/log.ts'
 import { compareText } from '#base/order.ts'
@@ -7,6 +8,9 @@ import type { Datapath } from '#datapath/datapath.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
 import { planNodes, unreachableNetworks } from './plan.ts'
+
+/** Who else manages networks on this machine may take away routes that he did not make: they are put back this often. */
+const lookAgainMs = 30_000
 
 export interface NodesOptions {
   readonly nodeName: string
@@ -21,6 +25,7 @@ export class Nodes {
   readonly #options: NodesOptions
   readonly #wake = new Signal()
   #written = ''
+  #isDue = false
   #trouble: unknown
 
   constructor(options: NodesOptions) {
@@ -40,7 +45,17 @@ export class Nodes {
     }
     const sentence = 'routes to nodes could not be written, trying again'
     const write = (): Promise<void> => this.#write()
+    const looking = this.#lookAgain(signal)
     await writeLoop({ wake: this.#wake, write, tell, sentence, clock, log }, signal, started)
+    await looking
+  }
+
+  async #lookAgain(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await delay(lookAgainMs, signal, this.#options.clock).catch(() => {})
+      this.#isDue = true
+      this.#wake.raise()
+    }
   }
 
   /** Nodes change every few seconds (leases aside, their conditions); their networks hardly ever. */
@@ -48,9 +63,13 @@ export class Nodes {
     const { nodes, datapath, nodeName, log } = this.#options
     const plan = planNodes(nodes.list(), nodeName)
     const text = JSON.stringify(plan.toSorted((a, b) => compareText(a.name, b.name)))
-    if (text === this.#written) return
+    const isNew = text !== this.#written
+    if (!isNew && !this.#isDue) return
+    // Writes what is not there as it should be, and nothing else.
     await datapath.setNodes(plan)
     this.#written = text
+    this.#isDue = false
+    if (!isNew) return
     log.info({ nodes: plan.map((n) => n.name) }, 'routes to nodes are in place')
     const unreachable = plan.flatMap(unreachableNetworks)
     if (unreachable.length > 0) log.warn({ unreachable }, 'these nodes have no InternalIP of the family of their pods')

@@ -380,6 +380,61 @@ test('PeerTable has what a Map by text would have, also of several ports at one 
   t.pass()
 })
 
+test('L4: at each write of a change a packet finds all of the old backends or all of the new ones', (t) => {
+  let look = (): void => {}
+  /** Packets come between any two writes. */
+  class Watched extends SmallMap {
+    override update(key: Uint8Array, value: Uint8Array): void {
+      super.update(key, value)
+      look()
+    }
+    override delete(key: Uint8Array): boolean {
+      const was = super.delete(key)
+      look()
+      return was
+    }
+  }
+  let now = 0
+  const kernel = { frontends: new Watched(5), slots: new Watched(64), backends: new Watched(32) }
+  const maps = new ServiceMaps(kernel, () => now)
+  const frontend = { address: '10.96.0.1', port: 80, protocol: 'TCP' as const }
+  const service = (...last: readonly number[]): Service => ({
+    frontend,
+    backends: last.map((i) => ({ address: `10.0.0.${i}`, port: 8080, protocol: 'TCP' as const })),
+  })
+  /** As the programs go: frontend, slots, backends. */
+  const found = (): string => {
+    const row = kernel.frontends.lookup(encodePeer(frontend))
+    if (row === undefined) return 'none'
+    const number = (n: number): Buffer => {
+      const bytes = Buffer.alloc(4)
+      bytes.writeUInt32LE(n)
+      return bytes
+    }
+    return Array.from({ length: row.readUInt32LE(12) }, (_, i) => {
+      const slot = kernel.slots.lookup(number(row.readUInt32LE(8) + i))
+      const backend = slot === undefined ? undefined : kernel.backends.lookup(number(slot.readUInt32LE(0)))
+      return backend === undefined ? 'missing' : decodePeer(backend).address.slice('10.0.0.'.length)
+    }).join()
+  }
+  let looks = 0
+  const seen: string[] = []
+  look = () => {
+    looks++
+    if (seen.at(-1) !== found()) seen.push(found())
+  }
+  // Twelve at once go in one call, three in one each.
+  const many = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+  for (const backends of [[1, 2, 3], [3, 4], many, [13], [14, 15, 16], [1]]) {
+    // Sooner than what a change gave up may be used again.
+    now += 10
+    maps.change([service(...backends)], [])
+  }
+  maps.change([], [frontend])
+  t.deepEqual(seen, ['none', '1,2,3', '3,4', many.join(), '13', '14,15,16', '1', 'none'])
+  t.true(looks > 40)
+})
+
 test('ServiceMaps: whatever fits or does not, the kernel has what was said, and a restart reads the same', (t) => {
   const frontend = fc
     .integer({ min: 1, max: 8 })

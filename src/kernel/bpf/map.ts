@@ -154,10 +154,12 @@ export class BpfMap extends Fd {
     )
   }
 
-  /** All entries of a hash, as they were at some moment during the call. */
+  /** All entries, each once and as it was at some moment during the call, whatever programs write meanwhile. */
   entries(): { readonly key: Buffer; readonly value: Buffer }[] {
+    // While it is read, a map may give up entries that were read already for others that are still to come.
+    const roomMax = 2 * this.entriesMax + 1
     // Most maps are far from full: the room grows only where it has to.
-    for (let room = Math.min(this.entriesMax, 1024); ; room = Math.min(this.entriesMax, room * 4)) {
+    for (let room = Math.min(roomMax, 1024); ; room = Math.min(roomMax, room * 4)) {
       const keys = Buffer.alloc(room * this.keySize)
       const values = Buffer.alloc(room * this.readSize)
       try {
@@ -171,7 +173,7 @@ export class BpfMap extends Fd {
         }))
       } catch (error) {
         if (hasCode(error, 'EAGAIN')) continue
-        if (!hasCode(error, 'ENOSPC') || room >= this.entriesMax) throw error
+        if (!hasCode(error, 'ENOSPC') || room >= roomMax) throw error
       }
     }
   }

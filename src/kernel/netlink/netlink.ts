@@ -248,14 +248,18 @@ export class Netlink implements Disposable {
     )
   }
 
+  /** Of a device. Those that are there for a while only (IPv6: temporary, RFC 8981, or deprecated) come last. */
   async addresses(index: number): Promise<string[]> {
     const found = await this.#request('list addresses', () =>
       this.#socket.getAddresses({}, {}, { timeout: answerWithinMs }),
     )
-    return found.flatMap(({ data, attrs }) => {
+    const listed = found.flatMap(({ data, attrs }) => {
       const bytes = attrs.local ?? attrs.address
-      return data.index === index && bytes !== undefined ? [`${formatBytes(bytes)}/${data.prefixlen}`] : []
+      if (data.index !== index || bytes === undefined) return []
+      const passes = data.flags?.deprecated === true || (data.family === AF_INET6 && data.flags?.secondary === true)
+      return [{ text: `${formatBytes(bytes)}/${data.prefixlen}`, passes }]
     })
+    return [...listed.filter((a) => !a.passes), ...listed.filter((a) => a.passes)].map((a) => a.text)
   }
 
   /** Adds the route, or puts it in the place of the one to the same destination with the same metric. */
@@ -378,10 +382,12 @@ function formatBytes(bytes: Buffer): string {
 /** `aa:bb:cc:dd:ee:ff` for six bytes. */
 export const formatMac = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(':')
 
+/** Six two-digit groups. Devices without Ethernet have none, or one of another length. */
+export const isMac = (text: string): boolean => /^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text)
+
 /** Throws a RangeError for anything but six two-digit groups. */
 export function parseMac(text: string): Buffer {
-  if (!/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(text))
-    throw new RangeError(`${JSON.stringify(text)} is not a MAC address: write it as 02:00:00:00:00:01`)
+  if (!isMac(text)) throw new RangeError(`${JSON.stringify(text)} is not a MAC address: write it as 02:00:00:00:00:01`)
   return Buffer.from(text.replaceAll(':', ''), 'hex')
 }
 

@@ -1,0 +1,339 @@
+import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import test from 'ava'
+import koffi from 'koffi'
+import { eventually } from '#base/async/eventually.ts'
+import { EventRing } from '#datapath/events/ring.ts'
+import { KernelDatapath } from '#datapath/kernel.ts'
+import { openMap } from '#datapath/load.ts'
+import { gatewayMac } from '#datapath/object.ts'
+import { BpfObject } from '#kernel/bpf/object.ts'
+import { Link, Program } from '#kernel/bpf/program.ts'
+import { findCgroups } from '#kernel/cgroup.ts'
+import { addressBytes } from '#kernel/netns.ts'
+import type { Churn } from './churn.ts'
+import { frame } from './frames.ts'
+import { inPod, load, onFabric, onNode, serve, type TestNode, type TestPod, Topology } from './topology.ts'
+
+/** A machine is never ours alone: what others set, attach, mark and take away there, and what its devices may do. */
+let topology: Topology
+let a: TestPod
+let b: TestPod
+let far: TestPod
+
+test.before(async () => {
+  topology = await Topology.create({ label: 'o' })
+  a = await topology.node(1).addPod()
+  b = await topology.node(1).addPod()
+  far = await topology.node(2).addPod()
+})
+test.after.always(() => topology?.[Symbol.asyncDispose]())
+
+/** ip(8) in the namespace of a node, or of a pod. */
+const ip = (namespace: string, ...words: readonly string[]): string =>
+  execFileSync('ip', ['-n', namespace, ...words], { encoding: 'utf8' })
+const nameOf = (node: TestNode): string => topology.name(`node${node.index}`)
+const linkOf = (pod: TestPod, program: string): string =>
+  join(pod.node.pinDir, 'links', `endpoint-${pod.endpoint.id}-${program}`)
+const hostDevice = (pod: TestPod): string => {
+  const links = JSON.parse(ip(nameOf(pod.node), '-j', 'link')) as readonly { ifindex: number; ifname: string }[]
+  return links.find(({ ifindex }) => ifindex === pod.endpoint.ifindex)?.ifname ?? ''
+}
+/** Packets of pods of node 1, or to them, that had this end. */
+const packets = (reason: string): number =>
+  topology
+    .node(1)
+    .datapath.counters()
+    .filter((c) => c.reason === reason)
+    .reduce((sum, c) => sum + c.packets, 0)
+function pinned(node: TestNode, name: string): Program {
+  const dir = join(node.pinDir, 'programs')
+  const version = readdirSync(dir).find((entry) => entry.startsWith(`${name}-`)) ?? ''
+  const program = Program.openPin(join(dir, version, name))
+  if (program === undefined) throw new Error(`${name} is not pinned`)
+  return program
+}
+
+test.serial('M7: with strict reverse path filters everywhere all that travelled before still travels', async (t) => {
+  for (const node of topology.nodes) {
+    const set = (device: string, value: number): void =>
+      node.namespace.setSysctl(`net/ipv4/conf/${device}/rp_filter`, value)
+    for (const device of ['all', 'default', 'eth0']) set(device, 1)
+    t.teardown(() => {
+      for (const device of ['all', 'default', 'eth0']) set(device, 0)
+    })
+  }
+  const [one, two] = [topology.node(1), topology.node(2)]
+  const [address = ''] = one.addresses
+  const services = [b, far].map((pod, i) => {
+    const backends = [{ address: pod.v4, port: 9000, protocol: 'TCP' as const }]
+    return {
+      frontend: { address: '0.0.0.0', port: 30_900 + i, protocol: 'TCP' as const },
+      backends,
+      outside: { backends },
+    }
+  })
+  one.datapath.changeServices(services, [])
+  await one.datapath.attachForServices()
+  t.teardown(() =>
+    one.datapath.changeServices(
+      [],
+      services.map((s) => s.frontend),
+    ),
+  )
+  await using _b = await serve(inPod(b), b.v4, 9000)
+  await using _far = await serve(inPod(far), far.v4, 9000)
+  await using _node = await serve(onNode(topology, one), address, 9001)
+  for (const [place, to, port] of [
+    [inPod(a), b.v4, 9000],
+    [inPod(a), far.v4, 9000],
+    [onNode(topology, one), b.v4, 9000],
+    [onNode(topology, one), far.v4, 9000],
+    [onFabric(topology), b.v4, 9000],
+    [inPod(a), address, 9001],
+    [inPod(far), address, 9001],
+    [onNode(topology, two), address, 9001],
+    // From outside by node ports, to this node's pod and to another node's.
+    [onFabric(topology), address, 30_900],
+    [onFabric(topology), address, 30_901],
+  ] as const)
+    t.true((await load(place, 'crr', to, port)) > 0, `${place.namespace} to ${to} ${port}`)
+})
+
+const libc = koffi.load('libc.so.6')
+const socket = libc.func('int socket(int domain, int type, int protocol)')
+const setsockopt = libc.func('int setsockopt(int fd, int level, int name, const int *value, uint length)')
+const sendto = libc.func('long sendto(int fd, const void *data, ulong size, int flags, const void *to, uint length)')
+const close = libc.func('int close(int fd)')
+
+/** A datagram whose socket has a mark (SO_MARK), as a process with CAP_NET_RAW may ask for. */
+function sendMarked(pod: TestPod, mark: number, to: string, port: number): void {
+  pod.namespace.within(() => {
+    const fd = socket(2, 2, 0) as number
+    const place = Buffer.concat([Buffer.from([2, 0, port >> 8, port & 255]), addressBytes(to), Buffer.alloc(8)])
+    const done = [setsockopt(fd, 1, 36, [mark | 0], 4), sendto(fd, Buffer.from('x'), 1, 0, place, place.length)]
+    close(fd)
+    if (done[0] !== 0 || done[1] !== 1) throw new Error(`the datagram was not sent: ${done.join()}`)
+  })
+}
+
+test.serial(
+  'M14, M16: a mark that a pod sets opens nothing, also where it is one of ours or of another’s',
+  async (t) => {
+    const { datapath } = topology.node(1)
+    datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], ingressSet: 99 }] })
+    t.teardown(() => datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], ingressSet: 0 }] }))
+    // None; on our own answers, on what is wrapped; kube-proxy's, Istio's, a mesh's.
+    for (const mark of [0, 0x57656601, 0x57656602, 0x4000, 0x8000, 1337, 0xffff_ffff]) {
+      for (const [to, port, reason] of [
+        // Nobody has said who `a` is.
+        [b.v4, 9100, 'Unknown sender'],
+        ['10.96.0.77', 53, 'Service not found'],
+      ] as const) {
+        const before = packets(reason)
+        sendMarked(a, mark, to, port)
+        await eventually(() => packets(reason) > before)
+      }
+    }
+    t.pass()
+  },
+)
+
+/** One that only looks on: it leaves each packet to the next. */
+const onlooker = `
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192); __type(key, __u32); __type(value, __u64); }
+	churned SEC(".maps");
+SEC("tc") int onlooker(struct __sk_buff *skb) { __u32 k = 0; bpf_map_lookup_elem(&churned, &k); return -1; }
+char LICENSE[] SEC("license") = "GPL";
+`
+
+function loadOnlooker(pinDir: string): Program {
+  const dir = mkdtempSync(join(tmpdir(), 'weft-onlooker-'))
+  try {
+    writeFileSync(join(dir, 'onlooker.c'), onlooker)
+    const machine = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
+    const flags = ['-O2', '-g', '-target', 'bpf', `-I/usr/include/${machine}-linux-gnu`]
+    execFileSync('clang', [...flags, '-c', join(dir, 'onlooker.c'), '-o', join(dir, 'onlooker.o')])
+    using object = BpfObject.open('onlooker', readFileSync(join(dir, 'onlooker.o')), join(pinDir, 'maps'))
+    object.load()
+    return object.program('onlooker')
+  } finally {
+    rmSync(dir, { recursive: true })
+  }
+}
+
+test.serial('M15: programs of others beside ours are left, and ours that somebody detached come back', async (t) => {
+  const node = topology.node(1)
+  await using _ = await serve(inPod(b), b.v4, 9200)
+  using stranger = loadOnlooker(node.pinDir)
+  using theirs = await Link.attachDevice(stranger, 'tcxIngress', a.endpoint.ifindex, node.namespace)
+  const ours = (): number => {
+    using link = Link.openPin(linkOf(a, 'from_container'))
+    return link?.info.ifindex ?? 0
+  }
+  const isJudged = async (): Promise<boolean> => {
+    const before = packets('Forwarded')
+    t.true((await load(inPod(a), 'crr', b.v4, 9200)) > 0)
+    return packets('Forwarded') > before + 10
+  }
+  t.is(ours(), a.endpoint.ifindex)
+  t.true(await isJudged())
+  {
+    using link = Link.openPin(linkOf(a, 'from_container'))
+    link?.detach()
+  }
+  t.is(ours(), 0)
+  node.closeDatapath()
+  await node.openDatapath()
+  await node.datapath.upsertEndpoint(a.endpoint)
+  t.is(ours(), a.endpoint.ifindex)
+  t.is(theirs.info.ifindex, a.endpoint.ifindex, 'the other one is still there')
+  t.true(await isJudged())
+})
+
+test.serial('L3: a map that changes while it is read is read whole, each entry once', async (t) => {
+  const { pinDir } = topology.node(1)
+  using _ = loadOnlooker(pinDir)
+  using map = openMap(pinDir, 'churned')
+  const stays = 2_000
+  const key = Buffer.alloc(4)
+  for (let i = 0; i < stays; i++) {
+    key.writeUInt32LE(i)
+    map.update(key, Buffer.alloc(8))
+  }
+  const stop = new SharedArrayBuffer(4)
+  const churn: Churn = { pinDir, map: 'churned', first: 100_000, count: 4_000, stop }
+  const worker = new Worker(join(import.meta.dirname, 'churn.ts'), { workerData: churn })
+  await once(worker, 'message')
+  try {
+    for (let round = 0; round < 30; round++) {
+      const keys = map.entries().map((entry) => entry.key.readUInt32LE(0))
+      t.is(new Set(keys).size, keys.length, 'none twice')
+      t.is(keys.filter((k) => k < stays).length, stays, 'none missing')
+    }
+  } finally {
+    Atomics.store(new Int32Array(stop), 0, 1)
+    await once(worker, 'exit')
+  }
+})
+
+test.serial('L12: a device that is gone is said; another of its number gets programs of its own', async (t) => {
+  const node = topology.node(1)
+  const { datapath } = node
+  const endpoint = { id: 'reused', addresses: ['10.244.1.200'], ifindex: 4242, mac: '02:00:00:00:00:c8' }
+  t.teardown(() => datapath.removeEndpoint(endpoint))
+  await t.throwsAsync(datapath.upsertEndpoint(endpoint), { message: /4242.*(ENODEV|no such device)/i })
+  const links: number[] = []
+  for (const name of ['first', 'second']) {
+    ip(nameOf(node), 'link', 'add', name, 'index', '4242', 'type', 'veth', 'peer', 'name', `${name}x`)
+    await datapath.upsertEndpoint(endpoint)
+    using link = Link.openPin(join(node.pinDir, 'links', 'endpoint-reused-from_container'))
+    links.push(link?.info.ifindex ?? 0)
+    ip(nameOf(node), 'link', 'del', name)
+  }
+  t.deepEqual(links, [4242, 4242])
+})
+
+test.serial(
+  'M13: pods’ devices have addresses that were set, which a machine’s own rules for names leave alone',
+  (t) => {
+    // 3 = NET_ADDR_SET: udev's MACAddressPolicy is for those that the kernel made up.
+    for (const [namespace, device] of [
+      [nameOf(a.node), hostDevice(a)],
+      [a.name, 'eth0'],
+    ] as const) {
+      const path = `/sys/class/net/${device}/addr_assign_type`
+      t.is(execFileSync('ip', ['netns', 'exec', namespace, 'cat', path], { encoding: 'utf8' }).trim(), '3')
+    }
+    t.regex(ip(nameOf(a.node), 'link', 'show', hostDevice(a)), new RegExp(gatewayMac))
+  },
+)
+
+test.serial('M4: packets larger than 64 KiB, whose header says a length of 0, arrive (BIG TCP)', async (t) => {
+  const large = ['gso_max_size', '180000', 'gro_max_size', '180000']
+  for (const pod of [a, b]) {
+    ip(pod.name, 'link', 'set', 'eth0', ...large)
+    ip(nameOf(pod.node), 'link', 'set', hostDevice(pod), ...large)
+  }
+  interface Statistics {
+    readonly stats64: { readonly rx: { readonly bytes: number; readonly packets: number } }
+  }
+  const received = (): Statistics['stats64']['rx'] => {
+    const [found] = JSON.parse(ip(b.name, '-s', '-j', 'link', 'show', 'eth0')) as Statistics[]
+    return found?.stats64.rx ?? { bytes: 0, packets: 0 }
+  }
+  await using _ = await serve(inPod(b), b.v6, 9300)
+  const before = { ...received(), invalid: packets('Invalid packet') }
+  t.true((await load(inPod(a), 'stream', b.v6, 9300, 100)) > 0)
+  const after = received()
+  t.log(`${((after.bytes - before.bytes) / (after.packets - before.packets)).toFixed(0)} bytes a packet`)
+  t.is(packets('Invalid packet'), before.invalid)
+})
+
+test.serial('L17: records that nobody fetches are counted as lost, and hold up no packet', (t) => {
+  const node = topology.node(1)
+  const program = pinned(node, 'from_container')
+  using ring = EventRing.open(node.pinDir)
+  const batch = Buffer.alloc(1 << 22)
+  const drain = (): number => {
+    let all = 0
+    for (let read = ring.drain(batch); read > 0; read = ring.drain(batch)) all += read
+    return all
+  }
+  drain()
+  const before = { lost: ring.lost(), dropped: packets('Invalid source ip') }
+  const context = Buffer.alloc(192)
+  context.writeUInt32LE(a.endpoint.ifindex, 40)
+  const packet = frame({ source: '192.0.2.1', destination: b.v4 })
+  const repeat = 60_000
+  const { verdict } = node.namespace.within(() => program.testRun(packet, { context, repeat }))
+  program[Symbol.dispose]()
+  t.is(verdict, 2)
+  t.is(packets('Invalid source ip') - before.dropped, repeat, 'each is counted')
+  const lost = ring.lost() - before.lost
+  t.true(lost > 0)
+  const all = lost + drain()
+  // What a device says of itself to its link now and then is told, too.
+  t.true(all >= repeat && all < repeat + 100, `and each is either told or counted as lost: ${all}`)
+})
+
+test.serial('M11: an uplink whose packets have no Ethernet header is refused, and nothing is attached', async (t) => {
+  const node = topology.node(1)
+  ip(nameOf(node), 'link', 'add', 'bare', 'type', 'vxlan', 'external', 'gpe', 'dstport', '4790')
+  t.teardown(() => ip(nameOf(node), 'link', 'del', 'bare'))
+  const pinDir = join(node.pinDir, 'bare')
+  mkdirSync(pinDir)
+  const opened = KernelDatapath.open({
+    objects: topology.objects,
+    pinDir,
+    cgroupPath: join(findCgroups().unified, node.cgroup),
+    uplink: 'bare',
+    serviceCidrs: ['10.96.0.0/16'],
+    namespace: node.namespace,
+  })
+  await t.throwsAsync(opened, { message: /Cannot attach to bare: .*Ethernet/ })
+  t.deepEqual(readdirSync(pinDir), [])
+})
+
+test.serial('M10: pods go out under an address that stays: not under a temporary or a deprecated one', async (t) => {
+  const node = topology.node(1)
+  ip(nameOf(node), 'link', 'add', 'many', 'type', 'veth', 'peer', 'name', 'manyx')
+  t.teardown(() => ip(nameOf(node), 'link', 'del', 'many'))
+  ip(nameOf(node), '-6', 'address', 'add', '2001:db8::9/64', 'dev', 'many', 'nodad')
+  ip(nameOf(node), '-6', 'address', 'add', '2001:db8::1/64', 'dev', 'many', 'nodad', 'preferred_lft', '0')
+  const listed = await node.netlink.addresses(node.namespace.ifindex('many'))
+  t.deepEqual(
+    listed.filter((address) => address.startsWith('2001:')),
+    ['2001:db8::9/64', '2001:db8::1/64'],
+  )
+  t.is(
+    ip(nameOf(node), '-6', '-o', 'address', 'show', 'dev', 'many').split('2001:db8::1/64')[0]?.includes('::9'),
+    false,
+  )
+})
