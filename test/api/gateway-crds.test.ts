@@ -1,8 +1,11 @@
+import assert from 'node:assert/strict'
 import test from 'ava'
-import { gatewayDefinitions, supersedes } from '#api/gateway/crds.ts'
+import { gatewayDefinitions, revisionAnnotation, supersedes } from '#api/gateway/crds.ts'
+import type { CustomResourceDefinition } from '#api/gen/apiextensions-v1.ts'
 import { kinds } from '#api/scheme.ts'
 import { type Answer, startTrial, type Trial } from '#apiserver/trial.ts'
 import { eventually } from '#base/async/eventually.ts'
+import { openMemoryStore } from '#store/memory/memory.ts'
 
 /** Every rule of the Gateway API's kinds, with an object that breaks it; the objects it is made from break none. */
 
@@ -616,6 +619,93 @@ test('a match of an unknown type is refused by the schema, and the rules say tha
     'Unsupported value: "Odd": supported values: "Exact", "PathPrefix", "RegularExpression"',
     'Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation',
   ])
+})
+
+/**
+ * A definition in the form of a release's file as `kubectl create -f` sends it: other digests than those that the generator
+ * compiled, a description everywhere, no annotation of ours, and what older generators left in such files.
+ */
+function fileOf(definition: CustomResourceDefinition): Json {
+  const told = (value: unknown, isSchema: boolean): unknown => {
+    if (Array.isArray(value)) return value.map((inner) => told(inner, isSchema))
+    if (typeof value !== 'object' || value === null) return value
+    const inner = Object.entries(value).map(([key, under]) => [
+      key,
+      key === 'properties'
+        ? Object.fromEntries(Object.entries(under as Json).map(([name, schema]) => [name, told(schema, true)]))
+        : ['default', 'enum', 'oneOf', 'anyOf', 'allOf', 'not'].includes(key)
+          ? under
+          : told(under, key === 'openAPIV3Schema' || key === 'items' || key === 'additionalProperties'),
+    ])
+    const words = 'What somebody wrote about this field, `in` "their" words:\n\n* and\n* more of them'
+    return Object.fromEntries(isSchema ? [['description', words], ...inner] : inner)
+  }
+  const { [revisionAnnotation]: _, ...annotations } = definition.metadata.annotations ?? {}
+  return {
+    ...{ apiVersion: definition.apiVersion, kind: definition.kind },
+    metadata: {
+      annotations: { 'api-approved.kubernetes.io': 'https://example.com/pull/1', ...annotations },
+      creationTimestamp: null,
+      name: definition.metadata.name,
+    },
+    spec: { ...(told(definition.spec, false) as Json), preserveUnknownFields: false },
+    status: { acceptedNames: { kind: '', plural: '' }, conditions: null, storedVersions: null },
+  }
+}
+
+test('definitions that a user creates from files are served, validate, and are not replaced by ours', async (t) => {
+  const created = ['Gateway', 'HTTPRoute', 'ReferenceGrant']
+  const store = openMemoryStore()
+  await using own = await startTrial({ kinds, store })
+  const definitionsPath = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions'
+  const accepted = [
+    'Established True InitialNamesAccepted',
+    'KubernetesAPIApprovalPolicyConformant True ApprovedAnnotation',
+    'NamesAccepted True NoConflicts',
+  ]
+  const shown = (from: Trial, name: string): Promise<Answer['object']> =>
+    eventually(async () => {
+      const { object } = await from.call('GET', `${definitionsPath}/${name}`)
+      const { conditions } = object.status as { conditions: { type: string; status: string; reason: string }[] }
+      const told = conditions.map(({ type, status, reason }) => `${type} ${status} ${reason}`)
+      assert.deepEqual(told.toSorted(), accepted, name)
+      return object
+    })
+  const files = gatewayDefinitions().filter(({ spec }) => created.includes(spec.names.kind))
+  t.is(files.length, created.length)
+  const before: Answer['object'][] = []
+  for (const definition of files) {
+    const answer = await own.call('POST', `${definitionsPath}?fieldManager=kubectl-create`, fileOf(definition))
+    t.is(answer.status, 201, answer.object.message)
+    await eventually(async () => (await own.call('GET', pathOf(definition.spec.names.kind))).status === 200)
+    before.push(await shown(own, definition.metadata.name))
+  }
+  for (const kind of created) {
+    const answer = await own.call('POST', pathOf(kind), objectOf(kind, good[kind]?.() ?? {}, 'good'))
+    t.is(answer.status, 201, answer.object.message)
+    t.is((await own.call('GET', `${pathOf(kind)}/good`)).status, 200)
+  }
+  for (const [message, kind, change] of [
+    cases.find(([, kind]) => kind === 'Gateway'),
+    cases.find(([, kind]) => kind === 'HTTPRoute'),
+  ].filter((found) => found !== undefined)) {
+    const spec = good[kind]?.() ?? {}
+    change(spec)
+    const answer = await own.call('POST', pathOf(kind), objectOf(kind, spec, 'bad'))
+    t.is(answer.status, 422)
+    t.true(
+      causesOf(answer).some((cause) => cause.endsWith(message)),
+      causesOf(answer).join('\n'),
+    )
+  }
+  t.is((await own.call('POST', pathOf('Gateway'), objectOf('Gateway', { listeners: [] }, 'bad'))).status, 422)
+
+  // A server with ours comes to that store: the user's stay as they are, the others are put in.
+  await own.api.close()
+  await using next = await startTrial({ kinds, store, bundled: { definitions: gatewayDefinitions, supersedes } })
+  await eventually(async () => (await next.call('GET', pathOf('GRPCRoute'))).status === 200)
+  for (const object of before) t.deepEqual(await shown(next, object.metadata.name), object)
+  t.is((await next.call('GET', `${pathOf('Gateway')}/good`)).status, 200)
 })
 
 test.serial('judging an ordinary route costs a few milliseconds at most, all of a request included', async (t) => {
