@@ -7,7 +7,6 @@ import { endpointSlices, endpoints, nodes, pods, secrets, services } from '#api/
 import type { KubeObject, Resource } from '#api/meta/resource.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { addressOf } from '#cli/cluster/layout.ts'
-import { pidFile } from '#cli/cluster/observe.ts'
 import { agentProcess } from '#cli/cluster/plan.ts'
 import { parseKubeconfig } from '#client/kubeconfig.ts'
 import { unpackPackages } from '../distribution.ts'
@@ -323,7 +322,7 @@ test.serial('drill: an agent is killed, and the alert for it fires with its name
   )
   const [, second] = cluster.layout.nodes
   if (second === undefined) return t.fail()
-  process.kill(Number(readFileSync(pidFile(cluster.layout, agentProcess(second)), 'utf8').split(/\s/)[0]), 'SIGKILL')
+  t.not(await cluster.kill(agentProcess(second)), undefined)
   await eventually(() => firing().includes(`WeftNodeDown ${second.name}`), { withinMs: 20_000, pauseMs: 200 })
   const status = say('status')
   t.is(status.code, 1)

@@ -5,7 +5,7 @@ import { daemonSets, deployments, namespaces, nodes, pods, replicaSets } from '#
 import { findCondition, isConditionTrue } from '#api/meta/conditions.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { findCgroups, isPopulated } from '#kernel/cgroup.ts'
-import { TestCluster, weft } from './cluster.ts'
+import { TestCluster } from './cluster.ts'
 import { isReady, Watched } from './watched.ts'
 
 /** Workloads on real nodes: roll out, roll back, give up, and go: with a namespace, with an owner, with a node. */
@@ -22,8 +22,7 @@ test.before(async () => {
   // The third node dies and is deleted now: what becomes of its pod takes the collector a minute to decide.
   await api.create('orphan', { nodeName: 'node-3', containers: [{ name: 'c', image: 'weft.local/echo:1' }] })
   orphan = await api.until('orphan', isReady)
-  const agent = processes().find((p) => p.name === 'node-3/agent')
-  process.kill(agent?.pid ?? 0, 'SIGKILL')
+  if ((await cluster.kill('node-3/agent')) === undefined) throw new Error('node-3 had no agent to kill')
   await api.client.delete(nodes, { name: 'node-3' })
 })
 
@@ -240,10 +239,3 @@ test.serial('pods of a deleted node are collected; the node that comes back ends
   await eventually(() => isPopulated(cgroups, cgroup) === undefined, limits)
   await eventually(async () => (await podsOf('every')).filter(isReady).length === 3, limits)
 })
-
-interface Process {
-  readonly name: string
-  readonly pid: number | null
-}
-const processes = (): Process[] =>
-  (JSON.parse(weft('status', '--name', cluster.layout.name, '-o', 'json')) as { processes: Process[] }).processes
