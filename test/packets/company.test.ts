@@ -1,11 +1,14 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
 import koffi from 'koffi'
+import { GatewayAddresses } from '#agent/gateway/sockets/addresses.ts'
+import { Steering } from '#agent/gateway/sockets/steer.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath } from '#datapath/kernel.ts'
@@ -14,6 +17,7 @@ import { gatewayMac } from '#datapath/object.ts'
 import { BpfObject } from '#kernel/bpf/object.ts'
 import { Link, Program } from '#kernel/bpf/program.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
+import { hasCode } from '#kernel/errno.ts'
 import { addressBytes } from '#kernel/netns.ts'
 import type { Churn } from './churn.ts'
 import { frame } from './frames.ts'
@@ -291,16 +295,23 @@ test.serial('L17: records that nobody fetches are counted as lost, and hold up n
   const context = Buffer.alloc(192)
   context.writeUInt32LE(a.endpoint.ifindex, 40)
   const packet = frame({ source: '192.0.2.1', destination: b.v4 })
-  const repeat = 60_000
-  const { verdict } = node.namespace.within(() => program.testRun(packet, { context, repeat }))
+  // More than the ring holds. A signal to this process ends a run of many before its time: what was dropped is asked for.
+  const dropped = (): number => packets('Invalid source ip') - before.dropped
+  node.namespace.within(() => {
+    while (dropped() < 60_000) {
+      try {
+        t.is(program.testRun(packet, { context, repeat: 5_000 }).verdict, 2)
+      } catch (error) {
+        if (!hasCode(error, 'EINTR')) throw error
+      }
+    }
+  })
   program[Symbol.dispose]()
-  t.is(verdict, 2)
-  t.is(packets('Invalid source ip') - before.dropped, repeat, 'each is counted')
   const lost = ring.lost() - before.lost
   t.true(lost > 0)
   const all = lost + drain()
   // What a device says of itself to its link now and then is told, too.
-  t.true(all >= repeat && all < repeat + 100, `and each is either told or counted as lost: ${all}`)
+  t.true(all >= dropped() && all < dropped() + 100, `${dropped()} were dropped; ${all} were told or counted as lost`)
 })
 
 test.serial('M11: an uplink whose packets have no Ethernet header is refused, and nothing is attached', async (t) => {
@@ -320,6 +331,42 @@ test.serial('M11: an uplink whose packets have no Ethernet header is refused, an
   await t.throwsAsync(opened, { message: /Cannot attach to bare: .*Ethernet/ })
   t.deepEqual(readdirSync(pinDir), [])
 })
+
+test.serial(
+  'M17: a Gateway’s address is its engine’s, whoever listens on every address; all others are that one’s',
+  async (t) => {
+    const node = topology.node(1)
+    const [own = ''] = node.addresses
+    const virtual = '10.9.0.1'
+    const place = onNode(topology, node)
+    await using _everywhere = await serve(place, '0.0.0.0', 9400)
+    const object = topology.objects.find(({ name }) => name === 'sk_lookup')
+    if (object === undefined) throw new Error('sk_lookup was not compiled')
+    using steering = Steering.open(object, node.pinDir, node.namespace)
+    const addresses = new GatewayAddresses(node.netlink)
+    await addresses.set([virtual])
+    t.teardown(() => addresses.set([]))
+    t.true((await load(place, 'crr', virtual, 9400)) > 0, 'an address like any other until it is a Gateway’s')
+    steering.set([{ address: virtual, port: 9400, slot: 0 }])
+    // Without an engine nobody has it.
+    await t.throwsAsync(load(place, 'crr', virtual, 9400), { message: /ECONNREFUSED/ })
+    let accepted = 0
+    const engine = createServer((connection) => {
+      accepted++
+      connection.on('error', () => {}).pipe(connection)
+    })
+    const listening = node.namespace.listen('127.0.0.1', 0)
+    steering.setSocket(0, listening)
+    engine.listen({ fd: listening.release() })
+    await once(engine, 'listening')
+    t.teardown(() => engine.close())
+    t.true((await load(place, 'crr', virtual, 9400)) > 0)
+    const before = accepted
+    t.true(before > 1)
+    t.true((await load(place, 'crr', own, 9400)) > 0)
+    t.is(accepted, before)
+  },
+)
 
 test.serial('M10: pods go out under an address that stays: not under a temporary or a deprecated one', async (t) => {
   const node = topology.node(1)
