@@ -23,7 +23,7 @@ import { endpointsMapV1 } from './maps/endpoints.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
-import { describeNode, prepareNode } from './node.ts'
+import { describeNode, keepForwarding, prepareNode } from './node.ts'
 import { encodeConfig, gatewayMac } from './object.ts'
 import { PodSide } from './pod-side.ts'
 import { Probe, type ProbeOptions } from './probe.ts'
@@ -75,6 +75,7 @@ interface Parts {
   readonly counters: BpfMap
   readonly probing: ProbeOptions
   readonly uplinkIndex: number
+  readonly namespace: Namespace | undefined
   /** Whatever this process has open. */
   readonly held: DisposableStack
 }
@@ -86,15 +87,17 @@ export class KernelDatapath implements Datapath {
   readonly #routes: NodeRoutes
   readonly #counters: BpfMap
   readonly #probing: ProbeOptions
+  readonly #namespace: Namespace | undefined
   readonly #held: DisposableStack
   readonly uplinkIndex: number
 
-  private constructor({ pods, services, routes, counters, probing, uplinkIndex, held }: Parts) {
+  private constructor({ pods, services, routes, counters, probing, uplinkIndex, namespace, held }: Parts) {
     this.#pods = pods
     this.#services = services
     this.#routes = routes
     this.#counters = counters
     this.#probing = probing
+    this.#namespace = namespace
     this.#held = held
     this.uplinkIndex = uplinkIndex
   }
@@ -170,6 +173,7 @@ export class KernelDatapath implements Datapath {
       counters,
       probing: { objects, globals, mapDir: join(pinDir, 'maps'), ...inNamespace },
       uplinkIndex: uplink.index,
+      namespace,
       held: held.move(),
     })
   }
@@ -262,8 +266,9 @@ export class KernelDatapath implements Datapath {
     return this.#services.knownAddresses()
   }
 
-  setNodes(nodes: readonly NodeNetwork[]): Promise<void> {
-    return this.#routes.set(nodes)
+  async setNodes(nodes: readonly NodeNetwork[]): Promise<void> {
+    keepForwarding(this.#namespace)
+    await this.#routes.set(nodes)
   }
 
   nodeRoutes(): Promise<ReadonlyMap<string, string>> {

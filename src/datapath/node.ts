@@ -8,10 +8,14 @@ export type CableMode = 'straight' | 'queue'
 
 /** What a node must be for the programs to work in it: forwarding, with their ports kept free. */
 export function prepareNode(namespace: Namespace | undefined): void {
-  // bpf_fib_lookup answers only for a device that forwards.
+  keepForwarding(namespace)
+  reservePorts(namespace)
+}
+
+/** bpf_fib_lookup answers only for a device that forwards. Whoever applies the machine's own sysctls again may turn that off. */
+export function keepForwarding(namespace: Namespace | undefined): void {
   for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'])
     namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
-  reservePorts(namespace)
 }
 
 /** What the programs are told of the node that they are in. `usesCable`: whether they may reach past the near end of a veth pair. */

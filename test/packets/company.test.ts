@@ -108,6 +108,27 @@ test.serial('M7: with strict reverse path filters everywhere all that travelled 
     t.true((await load(place, 'crr', to, port)) > 0, `${place.namespace} to ${to} ${port}`)
 })
 
+test.serial('M7, M13: forwarding that somebody turned off and routes that he took away are put back', async (t) => {
+  const node = topology.node(1)
+  const nodes = topology.nodes.map((other) => ({
+    ...{ name: `node${other.index}`, podCidrs: other.podCidrs },
+    via: other === node ? undefined : other.addresses,
+  }))
+  const forwarding = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding']
+  for (const path of forwarding) node.namespace.setSysctl(path, 0)
+  for (const cidr of topology.node(2).podCidrs) ip(nameOf(node), 'route', 'del', cidr)
+  // What the agent's loop does every 30 s.
+  await node.datapath.setNodes(nodes)
+  t.deepEqual(
+    forwarding.map((path) => node.namespace.getSysctl(path)),
+    ['1', '1'],
+  )
+  for (const address of [far.v4, far.v6]) {
+    await using _ = await serve(inPod(far), address, 9050)
+    t.true((await load(inPod(a), 'crr', address, 9050)) > 0)
+  }
+})
+
 const libc = koffi.load('libc.so.6')
 const socket = libc.func('int socket(int domain, int type, int protocol)')
 const setsockopt = libc.func('int setsockopt(int fd, int level, int name, const int *value, uint length)')
