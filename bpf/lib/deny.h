@@ -215,12 +215,15 @@ INLINE int may_answer(const struct __sk_buff *skb, __u32 ifindex)
 }
 
 /* Things that are never answered: they would be answered in turn, or have nobody who listens. */
-INLINE int is_answerable(const struct packet *pkt)
+INLINE int is_answerable(const struct __sk_buff *skb, const struct packet *pkt)
 {
 	if (pkt->flags & (PACKET_ICMP_ERROR | PACKET_LATER_FRAGMENT))
 		return 0;
 	if (pkt->tuple.protocol == IPPROTO_TCP)
 		return !(pkt->tcp_flags & TCP_RST);
+	/* What has not even the eight bytes that are quoted is not worth an answer, nor one of a second's number of them. */
+	if (skb->len < sizeof(struct ethhdr) + (pkt->ethertype == bpf_htons(ETH_P_IP) ? 28 : 48))
+		return 0;
 	/* A quotation with options would not have the ports where they are looked for. */
 	return !(pkt->flags & PACKET_OPTIONS);
 }

@@ -52,7 +52,7 @@ FUNCTION int leave_dropped(struct __sk_buff *skb, struct packet *pkt, __u32 reas
 		return TC_ACT_SHOT;
 	if ((pkt->flags & PACKET_REFUSED_INGRESS))
 		direction = DIRECTION_INGRESS;
-	if (answer && is_refusal(reason) && is_answerable(pkt) && may_write()) {
+	if (answer && is_refusal(reason) && is_answerable(skb, pkt) && may_write()) {
 		if (!may_answer(skb, pod)) {
 			reason = REASON_RATE_LIMITED;
 			answer = ANSWER_NONE;

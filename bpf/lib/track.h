@@ -24,7 +24,7 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
 	onward->tuple = pkt->tuple;
 	onward->flags = pkt->tcp_flags & TCP_ACK;
 	remove_flow(&place->key, FLOW_ANSWERED, number);
-	if (pkt->tuple.protocol != IPPROTO_TCP || !may_write() || !is_answerable(pkt) ||
+	if (pkt->tuple.protocol != IPPROTO_TCP || !may_write() || !is_answerable(skb, pkt) ||
 	    bpf_skb_load_bytes(skb, 0, onward->destination_mac, 12))
 		return verdict;
 	onward->sequence = pkt->sequence;
