@@ -250,6 +250,38 @@ test('M9: a neighbour solicitation for a pod is answered with a right checksum, 
   t.is(arrived(solicitation('::', pod.v6)).verdict, verdicts.pass, 'a search for duplicates is not for us')
 })
 
+test('M9, M12: what the machine itself needs from its link passes untouched: DHCP of both families, router advertisements', (t) => {
+  const datagram = (from: number, to: number): Buffer<ArrayBuffer> => {
+    const payload = Buffer.alloc(20)
+    payload.writeUInt16BE(from, 0)
+    payload.writeUInt16BE(to, 2)
+    payload.writeUInt16BE(20, 4)
+    return payload
+  }
+  const advertisement = ip6('fe80::99', 'ff02::1', {
+    hops: 255,
+    next: 58,
+    payload: Buffer.from([134, ...Buffer.alloc(15)]),
+  })
+  for (const packet of [
+    // An offer to all, and to an address that nobody has yet; a renewal.
+    ip4('172.30.0.1', '255.255.255.255', { payload: datagram(67, 68) }),
+    ip4('172.30.0.1', '172.30.0.77', { payload: datagram(67, 68) }),
+    ip4('172.30.0.1', topology.node(1).addresses[0] ?? '', { payload: datagram(67, 68) }),
+    ip6('fe80::99', 'fe80::1234', { payload: datagram(547, 546) }),
+    ip6('fe80::99', 'ff02::1:2', { payload: datagram(546, 547) }),
+    advertisement,
+  ])
+    t.deepEqual(
+      counted(() => {
+        const { verdict, data } = arrived(packet)
+        t.is(verdict, verdicts.pass)
+        t.deepEqual(data, packet)
+      }),
+      [],
+    )
+})
+
 test('a pod that asks for its gateway is told, and for anything else it hears nothing', (t) => {
   t.is(sent(arp(pod.endpoint.mac, pod.v4, '169.254.1.1')).verdict, verdicts.redirect)
   t.is(sent(arp(pod.endpoint.mac, pod.v4, '169.254.1.2')).verdict, verdicts.drop)
