@@ -280,6 +280,21 @@ test.serial(
   },
 )
 
+test.serial('M18: packets to a pod whose device has gone a moment ago are lost, and nobody else’s', async (t) => {
+  const gone = await topology.node(1).addPod()
+  const [sent, forwarded] = [3, packets('Forwarded')]
+  // Its programs do not know yet: the agent takes it away next.
+  ip(nameOf(gone.node), 'link', 'del', hostDevice(gone))
+  for (let i = 0; i < sent; i++) sendMarked(a, 0, gone.v4, 9500)
+  await eventually(() => packets('Forwarded') >= forwarded + sent)
+  for (const to of [b, far]) {
+    await using _ = await serve(inPod(to), to.v4, 9500)
+    t.true((await load(inPod(a), 'crr', to.v4, 9500)) > 0)
+  }
+  gone.node.datapath.removeEndpoint(gone.endpoint)
+  t.false(gone.node.datapath.addresses().has(gone.v4))
+})
+
 test.serial('M4: packets larger than 64 KiB, whose header says a length of 0, arrive (BIG TCP)', async (t) => {
   const large = ['gso_max_size', '180000', 'gro_max_size', '180000']
   for (const pod of [a, b]) {
