@@ -141,7 +141,7 @@ export class Player {
     const kind = draw.next(100)
     if (kind < 3) return this.#change(cluster, draw)
     if (kind === 3 && draw.oneIn(30)) return this.#flood(draw)
-    if (kind === 4 && this.#left !== undefined && draw.oneIn(2)) {
+    if (kind === 4 && this.#left !== undefined) {
       const slot = slots.find((s) => s.addresses[0] === this.#left)
       this.#left = undefined
       const isFree = ![...cluster.pods.values()].some((p) => p.addresses[0] === slot?.addresses[0])
@@ -313,7 +313,8 @@ export class Player {
   #way(cluster: Cluster, source: string, draw: Draw): Hook {
     const pod = [...cluster.pods.values()].find((p) => p.addresses.includes(source))
     const node = [...cluster.nodes.values()].find((n) => n.name === pod?.node || n.addresses.includes(source))
-    if (cluster.isTunnelled !== true || draw.oneIn(3)) return uplink(draw)
+    const isNobody = pod === undefined && node === undefined
+    if (cluster.isTunnelled !== true || draw.oneIn(isNobody ? 2 : 3)) return uplink(draw)
     const others = [...cluster.nodes.values()].filter((n) => n.name !== ownNode)
     const from = node === undefined || node.name === ownNode ? draw.of(others) : node
     if (draw.oneIn(20))

@@ -7,7 +7,7 @@ import { compileWithFault, Programs } from './programs.ts'
 import type { World } from './world.ts'
 
 /** Numbers that a history is made of: each a packet, now and then a change or a while of waiting. */
-const stepsPerHistory = 520
+const stepsPerHistory = 445
 
 const historyArbitrary: fc.Arbitrary<History> = fc.record({
   isTunnelled: fc.constantFrom(false, false, true),
