@@ -4,7 +4,7 @@
  *                             kernel needs no SCTP)
  * Questions on stdin, one a line: ID PROTOCOL ADDRESS PORT MILLISECONDS; PROTOCOL is tcp, udp, sctp, or hold: a TCP connection
  * that says something every 10 ms until it is cut or the time is over. Answers on stdout, in the order in which they come:
- * ID open | ID refused | ID unreachable | ID prohibited | ID silent | ID error WORDS; of hold also ID cut | ID held.
+ * ID open | ID refused | ID unreachable | ID prohibited | ID cut | ID silent | ID error WORDS; of hold also ID held.
  * `ID heard - 0 0` is answered with how often accepted connections said something, and how many of them were reset.
  */
 #include <arpa/inet.h>
@@ -170,6 +170,9 @@ static void answer_error(struct watched *w, int error)
 	case EACCES:
 	case EPERM:
 		return answer(w, "prohibited");
+	/* It was open, and no longer is. */
+	case ECONNRESET:
+		return answer(w, "cut");
 	default:
 		snprintf(words, sizeof(words), "error %s", strerror(error));
 		return answer(w, words);

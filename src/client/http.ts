@@ -229,8 +229,10 @@ async function* bodyOf(
     if (stream.rstCode !== constants.NGHTTP2_NO_ERROR) throw new Error(`the stream ended with code ${stream.rstCode}`)
   } catch (cause) {
     signal.throwIfAborted()
-    throw new Error(`Cannot read the answer of ${origin}: the connection broke`, { cause })
+    throw new Error(`Cannot read the answer of ${origin}: the connection broke (${wordsOf(cause)})`, { cause })
   } finally {
     stream.close(constants.NGHTTP2_CANCEL)
   }
 }
+
+const wordsOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))

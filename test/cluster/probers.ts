@@ -13,7 +13,7 @@ export interface Question {
   readonly port: number
 }
 
-/** `open`, or how it was not: `refused`, `prohibited`, `unreachable`, `silent`, `error …`; of `hold` `cut`, `closed` or `held`. */
+/** `open`, or how it was not: `refused`, `prohibited`, `unreachable`, `cut`, `silent`, `error …`; of `hold` `closed` or `held`, too. */
 export type Answer = string
 
 const images = resolve(import.meta.dirname, '../../images')
