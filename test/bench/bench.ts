@@ -2,8 +2,8 @@ import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { Row } from './row.ts'
 
-/** Each group is a file of its own; it is loaded only when it is asked for. */
-const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
+/** Each group is a file of its own; it is loaded only when it is asked for. `services/tunnel`: one part of a group that has parts. */
+const groups: Record<string, () => Promise<{ run(part?: string): Promise<Row[]> }>> = {
   net: () => import('./net.ts'),
   services: () => import('./services.ts'),
   api: () => import('./api.ts'),
@@ -18,13 +18,14 @@ const groups: Record<string, () => Promise<{ run(): Promise<Row[]> }>> = {
 const { values, positionals } = parseArgs({ options: { json: { type: 'string' } }, allowPositionals: true })
 const wanted = positionals.length > 0 ? positionals : Object.keys(groups)
 const rows: Row[] = []
-for (const name of wanted) {
+for (const asked of wanted) {
+  const [name = '', part] = asked.split('/')
   const group = groups[name]
   if (group === undefined)
     throw new RangeError(`no group ${JSON.stringify(name)}: use ${Object.keys(groups).join(', ')}`)
   const { run } = await group()
-  process.stdout.write(`\n${name}\n`)
-  for (const row of await run()) {
+  process.stdout.write(`\n${asked}\n`)
+  for (const row of await run(part)) {
     rows.push(row)
     process.stdout.write(`  ${row.name.padEnd(64)} ${format(row.ratio).padStart(9)} ${goalText(row)}\n`)
   }
