@@ -152,6 +152,36 @@ test('README.md tells of every part of src', (t) => {
   )
 })
 
+test('every trap of the dataplane has a test that is titled with its number, or a line that says why not', (t) => {
+  /** Services and NAT, policy, path and devices, state and kernel: so many of each are known. */
+  const known = { S: 30, P: 26, M: 21, L: 23 }
+  const all = Object.entries(known).flatMap(([kind, count]) =>
+    Array.from({ length: count }, (_, i) => `${kind}${i + 1}`),
+  )
+  // 'S9, S10: what happens', 'what happens (P10)'
+  const titled = tracked
+    .filter((path) => path.endsWith('.test.ts'))
+    .flatMap((path) => [...read(path).matchAll(/['"`]([SPML]\d[SPML\d, ]*): |\(([SPML]\d[SPML\d, ]*)\)['"`]/g)])
+    .flatMap((match) => (match[1] ?? match[2] ?? '').split(', '))
+  const table = read('test/README.md').split('## Traps without a test')[1]?.split('\n## ')[0] ?? ''
+  const told = [...table.matchAll(/^\| ([SPML]\d[^|]*)\|/gm)].flatMap((match) => (match[1] ?? '').trim().split(', '))
+  t.deepEqual(
+    all.filter((trap) => !titled.includes(trap) && !told.includes(trap)),
+    [],
+    'neither tested nor told',
+  )
+  t.deepEqual(
+    [...titled, ...told].filter((trap) => !all.includes(trap)),
+    [],
+    'no such trap',
+  )
+  t.deepEqual(
+    told.filter((trap) => titled.includes(trap)),
+    [],
+    'has a test by now',
+  )
+})
+
 test('no file names the host of a package or image registry', (t) => {
   // Each machine says for itself where its packages come from. The brackets keep this file from finding itself.
   const host =

@@ -29,3 +29,30 @@ test('compile() takes objects from the cache, also where there is no clang, and 
     message: /install clang/,
   })
 })
+
+/** Calls of the kernel's helpers by number, as they stand in the code of an object: ELF64, little-endian (include/uapi/linux/bpf.h). */
+function helperCalls(elf: Buffer): Map<number, number> {
+  const calls = new Map<number, number>()
+  const [sections, size, count] = [Number(elf.readBigUInt64LE(0x28)), elf.readUInt16LE(0x3a), elf.readUInt16LE(0x3c)]
+  for (let at = sections; at < sections + count * size; at += size) {
+    const isCode = (elf.readUInt32LE(at + 8) & 0x4) !== 0
+    const [first, length] = [Number(elf.readBigUInt64LE(at + 0x18)), Number(elf.readBigUInt64LE(at + 0x20))]
+    for (let i = first; isCode && i < first + length; i += 8) {
+      // BPF_JMP | BPF_CALL, and a helper rather than a function of ours. A 64-bit constant takes two places.
+      if (elf[i] === 0x18) i += 8
+      else if (elf[i] === 0x85 && ((elf[i + 1] ?? 0) & 0xf0) === 0)
+        calls.set(elf.readInt32LE(i + 4), (calls.get(elf.readInt32LE(i + 4)) ?? 0) + 1)
+    }
+  }
+  return calls
+}
+
+test('L5: no program goes on in another by a tail call, so no array of programs can be empty under one', async (t) => {
+  const [lookup, tailCall] = [1, 12]
+  for (const { name, elf } of await compile({ cacheDir: '/var/cache/weft/bpf' })) {
+    const calls = helperCalls(elf)
+    t.true(calls.size > 0, `${name} calls helpers at all`)
+    if (name === 'from_container') t.true((calls.get(lookup) ?? 0) > 10, 'and looks into maps')
+    t.is(calls.get(tailCall), undefined, name)
+  }
+})
