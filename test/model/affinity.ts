@@ -1,5 +1,5 @@
 import type { Endpoint } from './cluster.ts'
-import type { Chooser } from './node.ts'
+import type { Chooser } from './journey.ts'
 import type { Tuple } from './packet.ts'
 import type { Found } from './services.ts'
 

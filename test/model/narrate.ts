@@ -1,4 +1,5 @@
-import { NodeModel, type Outcome } from './node.ts'
+import type { Outcome } from './journey.ts'
+import { NodeModel } from './node.ts'
 import { changed, emptyCluster, formatStep, parseScenario, type Step } from './scenario.ts'
 import { ownNode } from './universe.ts'
 

@@ -189,6 +189,10 @@ export function tupleOf(packet: Packet): Tuple | undefined {
   }
 }
 
+/** Its protocol has ports (RFC 9293, 768, 9260). */
+export const hasPorts = ({ protocol }: Tuple): boolean =>
+  protocol === protocols.tcp || protocol === protocols.udp || protocol === protocols.sctp
+
 const asking = (reply: boolean, identifier: number): Pick<Tuple, 'sourcePort' | 'destinationPort'> =>
   reply ? { sourcePort: 0, destinationPort: identifier } : { sourcePort: identifier, destinationPort: 0 }
 

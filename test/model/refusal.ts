@@ -3,6 +3,18 @@ import type { Reason } from './reasons.ts'
 
 /** What is denied is told so: a reset for TCP (RFC 9293, 3.10.7.1), "administratively prohibited" for the rest (RFC 1812, 4443). */
 
+/** Reasons that the sender is told. */
+const told: readonly Reason[] = [
+  'policy denied',
+  'unknown sender',
+  'invalid flow',
+  'no service',
+  'no backend',
+  'no nat port',
+  'no nat mapping',
+]
+export const isTold = (reason: Reason): boolean => told.includes(reason)
+
 /** So many a second for each pod; after that silence. */
 export const refusalsPerSecond = 1_000
 

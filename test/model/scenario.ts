@@ -12,7 +12,7 @@ import type {
   ServicePort,
 } from './cluster.ts'
 import { nameOf } from './cluster.ts'
-import type { Hook } from './node.ts'
+import type { Hook } from './journey.ts'
 import type { Packet } from './packet.ts'
 import { formatPacket, parsePacket } from './packet-text.ts'
 

@@ -2,13 +2,14 @@ import { gatewayMac } from '#datapath/object.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
 import { contains } from '../address.ts'
 import { sum, writeFrame } from '../frame.ts'
-import type { Hook, Identity, NodeModel, Outcome } from '../node.ts'
+import type { Hook, Identity, Outcome } from '../journey.ts'
+import type { NodeModel } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import { reasonName, reasons } from '../reasons.ts'
 import { podCidrs } from '../scenario.ts'
-import { type Answer, ipv4Number, type KernelNode, podMac } from './kernel-node.ts'
-import { uplinkMac } from './programs.ts'
-import { nextHop } from './world.ts'
+import { podMac } from './cluster-maps.ts'
+import { type Answer, ipv4Number, type KernelNode } from './kernel-node.ts'
+import { nextHop, uplinkMac } from './world.ts'
 
 const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, tunnel: 7, refusal: 7 } as const
 const verdictNames = new Map<number, string>([
@@ -108,8 +109,9 @@ function wrapDiffers(
 function rulesDiffer(kernel: KernelNode, { rules, reason, marks }: Outcome, { rule }: Answer): string | undefined {
   // A denial names the set that denies; an error about what might have been is no rule's.
   if (reason !== 'forwarded' || marks.includes('error of an allowed connection')) return undefined
-  if (rules.length === 0) return rule === 0 ? undefined : `rule ${kernel.ruleText(rule) ?? rule}, the model says none`
-  const text = kernel.ruleText(rule)
+  if (rules.length === 0)
+    return rule === 0 ? undefined : `rule ${kernel.maps.ruleText(rule) ?? rule}, the model says none`
+  const text = kernel.maps.ruleText(rule)
   if (text !== undefined && rules.includes(text)) return undefined
   return `rule ${text ?? rule}, the model says ${rules.join(' or ')}`
 }
@@ -124,7 +126,7 @@ function identityDiffers(
   if (identity === undefined) return undefined
   const pod = typeof identity === 'string' ? undefined : model.cluster.pods.get(identity.pod)
   const wanted =
-    typeof identity === 'string' ? fixedIdentities[identity] : pod === undefined ? 0 : kernel.identityOf(pod)
+    typeof identity === 'string' ? fixedIdentities[identity] : pod === undefined ? 0 : kernel.maps.identityOf(pod)
   if (wanted === number) return undefined
   return `${side} identity ${number}, the model says ${wanted} (${typeof identity === 'string' ? identity : identity.pod})`
 }

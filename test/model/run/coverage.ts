@@ -1,4 +1,4 @@
-import type { Hook, Outcome } from '../node.ts'
+import type { Hook, Outcome } from '../journey.ts'
 import { type Reason, reasons } from '../reasons.ts'
 
 /** How often each outcome and reason was reached: what a run has not met it has not tested. */

@@ -17,8 +17,9 @@ import {
   Topology,
 } from '../../packets/topology.ts'
 import { type NetworkPolicy, nameOf, type Pod } from '../cluster.ts'
+import type { Outcome } from '../journey.ts'
 import { beginMs } from '../narrate.ts'
-import { NodeModel, type Outcome } from '../node.ts'
+import { NodeModel } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import { changed, emptyCluster, formatStep, parseScenario, type Step } from '../scenario.ts'
 

@@ -1,13 +1,15 @@
 import { type Endpoint, nameOf, type Pod } from '../cluster.ts'
 import { etherBytes, frameLength } from '../frame.ts'
+import type { Chooser, Hook, Outcome } from '../journey.ts'
 import { tellOutcome } from '../narrate.ts'
 import { natPorts } from '../nat.ts'
-import { type Chooser, type Hook, mtu, NodeModel, type Outcome } from '../node.ts'
+import { NodeModel } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import type { Materials } from '../player.ts'
 import { Player } from '../player.ts'
 import { changed, emptyCluster, formatStep, type Scenario, type Step } from '../scenario.ts'
 import { namespaces, nodes, ownNode, slots } from '../universe.ts'
+import { mtu } from '../way.ts'
 import { differences, earlyDifference } from './compare.ts'
 import type { Coverage } from './coverage.ts'
 import type { KernelNode } from './kernel-node.ts'
@@ -58,7 +60,7 @@ export class Duel {
   }
 
   constructor(kernel: KernelNode, coverage?: Coverage) {
-    kernel.reset()
+    kernel.maps.reset()
     this.#kernel = kernel
     this.#coverage = coverage
   }
@@ -98,7 +100,7 @@ export class Duel {
       default: {
         if (step.do === 'pod') mustBeFree(model, step.pod)
         const cluster = changed(model.cluster, step)
-        this.#kernel.change(step, cluster)
+        this.#kernel.maps.change(step, cluster)
         model.change(cluster)
         return {}
       }

@@ -12,7 +12,7 @@ import { openPin, type Program } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { podCidrs, serviceCidrs } from '../scenario.ts'
 import { nodes } from '../universe.ts'
-import type { World } from './world.ts'
+import { uplinkMac, type World } from './world.ts'
 
 const run = promisify(execFile)
 
@@ -29,8 +29,6 @@ const sources = {
 type SourceName = keyof typeof sources
 const sourceNames = Object.keys(sources) as SourceName[]
 export type ProgramName = (typeof sources)[SourceName][number]
-
-export const uplinkMac = '02:00:00:00:00:11'
 
 /** Small enough that histories fill them. */
 export const limits = { flows: 20, share: 7, waiting: 6, translations: 40 } as const

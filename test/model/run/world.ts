@@ -5,7 +5,8 @@ import { Netlink } from '#kernel/netlink/netlink.ts'
 import { createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
 import { contains, familyOf } from '../address.ts'
 import { nodes, ownNode, slots } from '../universe.ts'
-import { uplinkMac } from './programs.ts'
+
+export const uplinkMac = '02:00:00:00:00:11'
 
 /** Whom the node knows on its link. The third node it has to ask for first, which XDP leaves to others. */
 const neighbours: ReadonlyMap<string, string> = new Map([
