@@ -47,11 +47,44 @@ INLINE void set_peer6(struct bpf_sock_addr *ctx, const struct address *address, 
 	ctx->user_port = port;
 }
 
-INLINE enum lb_result choose(struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend **chosen)
+/* This host's own: 127.0.0.0/8 and ::1, and the unspecified address, by which the stack means the same. */
+INLINE int is_loopback(const struct address *a)
+{
+	if (a->word[0] || a->word[1])
+		return 0;
+	if (a->word[2] == V4_MAPPED)
+		return (a->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) || !a->word[3];
+	return !a->word[2] && (a->word[3] == bpf_htonl(1) || !a->word[3]);
+}
+
+/* A process of the node, or of a pod on its network. */
+INLINE int is_node(__u64 cookie)
+{
+	return cfg_node_cookie && cookie == cfg_node_cookie;
+}
+
+/*
+ * A pod's loopback is the pod's. The node's is one of its addresses: its node ports are there, and host ports that were asked
+ * for there (S18, S19).
+ */
+INLINE const struct frontend *loopback_frontend(struct frontend_key *key, struct peer *peer, __u64 cookie)
+{
+	if (!is_node(cookie))
+		return 0;
+	/* Said of the peer afterwards as the stack would say it. */
+	if (!key->address.word[3])
+		key->address.word[3] = bpf_htonl(key->address.word[2] ? 0x7f000001 : 1);
+	peer->address = key->address;
+	return lb_frontend(key, ADDRESS_NODE);
+}
+
+/* `peer` is what the socket asked for, and by what name it knows its peer where a backend is chosen. */
+INLINE enum lb_result choose(struct bpf_sock_addr *ctx, struct peer *peer, const struct backend **chosen)
 {
 	struct frontend_key key = { .address = peer->address, .port = peer->port };
 	struct lb_choice choice = {};
 	struct address client = {};
+	const struct frontend *frontend;
 	enum lb_result result;
 	__u64 cookie;
 
@@ -62,7 +95,15 @@ INLINE enum lb_result choose(struct bpf_sock_addr *ctx, const struct peer *peer,
 	cookie = bpf_get_netns_cookie(ctx);
 	client.word[2] = cookie >> 32;
 	client.word[3] = cookie;
-	result = lb_choose(&key, &client, &choice);
+	if (is_loopback(&key.address)) {
+		frontend = loopback_frontend(&key, peer, cookie);
+		if (!frontend)
+			return LB_NO_SERVICE;
+		result = lb_select(frontend, &client, key.protocol, LB_INSIDE, bpf_get_prandom_u32(), clock_ns(), 1,
+				   &choice);
+	} else {
+		result = lb_choose(&key, &client, &choice);
+	}
 	*chosen = choice.backend;
 	return result;
 }
@@ -254,7 +295,7 @@ INLINE int check_bind(struct bpf_sock *ctx, int v4)
 	struct frontend_key key = { .port = bpf_htons(ctx->src_port) };
 
 	key.protocol = ctx->protocol;
-	if (!cfg_node_cookie || bpf_get_netns_cookie(ctx) != cfg_node_cookie)
+	if (!is_node(bpf_get_netns_cookie(ctx)))
 		return PROCEED;
 	if (v4)
 		key.address.word[2] = V4_MAPPED;

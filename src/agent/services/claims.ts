@@ -1,5 +1,6 @@
 import type { Service } from '#datapath/datapath.ts'
 import { frontendName } from '#datapath/frontend.ts'
+import { isLoopback } from './host-ports.ts'
 
 /** What came of one claimant's rows. */
 export interface Settled {
@@ -11,8 +12,8 @@ export interface Settled {
 }
 
 /** An address of the cluster's own range is one Service's by allocation; every other may be named by several. */
-const isContested = ({ outside, toStack, isOutsideOnly }: Service): boolean =>
-  outside !== undefined || toStack === true || isOutsideOnly === true
+const isContested = ({ frontend, outside, toStack, isOutsideOnly }: Service): boolean =>
+  outside !== undefined || toStack === true || isOutsideOnly === true || isLoopback(frontend.address)
 
 /**
  * Who has an address and port that several Services (external IPs, foreign load balancers) or host ports name: the oldest,

@@ -4,12 +4,13 @@ import { type Service, serviceNumber } from '#datapath/datapath.ts'
 /** A pod that still answers: hostPorts are taken away as soon as it has ended or is told to go and has. */
 const isOver = ({ status }: Pod): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed'
 
-/** The loopback addresses are not served: they never leave the namespace that they are used in. */
-const isLoopback = (address: string): boolean => address.startsWith('127.') || address === '::1'
+/** What the node's own processes may ask at, beside its addresses: packets to these never leave the namespace they are in. */
+const loopback = ['127.0.0.1', '::1']
+export const isLoopback = (address: string): boolean => address.startsWith('127.') || address === '::1'
 
 /**
- * The host ports of a pod of this node, as rows of their own: each of the node's addresses leads to the pod. A pod on the
- * host's network has its ports already. `own`: the node's addresses. Pure.
+ * The host ports of a pod of this node, as rows of their own: each of the node's addresses leads to the pod, and so does its
+ * loopback for the node's own sockets. A pod on the host's network has its ports already. `own`: the node's addresses. Pure.
  */
 export function reflectHostPorts(pod: Pod, own: readonly string[]): Service[] {
   if (pod.spec.hostNetwork || isOver(pod)) return []
@@ -21,7 +22,7 @@ export function reflectHostPorts(pod: Pod, own: readonly string[]): Service[] {
     ports.flatMap(({ hostPort = 0, hostIP = '', containerPort, protocol = 'TCP' }): Service[] => {
       if (hostPort === 0) return []
       const any = hostIP === '' || hostIP === '0.0.0.0' || hostIP === '::'
-      const at = any ? own : isLoopback(hostIP) ? [] : [hostIP]
+      const at = any ? [...own, ...loopback] : [hostIP]
       return at.flatMap((address): Service[] => {
         const ip = ips.find((candidate) => candidate.includes(':') === address.includes(':'))
         // 0.0.0.0 is every IPv4 address, :: every IPv6 one, and nothing said is both.
@@ -29,6 +30,8 @@ export function reflectHostPorts(pod: Pod, own: readonly string[]): Service[] {
         if (ip === undefined || isOther) return []
         const backends = [{ address: ip, port: containerPort, protocol }]
         const frontend = { address, port: hostPort, protocol }
+        // Socket hooks serve it, which know TCP and UDP; nothing that comes by a device may ask for it.
+        if (isLoopback(address)) return protocol === 'SCTP' ? [] : [{ frontend, number, port: hostPort, backends }]
         return [{ frontend, number, port: hostPort, backends, outside: { backends, isLocal: true } }]
       })
     }),

@@ -276,11 +276,22 @@ test('S19: host ports lead to the pod from the node’s addresses, or from the o
   const names = (...args: Parameters<typeof reflectHostPorts>): string[] =>
     reflectHostPorts(...args).map((r) => frontendName(r.frontend))
   const port = { hostPort: 8000, containerPort: 80 }
-  t.deepEqual(names(pod([port]), own), ['172.30.0.11:8000/TCP', '[fd00:172:30::11]:8000/TCP'])
-  t.deepEqual(names(pod([{ ...port, hostIP: '0.0.0.0', protocol: 'UDP' }]), own), ['172.30.0.11:8000/UDP'])
-  t.deepEqual(names(pod([{ ...port, hostIP: '::' }]), own), ['[fd00:172:30::11]:8000/TCP'])
+  const all = ['172.30.0.11:8000/TCP', '[fd00:172:30::11]:8000/TCP', '127.0.0.1:8000/TCP', '[::1]:8000/TCP']
+  t.deepEqual(names(pod([port]), own), all)
+  t.deepEqual(names(pod([{ ...port, protocol: 'SCTP' }]), own), [
+    '172.30.0.11:8000/SCTP',
+    '[fd00:172:30::11]:8000/SCTP',
+  ])
+  const udp = ['172.30.0.11:8000/UDP', '127.0.0.1:8000/UDP']
+  t.deepEqual(names(pod([{ ...port, hostIP: '0.0.0.0', protocol: 'UDP' }]), own), udp)
+  t.deepEqual(names(pod([{ ...port, hostIP: '::' }]), own), ['[fd00:172:30::11]:8000/TCP', '[::1]:8000/TCP'])
   t.deepEqual(names(pod([{ ...port, hostIP: '172.30.0.99' }]), own), ['172.30.0.99:8000/TCP'])
-  t.deepEqual(names(pod([{ ...port, hostIP: '127.0.0.1' }]), own), [])
+  t.deepEqual(names(pod([{ ...port, hostIP: '127.0.0.1' }]), own), ['127.0.0.1:8000/TCP'])
+  t.deepEqual(names(pod([{ ...port, hostIP: '::1' }]), own), ['[::1]:8000/TCP'])
+  const loopback = reflectHostPorts(pod([{ ...port, hostIP: '127.0.0.1' }]), own)
+  t.deepEqual(loopback[0]?.backends, [{ address: '10.244.1.5', port: 80, protocol: 'TCP' }])
+  t.is(loopback[0]?.outside, undefined, 'nothing that comes by a device may ask for it')
+  t.is(new Claims().settle('pod:a', 'a', loopback).rows.length, 1)
   t.deepEqual(names(pod([port], { hostNetwork: true }), own), [])
   const over = pod([port])
   t.deepEqual(names({ ...over, status: { ...over.status, phase: 'Succeeded' } } as Pod, own), [])
