@@ -9,7 +9,7 @@ import { systemClock } from '#base/clock.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { Program } from '#kernel/bpf/program.ts'
 import { inPod, load, type Place, serve, Topology } from '../packets/topology.ts'
-import { median, type Row } from './row.ts'
+import { fast, median, type Row } from './row.ts'
 
 /**
  * Records a second, taken by the agent's own loop while the programs write them: what that costs of a core, and whether any is
@@ -27,7 +27,6 @@ const share = 0.15
 /** New connections a second with records on, against programs that tell nobody: runs take turns, as in net.ts. */
 const runMs = 120
 const rounds = 13
-const fastPhase = 0.8
 const port = 9000
 const cpu = 0
 const kept = 0.97
@@ -132,12 +131,4 @@ async function connections(): Promise<Row[]> {
     ratio: median(values),
     goal: kept,
   }))
-}
-
-/** The 80th percentile: the machine while nobody disturbs it. */
-function fast(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const value = sorted[Math.floor((sorted.length - 1) * fastPhase)]
-  if (value === undefined) throw new RangeError('there are no values')
-  return value
 }

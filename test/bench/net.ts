@@ -1,18 +1,16 @@
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import { createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
 import { inPod, load, type Place, serve, type TestServer, Topology } from '../packets/topology.ts'
-import { median, type Row } from './row.ts'
+import { fast, median, type Row } from './row.ts'
 
 /**
  * Pod traffic against a bare veth pair and against plain routing, in one interleaved run: client, server and all the
- * kernel's work for them on one core, so that a rate says what the whole path costs. The machine is noisy in phases of
- * seconds: runs are short, cases take turns, and of each the fast phase (80th percentile) is taken. Three passes; a
- * ratio is the median of theirs.
+ * kernel's work for them on one core, so that a rate says what the whole path costs. Of each case its fast phase is taken, in
+ * three passes; a ratio is the median of theirs.
  */
 const runMs = 120
 const rounds = 11
 const passes = 3
-const fastPhase = 0.8
 const port = 9000
 const cpu = 0
 const vip = '10.96.0.10'
@@ -152,15 +150,6 @@ class Bench implements AsyncDisposable {
   }
 }
 
-/** The 80th percentile: the machine while nobody disturbs it. */
-function fast(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const value = sorted[Math.floor((sorted.length - 1) * fastPhase)]
-  if (value === undefined) throw new RangeError('there are no values')
-  return value
-}
-
-/** Two namespaces and a cable: the limit. */
 /** Two namespaces on one cable, with nothing of ours. */
 export async function addPair(stack: AsyncDisposableStack): Promise<{ client: Place; server: Place; address: string }> {
   const names = ['client', 'server'].map((end) => `weft-test-pair${process.pid}-${end}`)

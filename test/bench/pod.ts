@@ -1,19 +1,15 @@
-import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
-import { join, resolve } from 'node:path'
 import { pods } from '#api/gen/resources.ts'
-import { type ClusterLayout, layoutCluster } from '#cli/cluster/layout.ts'
+import type { ClusterLayout } from '#cli/cluster/layout.ts'
 import { adminClient } from '#cli/cluster/ready.ts'
 import type { HttpClient } from '#client/http.ts'
 import { containerFor, sandboxFor } from '#kubelet/runtime/conformance.ts'
 import { createCriRuntime } from '#kubelet/runtime/cri.ts'
 import type { Runtime } from '#kubelet/runtime/runtime.ts'
+import { withCluster } from './cluster.ts'
+import { cut } from './cut.ts'
 import { median, type Row } from './row.ts'
 
-const main = join(resolve(import.meta.dirname, '../..'), 'src/cli/main.ts')
-const weft = (...args: string[]): string =>
-  execFileSync(process.execPath, [main, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
-const name = 't-bench'
 const passes = 3
 const podsPerPass = 15
 const beyondGoalMs = 60
@@ -23,16 +19,15 @@ const beyondGoalMs = 60
  * container and its start. The two take turns on one node, one at a time, so a slow phase of the machine hits both; the
  * difference of their medians is judged.
  */
-export async function run(): Promise<Row[]> {
-  const layout = layoutCluster(name, 1)
-  weft('up', '--name', name, '--nodes', '1')
-  try {
+export function run(): Promise<Row[]> {
+  return withCluster(1, async ({ layout }) => {
     using client = await adminClient(layout)
     using runtime = createCriRuntime({ socket: layout.nodes[0]?.criSocket ?? '' })
     const beyond: number[] = []
     for (let pass = 0; pass < passes; pass++) {
       const [ours, alone]: [number[], number[]] = [[], []]
       for (let i = 0; i < podsPerPass; i++) {
+        cut.throwIfAborted()
         alone.push(await runtimeAlone(runtime, layout, `${pass}-${i}`))
         ours.push(await podStart(client, `bench-${pass}-${i}`))
       }
@@ -42,9 +37,7 @@ export async function run(): Promise<Row[]> {
     return [
       { name: `pod create to Running beyond the runtime, share of ${beyondGoalMs} ms`, ratio, goal: 1, atMost: true },
     ]
-  } finally {
-    weft('down', '--name', name)
-  }
+  })
 }
 
 /** RunPodSandbox, CreateContainer and StartContainer, without labels of the kubelet's: it leaves this sandbox alone. */

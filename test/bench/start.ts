@@ -1,13 +1,9 @@
-import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
-import { layoutCluster } from '#cli/cluster/layout.ts'
+import { setTimeout } from 'node:timers/promises'
+import { withCluster } from './cluster.ts'
+import { cut } from './cut.ts'
 import { median, type Row } from './row.ts'
 
-const main = join(resolve(import.meta.dirname, '../..'), 'src/cli/main.ts')
-const weft = (...args: string[]): string =>
-  execFileSync(process.execPath, [main, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
-const name = 't-bench'
 const passes = 3
 const idleSeconds = 10
 const ticksPerSecond = 100
@@ -54,17 +50,14 @@ export async function run(): Promise<Row[]> {
   ]
 }
 
-async function sample(): Promise<Sample> {
-  try {
-    const start = performance.now()
-    weft('up', '--name', name, '--nodes', '2')
-    const upSeconds = (performance.now() - start) / 1000
-    const { processes } = JSON.parse(weft('status', '--name', name, '-o', 'json')) as {
+function sample(): Promise<Sample> {
+  return withCluster(2, async ({ upSeconds, weft }) => {
+    const { processes } = JSON.parse(weft('status', '-o', 'json')) as {
       processes: { name: string; pid: number }[]
     }
     const ours = processes.filter((p) => !p.name.endsWith('containerd'))
     const before = ours.map(({ pid }) => ticks(pid))
-    await new Promise((resolve) => setTimeout(resolve, idleSeconds * 1000))
+    await setTimeout(idleSeconds * 1000, undefined, { signal: cut })
     return {
       upSeconds,
       cpuShare: Object.fromEntries(
@@ -72,9 +65,7 @@ async function sample(): Promise<Sample> {
       ),
       residentMb: Object.fromEntries(ours.map((p) => [p.name, resident(p.pid)])),
     }
-  } finally {
-    weft('down', '--name', layoutCluster(name, 2).name)
-  }
+  })
 }
 
 /** User and system time of a process, clock ticks (proc(5), fields 14 and 15 of stat). */

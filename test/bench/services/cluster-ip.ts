@@ -1,6 +1,6 @@
 import type { Service } from '#datapath/datapath.ts'
 import { inPod, load, type Place, serve, Topology } from '../../packets/topology.ts'
-import { median, type Row } from '../row.ts'
+import { fast, median, type Row } from '../row.ts'
 import { loadIptables, loadNftables, type RuleService } from './kube-proxy.ts'
 
 /**
@@ -108,7 +108,3 @@ export async function clusterIpRows(): Promise<Row[]> {
     ...beside('nftables', { 10: 1.1, 1000: 1.1, 10000: 1.1 }),
   ]
 }
-
-/** The 80th percentile: the machine while nobody disturbs it. */
-const fast = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) * 0.8)] ?? 0

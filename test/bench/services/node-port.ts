@@ -11,7 +11,7 @@ import { mountBpf, unmount } from '#kernel/mount.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import { createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
 import { frame } from '../../packets/frames.ts'
-import { median, type Row } from '../row.ts'
+import { fast, median, type Row } from '../row.ts'
 import { loadNftables } from './kube-proxy.ts'
 
 /**
@@ -152,9 +152,6 @@ async function openDatapath(
   datapath.changeServices([{ frontend, backends: list, outside: { backends: list } }], [])
   datapath.setAddresses([{ address: node, kind: 'own' }])
 }
-
-/** The fast phase of a noisy machine. */
-const fast = (values: readonly number[]): number => values.toSorted((a, b) => b - a)[Math.floor(values.length / 5)] ?? 0
 
 export async function nodePortRows(): Promise<Row[]> {
   await using stack = new AsyncDisposableStack()

@@ -1,9 +1,6 @@
-import { execFileSync } from 'node:child_process'
-import { join, resolve } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import type { Node, Pod, Service } from '#api/gen/core-v1.ts'
 import { nodes, pods, services } from '#api/gen/resources.ts'
-import { layoutCluster } from '#cli/cluster/layout.ts'
 import { adminClient } from '#cli/cluster/ready.ts'
 import type { Draft } from '#client/client.ts'
 import type { HttpClient } from '#client/http.ts'
@@ -11,12 +8,9 @@ import { openMap } from '#datapath/load.ts'
 import { encodePeer } from '#datapath/maps/peer.ts'
 import { frontendsMap } from '#datapath/maps/services.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
+import { withCluster } from '../cluster.ts'
 import type { Row } from '../row.ts'
 
-const main = join(resolve(import.meta.dirname, '../../..'), 'src/cli/main.ts')
-const weft = (...args: string[]): string =>
-  execFileSync(process.execPath, [main, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
-const name = 't-bench'
 const changes = 200
 const everyNodeMs = 20
 const deadlineMs = 5_000
@@ -31,10 +25,8 @@ const countAt = 12
  * maps of both nodes of a cluster have one backend more, or less: pod, EndpointSlice, agents, kernel. The pods are of a third node
  * that nobody runs, so that this bench alone speaks for them.
  */
-export async function readinessRows(): Promise<Row[]> {
-  const layout = layoutCluster(name, 2)
-  weft('up', '--name', name, '--nodes', '2')
-  try {
+export function readinessRows(): Promise<Row[]> {
+  return withCluster(2, async ({ layout }) => {
     using client = await adminClient(layout)
     using maps = new DisposableStack()
     const frontends = layout.nodes.map(({ bpffs }) => maps.use(openMap(bpffs, frontendsMap)))
@@ -63,9 +55,7 @@ export async function readinessRows(): Promise<Row[]> {
     process.stderr.write(`  a readiness change to both nodes' maps: ${words} ms\n`)
     const row = `a pod's readiness through the API to the kernels of both nodes, p99 of ${everyNodeMs} ms`
     return [{ name: row, ratio: p99 / everyNodeMs, goal: 1, atMost: true }]
-  } finally {
-    weft('down', '--name', name)
-  }
+  })
 }
 
 /** Well below a millisecond, and without taking a processor from those who do the work. */
