@@ -2,7 +2,7 @@
 #ifndef WEFT_LIB_EMBRYO_H
 #define WEFT_LIB_EMBRYO_H
 
-#include "lib/flow.h"
+#include "lib/cut.h"
 #include "lib/trace.h"
 
 INLINE int has_its_share(__u32 number)
@@ -67,14 +67,6 @@ INLINE struct flow *find_embryo(const struct tuple *key, __u64 time)
 	return bpf_map_lookup_elem(&embryonic_v1, key);
 }
 
-INLINE void forget_embryo(const struct tuple *key, const struct flow *embryo)
-{
-	if (embryo->flags & FLOW_ESTABLISHED)
-		remove_flow(key, embryo->flags, embryo->number);
-	else
-		bpf_map_delete_elem(&embryonic_v1, key);
-}
-
 /* A packet of a flow that nobody has answered yet. */
 FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const struct place *place,
 				    struct flow *embryo)
@@ -96,7 +88,7 @@ FUNCTION int follow_embryo(struct __sk_buff *skb, struct packet *pkt, const stru
 	if (protocol == IPPROTO_TCP && (type & TCP_RST) && !(pkt->flags & PACKET_LATER_FRAGMENT)) {
 		/* Refused: the answer names what it answers (RFC 9293, 3.10.7.3). */
 		if (side == 0 || (embryo->flags & FLOW_ADOPTED) || pkt->acknowledgement == embryo->sent[0])
-			forget_embryo(&place->key, embryo);
+			forget_flow(&place->key, embryo);
 		return CONTINUE;
 	}
 	/* Not an answer: once more whoever was heard before. */
@@ -270,11 +262,8 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 				verdict = reassess(pkt, place, embryo);
 			if (verdict == CONTINUE)
 				return follow_embryo(skb, pkt, place, embryo);
-			if (verdict != FORGOTTEN) {
-				if (may_write())
-					bpf_map_delete_elem(&embryonic_v1, &place->key);
-				return verdict;
-			}
+			if (verdict != FORGOTTEN)
+				return cut(skb, pkt, place, embryo, verdict);
 		}
 		flags |= FLOW_ESTABLISHED; /* the entry is another flow's, which is over */
 	}

@@ -173,6 +173,15 @@ FUNCTION int remove_flow(const struct tuple *key, __u32 flags, __u32 number)
 	return 0;
 }
 
+/* Answered or not, wherever it is. */
+INLINE void forget_flow(const struct tuple *key, const struct flow *flow)
+{
+	if (flow->flags & FLOW_ESTABLISHED)
+		remove_flow(key, flow->flags, flow->number);
+	else if (may_write())
+		bpf_map_delete_elem(&embryonic_v1, key);
+}
+
 INLINE void tell_packet(struct packet *pkt, const struct flow *flow, __u32 side)
 {
 	pkt->flow_flags = flow->flags;

@@ -4,51 +4,9 @@
 #ifndef WEFT_LIB_TRACK_H
 #define WEFT_LIB_TRACK_H
 
-#include "lib/deny.h"
+#include "lib/cut.h"
 #include "lib/embryo.h"
 #include "lib/icmp.h"
-
-/*
- * An existing connection is no longer allowed. TCP: both ends are told, its sender by a copy, and the packet goes on as the
- * receiver's reset, through everything that translates it. What has no connections is refused as if it were new.
- */
-FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *place, __u32 number, int verdict)
-{
-	struct judging *with = judging();
-	struct made *onward;
-
-	if (!pkt || !place || !with)
-		return verdict;
-	onward = &with->onward;
-	__builtin_memset(onward, 0, sizeof(*onward));
-	onward->tuple = pkt->tuple;
-	onward->flags = pkt->tcp_flags & TCP_ACK;
-	remove_flow(&place->key, FLOW_ANSWERED, number);
-	if (pkt->tuple.protocol != IPPROTO_TCP || !may_write() || !is_answerable(skb, pkt) ||
-	    bpf_skb_load_bytes(skb, 0, onward->destination_mac, 12))
-		return verdict;
-	onward->sequence = pkt->sequence;
-	onward->acknowledgement = pkt->acknowledgement;
-	if (make_refusal(skb, pkt, 0))
-		return drop(REASON_WRITE_FAILED);
-	skb->mark = MARK_ANSWER;
-	/* A probe must not send. */
-	if (!cfg_probe)
-		bpf_clone_redirect(skb, skb->ifindex, place->hook == HOOK_HOST ? BPF_F_INGRESS : 0);
-	if (make_segment(skb, onward))
-		return drop(REASON_WRITE_FAILED);
-	skb->mark = 0;
-	/* The refusal went back under the name that was asked; this goes on as it was going. */
-	pkt->tuple = onward->tuple;
-	pkt->tcp_flags = TCP_RST | onward->flags;
-	pkt->flags |= PACKET_EVENT;
-	pkt->cut = -verdict;
-	pkt->flags &= ~PACKET_OPTIONS;
-	pkt->hops = 64;
-	pkt->l4 = sizeof(struct ethhdr) +
-		  (pkt->ethertype == bpf_htons(ETH_P_IP) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
-	return CONTINUE;
-}
 
 /*
  * An ICMP error is its flow's, which it names by the packet that it quotes. It changes nothing there. One about a flow that
@@ -140,17 +98,8 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 	verdict = CONTINUE;
 	if (FAULTY(11, 0, flow->epoch != pkt->epoch)) {
 		verdict = reassess(pkt, place, flow);
-		if (verdict != CONTINUE && verdict != FORGOTTEN) {
-			if (!(flow->flags & FLOW_ANSWERED)) {
-				remove_flow(&place->key, flow->flags, flow->number);
-				return verdict;
-			}
-			/* The reset that it becomes is renamed like any packet of its flow. */
-			pkt->flow_flags = flow->flags;
-			if (side_of(place, flow->flags))
-				pkt->flags |= PACKET_ANSWER;
-			return cut(skb, pkt, place, flow->number, verdict);
-		}
+		if (verdict != CONTINUE && verdict != FORGOTTEN)
+			return cut(skb, pkt, place, flow, verdict);
 	}
 	if (verdict == CONTINUE && !(flow->flags & FLOW_ANSWERED))
 		return follow_embryo(skb, pkt, place, flow);

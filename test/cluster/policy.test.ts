@@ -362,8 +362,7 @@ test.serial('a policy is in force within milliseconds of the call that makes it'
   for (let i = 0; i < 20; i++) {
     const start = performance.now()
     const created = world.policy('x', 'deny', deny)
-    // A connection that was half open when it was cut is refused by its second packet, a second later; one that had just
-    // opened is cut.
+    // One that had just opened when the policy came is cut; one that was half open is refused at once, like those after it.
     let [answer] = await world.prober('y/b').ask(question, lostAfterMs)
     while (answer === 'open' || answer === 'cut') [answer] = await world.prober('y/b').ask(question, lostAfterMs)
     took.push(performance.now() - start)

@@ -7,7 +7,7 @@ import { hasPorts, reversed, type Tuple } from './packet.ts'
 import type { Place } from './place.ts'
 import { type Asked, type Judgement, judgePolicy, type Party } from './policy.ts'
 import type { Reason } from './reasons.ts'
-import { resetOnward } from './refusal.ts'
+import { isTold, resetOnward } from './refusal.ts'
 import {
   beginsAnother,
   beginsFlow,
@@ -118,8 +118,12 @@ export class Connections {
         told.marks.push(flow.established ? 'established flow cut' : 'unanswered flow cut')
         told.story.push('known, but the rules have changed', ...judged.story)
         this.flows.remove(flow)
-        const reset = flow.established ? resetOnward(packet) : undefined
-        return { reason: judged.reason, rules: [], ...ends, ...(reset === undefined ? {} : { reset }) }
+        const waitsBehind = side === 1 && !flow.established && !flow.adopted ? flow.sent[0] : undefined
+        // What is not known yet is no reason to end what has hardly begun: who asks will ask again.
+        const reset = flow.established || isTold(judged.reason) ? resetOnward(packet, waitsBehind) : undefined
+        if (reset === undefined) return { reason: judged.reason, rules: [], ...ends }
+        told.story.push('both ends know')
+        return { reason: judged.reason, rules: [], ...ends, reset }
       }
       flow.epoch = this.#place.epoch
     }

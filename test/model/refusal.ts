@@ -73,10 +73,16 @@ export function refusalOf(packet: Packet, reason?: Reason): Packet | undefined {
   }
 }
 
-/** A connection that is cut ends for its receiver, too: the packet goes on as its sender's reset. Undefined: as `refusalOf`. */
-export function resetOnward(packet: Packet): Packet | undefined {
-  const { source, destination, layer4 } = packet
-  if (layer4.kind !== 'tcp' || refusalOf(packet) === undefined) return undefined
-  const flags = flag.rst | (layer4.flags & flag.ack)
-  return { source, destination, hops: 64, layer4: { ...layer4, flags, window: 0, payload: 0 } }
+/**
+ * A connection that is cut ends for the packet's receiver, too: instead of the packet it gets a reset that it takes for its
+ * connection's. A SYN counts one (RFC 9293, 3.4). `waitsBehind`: the receiver has sent a SYN that ends there and heard nothing
+ * since; it takes only what acknowledges that (3.10.7.3). Undefined: there is no header to make it of.
+ */
+export function resetOnward(packet: Packet, waitsBehind?: number): Packet | undefined {
+  const { source, destination, layer4, fragment } = packet
+  if (layer4.kind !== 'tcp' || (fragment !== undefined && fragment.offset > 0)) return undefined
+  const sequence = (layer4.sequence + ((layer4.flags & flag.syn) === 0 ? 0 : 1)) >>> 0
+  const answers = waitsBehind === undefined ? {} : { acknowledgement: waitsBehind }
+  const flags = flag.rst | (waitsBehind === undefined ? layer4.flags & flag.ack : flag.ack)
+  return { source, destination, hops: 64, layer4: { ...layer4, sequence, ...answers, flags, window: 0, payload: 0 } }
 }

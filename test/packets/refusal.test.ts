@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import test from 'ava'
 import { eventually } from '#base/async/eventually.ts'
+import { gatewayMac } from '#datapath/object.ts'
 import { ping } from './ping.ts'
 import { inPod, load, onNode, serve, type TestPod, Topology } from './topology.ts'
 
@@ -65,8 +66,30 @@ async function failure(body: Promise<unknown>): Promise<{ readonly ms: number; r
   }
 }
 
-const established = (pod: TestPod): string =>
-  execFileSync('ip', ['netns', 'exec', pod.name, 'ss', '-Htn', 'state', 'established'], { encoding: 'utf8' }).trim()
+const inside = (pod: TestPod, ...command: readonly string[]): string =>
+  execFileSync('ip', ['netns', 'exec', pod.name, ...command], { encoding: 'utf8' }).trim()
+const connections = (pod: TestPod, state: string): string => inside(pod, 'ss', '-Htn', 'state', state)
+const established = (pod: TestPod): string => connections(pod, 'established')
+
+/** Segments that the pod has sent again. */
+function retransmitted(pod: TestPod): number {
+  const [names = '', values = ''] = inside(pod, 'cat', '/proc/net/snmp')
+    .split('\n')
+    .filter((line) => line.startsWith('Tcp:'))
+  return Number(values.split(' ')[names.split(' ').indexOf('RetransSegs')])
+}
+
+/** What the pod sends there waits for a neighbour who says nothing, until the function that comes back is called. */
+function holdAnswers(pod: TestPod, address: string): () => void {
+  const [family, silent] = address.includes(':') ? ['-6', 'fe80::77'] : ['-4', '169.254.1.77']
+  inside(pod, 'ip', family, 'route', 'add', address, 'via', silent, 'dev', 'eth0', 'onlink')
+  return () => {
+    const known = ['lladdr', gatewayMac, 'nud', 'permanent', 'dev', 'eth0']
+    inside(pod, 'ip', family, 'neigh', 'replace', silent, ...known)
+    inside(pod, 'ip', family, 'route', 'del', address, 'via', silent)
+    inside(pod, 'ip', family, 'neigh', 'del', silent, 'dev', 'eth0')
+  }
+}
 
 for (const state of ['on', 'off'] as const) {
   test.serial(`P20: who is refused hears a reset or an ICMP error at once (transmit offload ${state})`, async (t) => {
@@ -106,6 +129,40 @@ for (const state of ['on', 'off'] as const) {
     },
   )
 }
+
+test.serial(
+  'P2: a connection that a policy meets half open is refused at both ends, before its SYN is sent again',
+  async (t) => {
+    // At the server's node, and at the client's.
+    for (const to of [near, far])
+      for (const address of [to.v4, to.v6])
+        for (const [guarded, direction] of [[to, 'ingressSet'] as const, [a, 'egressSet'] as const]) {
+          const policy = (number: number): void =>
+            guarded.node.datapath.changePolicy({
+              endpoints: [{ addresses: [guarded.v4, guarded.v6], [direction]: number }],
+            })
+          await using _server = await serve(inPod(to), address, 8080)
+          let before: number
+          let inTime: boolean
+          let words: string
+          do {
+            before = retransmitted(a)
+            const answer = holdAnswers(to, address.includes(':') ? a.v6 : a.v4)
+            const asked = failure(load(inPod(a), 'crr', address, 8080, 200))
+            await eventually(() => connections(to, 'syn-recv') !== '')
+            policy(++set)
+            // A machine that took a second for this much shows nothing: once more.
+            inTime = retransmitted(a) === before
+            answer()
+            words = (await asked).words
+            await eventually(() => connections(to, 'syn-recv') === '')
+            policy(0)
+          } while (!inTime)
+          t.regex(words, /ECONNREFUSED/, `${to.name} ${address} ${direction}`)
+          t.is(retransmitted(a), before, `${to.name} ${address} ${direction}`)
+        }
+  },
+)
 
 test.serial('P3: the node reaches its guarded pod, by every protocol, and the pod may answer', async (t) => {
   near.node.datapath.changePolicy({

@@ -240,6 +240,69 @@ test.serial('P2: a change of policies cuts an established connection, whichever 
   }
 })
 
+test.serial(
+  'P2: what a policy meets half open ends at both ends: the reset that goes on is one its receiver takes',
+  (t) => {
+    const syn = (p: number) => asked.sent(a, `${a.v4} > ${b.v4} tcp ${p} > 80 syn seq 1000`)
+    const synAck = (p: number) => asked.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${p} syn ack seq 5000 acks 1001`)
+    const cases: [
+      string,
+      readonly ((p: number) => Verdict)[],
+      (p: number) => Verdict,
+      readonly [string, number, number, number],
+    ][] = [
+      // In SYN-SENT only what acknowledges the SYN is taken, in SYN-RECEIVED only the number behind it.
+      ['the answer', [syn], synAck, [a.v4, 0x14, 5001, 1001]],
+      ['the answer again', [syn, synAck], synAck, [a.v4, 0x14, 5001, 1001]],
+      [
+        'a SYN that crosses',
+        [syn],
+        (p) => asked.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${p} syn seq 5000`),
+        [a.v4, 0x14, 5001, 1001],
+      ],
+      [
+        'a reset',
+        [syn],
+        (p) => asked.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${p} rst ack seq 0 acks 1001`),
+        [a.v4, 0x14, 0, 1001],
+      ],
+      [
+        'an acknowledgement of something else',
+        [syn],
+        (p) => asked.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${p} ack seq 77 acks 9`),
+        [a.v4, 0x14, 77, 1001],
+      ],
+      ['the SYN again', [syn], syn, [b.v4, 0x04, 1001, 0]],
+      ['the SYN again, answered', [syn, synAck], syn, [b.v4, 0x04, 1001, 0]],
+      [
+        'the last of three',
+        [syn, synAck],
+        (p) => asked.sent(a, `${a.v4} > ${b.v4} tcp ${p} > 80 ack seq 1001 acks 5001`),
+        [b.v4, 0x14, 1001, 5001],
+      ],
+    ]
+    for (const [what, before, next, wanted] of cases) {
+      const p = ports()
+      for (const step of before) t.true(passed(step(p)), what)
+      isolate(b, 'ingress')
+      const { reason, verdict, data } = next(p)
+      t.is(`${reason} ${verdict} ${data.length}`, 'Policy denied redirect 54', what)
+      t.deepEqual(
+        [data.subarray(30, 34).join('.'), data[47], data.readUInt32BE(38), data.readUInt32BE(42)],
+        wanted,
+        what,
+      )
+      t.is(flowsOf(p).length, 0, what)
+      topology.node(1).datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], ingressSet: 0 }] })
+    }
+    // Not yet known is not denied: who asks is to ask again.
+    const p = ports()
+    t.true(passed(syn(p)))
+    topology.node(1).datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], ingressSet: setNotReady }] })
+    t.like(synAck(p), { reason: 'Host datapath not ready', verdict: 'drop' })
+  },
+)
+
 test.serial('P3: the pod’s own node always reaches it, and is answered; another node does not', (t) => {
   const [node, other] = [topology.node(1).addresses[0], topology.node(2).addresses[0]]
   isolate(a, 'ingress')
