@@ -7,6 +7,8 @@ import type { Signal } from './signal.ts'
 const retryFirstMs = 100
 /** A kernel that refuses for good (a full map) is asked twice a minute: it costs nothing, and room may come. */
 const retryMaxMs = 30_000
+/** What has changed since is not made to wait for that: a pod that is to be isolated now is closed at least. */
+const retryChangedMs = 250
 
 export interface WriteLoopOptions {
   /** Raised when there is something to look at. */
@@ -21,9 +23,12 @@ export interface WriteLoopOptions {
   readonly log: Log
 }
 
-/** Writes at once and after each wake, again after a pause where that failed; `started` after the first success. */
+/**
+ * Writes at once and after each wake; where that failed again after a pause, or soon after the next wake. `started` after the
+ * first success.
+ */
 export async function writeLoop(options: WriteLoopOptions, signal: AbortSignal, started: () => void): Promise<void> {
-  const { wake, write, tell, sentence, clock, log } = options
+  const { wake, write, tell, sentence, log } = options
   const backoff = new Backoff({ firstMs: retryFirstMs, maxMs: retryMaxMs, jitter: 0.2 })
   let first = true
   while (!signal.aborted) {
@@ -38,7 +43,20 @@ export async function writeLoop(options: WriteLoopOptions, signal: AbortSignal, 
       if (signal.aborted) break
       tell(error)
       log.error({ err: error }, sentence)
-      await delay(backoff.next(), signal, clock)
+      await pauseOrChange(backoff.next(), options, signal)
     }
+  }
+}
+
+async function pauseOrChange(ms: number, { wake, clock }: WriteLoopOptions, signal: AbortSignal): Promise<void> {
+  const least = Math.min(ms, retryChangedMs)
+  await delay(least, signal, clock)
+  if (ms === least) return
+  const over = new AbortController()
+  const either = AbortSignal.any([signal, over.signal])
+  try {
+    await Promise.race([delay(ms - least, either, clock), wake.wait(either)])
+  } finally {
+    over.abort()
   }
 }

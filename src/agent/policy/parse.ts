@@ -1,6 +1,6 @@
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '#api/gen/networking-v1.ts'
 import { formatSelector, type Selector, selectorFrom } from '#api/meta/selector.ts'
-import { parseCidr } from '#base/net/address.ts'
+import { type Cidr, isMapped, parseCidr } from '#base/net/address.ts'
 import { type Block, networkKey } from './networks.ts'
 import { type PortPrefix, protocolNumbers, rangePrefixes } from './ports.ts'
 
@@ -115,7 +115,9 @@ export function parsePolicy(object: NetworkPolicy): Parsed {
   let cells = 0
   for (const rule of [...(rules.ingress ?? []), ...(rules.egress ?? [])]) {
     const perPeer = rule.ports === undefined ? 1 : rule.ports.prefixes.length + rule.ports.names.length
-    cells += perPeer * (rule.peers?.length ?? 1)
+    // What is excepted is no entry of a set, but one of the networks, and those are all policies' too.
+    const excepted = (rule.peers ?? []).reduce((sum, p) => sum + (p.kind === 'block' ? p.block.except.length : 0), 0)
+    cells += perPeer * (rule.peers?.length ?? 1) + excepted
     if (cells > cellsPerPolicyMax) {
       say(rule.path, `the policy needs more than ${cellsPerPolicyMax} entries up to here: split it`)
       break
@@ -141,13 +143,13 @@ function parsePeer(
       say(path, 'may not specify both ipBlock and another peer')
       return []
     }
-    const outer = parseCidr(ipBlock.cidr ?? '')
+    const outer = networkOf(ipBlock.cidr ?? '')
     if (outer === undefined) {
       say(`${path}.ipBlock.cidr`, `${JSON.stringify(ipBlock.cidr)} is not a network`)
       return []
     }
     const except = (ipBlock.except ?? []).flatMap((text, i) => {
-      const inner = parseCidr(text)
+      const inner = networkOf(text)
       const isInside = inner !== undefined && networkKey(inner).startsWith(networkKey(outer))
       if (!isInside) say(`${path}.ipBlock.except[${i}]`, `${JSON.stringify(text)} is not a network inside of cidr`)
       return inner === undefined ? [] : [inner]
@@ -171,6 +173,12 @@ function parsePeer(
     namespaceSelector === undefined ? namespace : readSelector(namespaceSelector, `${path}.namespaceSelector`)
   const scope = typeof namespaces === 'string' ? namespaces : `(${formatSelector(namespaces)})`
   return [{ kind: 'pods', path, text: `${scope}|${formatSelector(pods)}`, namespaces, pods }]
+}
+
+/** Undefined also for IPv4 written as IPv6: the kernel's maps have IPv4 there, which is not what such a text says. */
+function networkOf(text: string): Cidr | undefined {
+  const cidr = parseCidr(text)
+  return cidr === undefined || isMapped(cidr) ? undefined : cidr
 }
 
 function parsePorts(

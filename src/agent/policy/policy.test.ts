@@ -210,6 +210,9 @@ test('P15, P16: what an empty section means is told apart from a missing one', (
   t.deepEqual(rulesOf({ podSelector: {}, policyTypes: ['Ingress'], egress: [{}] }), [0, undefined])
 })
 
+/** 10.0.0.0/32, 10.0.0.1/32, … */
+const networksOf = (count: number): string[] => Array.from({ length: count }, (_, i) => `10.0.${i >> 8}.${i & 255}/32`)
+
 test('what the API server would have refused names its field, and closes the pods that it selects', async (t) => {
   const wrong: [object, string][] = [
     [{ podSelector: { matchExpressions: [{ key: 'a', operator: 'Is' }] } }, 'spec.podSelector'],
@@ -222,6 +225,23 @@ test('what the API server would have refused names its field, and closes the pod
     [
       { podSelector: {}, egress: [{}, { to: [{ ipBlock: { cidr: '10.0.0.0/24', except: ['10.0.1.0/25'] } }] }] },
       'spec.egress[1].to[0].ipBlock.except[0]',
+    ],
+    // In the kernel's maps this would be IPv4, and one address that they refuse keeps everybody's policies out.
+    [
+      { podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr: '::ffff:10.0.0.0/104' } }] }] },
+      'spec.ingress[0].from[0].ipBlock.cidr',
+    ],
+    [
+      { podSelector: {}, egress: [{ to: [{ ipBlock: { cidr: '::/0', except: ['::ffff:10.0.0.0/104'] } }] }] },
+      'spec.egress[0].to[0].ipBlock.except[0]',
+    ],
+    // One object could otherwise take the whole map of networks.
+    [
+      {
+        podSelector: {},
+        ingress: [{ from: [{ ipBlock: { cidr: '0.0.0.0/0', except: networksOf(16_384) } }] }],
+      },
+      'spec.ingress[0]',
     ],
     [{ podSelector: {}, ingress: [{ ports: [{ port: 70_000 }] }] }, 'spec.ingress[0].ports[0].port'],
     [{ podSelector: {}, ingress: [{ ports: [{ port: 80, endPort: 79 }] }] }, 'spec.ingress[0].ports[0].endPort'],
@@ -409,4 +429,26 @@ test('P14, P22: pods that have ended have no addresses, a sandbox’s policies a
   t.is(event.reason, 'PolicyRefused')
   t.regex(event.message ?? '', /^spec\.ingress\[0\]: .*entries.* last good state stays in force$/)
   t.is(policies.status().refused, 1)
+
+  // A map that is full: the policy whose change is not in the kernel hears of it, and which part of it stays.
+  const change = datapath.changePolicy.bind(datapath)
+  datapath.changePolicy = (asked) => {
+    if ((asked.entries ?? []).length > 0) throw new Error('no space left')
+    change(asked)
+  }
+  await client.patch(networkPolicies, { namespace: 'x', name: 'p' }, 'merge', { spec: fromFriend })
+  const unwritten = await eventually(
+    async () => (await client.list(events)).items.find((e) => e.reason === 'PolicyNotEnforced') ?? false,
+  )
+  t.regex(unwritten.message ?? '', /^spec: .*what was written before stays in force: Error: no space left$/)
+  t.is(unwritten.involvedObject.name, 'p')
+  // What changes meanwhile does not wait for the pauses between tries, which have become long.
+  for (let i = 0; i < 12; i++) clock.advance(30_000)
+  datapath.changePolicy = change
+  await client.patch(networkPolicies, { namespace: 'x', name: 'p' }, 'merge', { metadata: { labels: { a: 'b' } } })
+  await eventually(() => {
+    clock.advance(250)
+    return kernelSays(kernel, ask('10.0.1.2'))
+  })
+  t.is(policies.status().trouble, '')
 })

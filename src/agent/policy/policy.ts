@@ -59,6 +59,8 @@ export class Policies {
   #cancelSweep: () => void = () => {}
   /** Generations that were refused, by key: said once each. */
   readonly #refused = new Map<string, string>()
+  /** Policies that have changed since the kernel last had all of them. */
+  readonly #unwritten = new Map<string, NetworkPolicy>()
 
   constructor(options: PoliciesOptions) {
     this.#options = options
@@ -119,7 +121,8 @@ export class Policies {
     }
     const tell = (trouble: unknown): void => {
       this.#trouble = trouble
-      if (trouble !== undefined) this.#tellClosed(state)
+      if (trouble === undefined) this.#unwritten.clear()
+      else this.#tellUnwritten(state)
     }
     const sentence = 'policies could not be written, trying again'
     await using scope = new Scope(signal)
@@ -188,6 +191,8 @@ export class Policies {
 
   #setPolicy(state: PolicyState, key: string, object: NetworkPolicy | undefined): void {
     const problems = state.setPolicy(key, object)
+    if (object === undefined || problems.length > 0) this.#unwritten.delete(key)
+    else this.#unwritten.set(key, object)
     if (problems.length === 0 || object === undefined) {
       this.#refused.delete(key)
       return
@@ -223,16 +228,26 @@ export class Policies {
     }
   }
 
-  /** Said on every policy that could not be put into force, with the pods that are closed for it. */
-  #tellClosed(state: PolicyState): void {
-    for (const id of state.closed()) {
-      for (const { object } of state.policiesOf(id)) {
-        const message = `node ${this.#options.nodeName} cannot write it, and has closed the pods that it newly isolates: ${this.#trouble}`
-        this.#options.events.record(object, { type: 'Warning', reason: 'PolicyNotEnforced', message })
-      }
+  /** Said on every policy that could not be put into force: what holds instead for the pods that it selects. */
+  #tellUnwritten(state: PolicyState): void {
+    const { nodeName, events } = this.#options
+    const closed = new Map<string, NetworkPolicy>()
+    for (const id of state.closed()) for (const { key, object } of state.policiesOf(id)) closed.set(key, object)
+    const tell = (object: NetworkPolicy, instead: string): void => {
+      const message = `spec: node ${nodeName} cannot write it, and ${instead}: ${this.#trouble}`
+      events.record(object, { type: 'Warning', reason: 'PolicyNotEnforced', message, fieldPath: 'spec' })
+    }
+    for (const object of closed.values()) tell(object, 'has closed the pods that it newly isolates')
+    let room = toldMax
+    for (const [key, object] of this.#unwritten) {
+      if (closed.has(key) || room-- <= 0) continue
+      tell(object, 'what was written before stays in force')
     }
   }
 }
+
+/** At a start all policies are new at once: that some could not be written is said of so many, and of the node in its status. */
+const toldMax = 100
 
 const pathOf = (field: string | undefined) => (field === undefined ? {} : { fieldPath: field })
 

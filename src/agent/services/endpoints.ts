@@ -1,5 +1,6 @@
 import type { ServicePort } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
+import { isMapped, parseAddress } from '#base/net/address.ts'
 import { type Backend, frontendName, type Protocol } from '#datapath/frontend.ts'
 
 /** Where this node is, for choosing among endpoints. */
@@ -70,12 +71,21 @@ export function onlyBackends(
     const { addresses, conditions, hints } = endpoints[i] ?? noEndpoint
     const address = addresses[0]
     if (address === undefined || conditions?.ready === false || hints !== undefined) return undefined
+    if (isMappedText(address)) return undefined
     // As they come they may stay: in order, and none twice.
     if (address <= last) return undefined
     backends[i] = { address, port, protocol }
     last = address
   }
   return backends
+}
+
+/** IPv4 written as IPv6, which an older API server takes: one such would keep all Services from being written. */
+function isMappedText(text: string): boolean {
+  // Ten thousand Services are read at once at every start: few addresses begin so.
+  if (!text.startsWith(':') && !text.startsWith('0')) return false
+  const address = parseAddress(text)
+  return address !== undefined && isMapped(address)
 }
 
 const noEndpoint: Endpoint = { addresses: [], conditions: {} }
@@ -124,7 +134,7 @@ function addCandidates(
     for (const endpoint of slice.endpoints ?? []) {
       // All addresses of an endpoint are one; consumers take the first.
       const address = endpoint.addresses[0]
-      if (address === undefined) continue
+      if (address === undefined || isMappedText(address)) continue
       const { ready, draining } = conditionsOf(endpoint)
       const isLocal = endpoint.nodeName === nodeName
       all.push({ backend: { address, port, protocol }, ready, draining, isLocal, endpoint })

@@ -1,4 +1,4 @@
-import { type Cidr, cidrContains, parseAddress, parseCidr } from '#base/net/address.ts'
+import { type Cidr, cidrContains, isMapped, parseAddress, parseCidr } from '#base/net/address.ts'
 
 /** Who an external IP is for: everybody, only those who come from outside, or nobody. */
 export type ExternalUse = 'all' | 'outside' | 'none'
@@ -26,7 +26,8 @@ export function externalUses(rules: ExternalRules): (address: string) => Externa
   const allowed = parse(rules.allowed)
   return (text) => {
     const address = parseAddress(text)
-    if (address === undefined || rules.taken.has(text) || forbidden.some((c) => cidrContains(c, address))) return 'none'
+    if (address === undefined || isMapped(address)) return 'none'
+    if (rules.taken.has(text) || forbidden.some((c) => cidrContains(c, address))) return 'none'
     return allowed.some((c) => cidrContains(c, address)) ? 'all' : 'outside'
   }
 }

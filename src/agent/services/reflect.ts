@@ -1,7 +1,7 @@
 import { serviceNameLabel } from '#api/discovery/labels.ts'
 import type { Service as KubeService, ServicePort } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { parseAddress } from '#base/net/address.ts'
+import { isMapped, parseAddress, parseCidr } from '#base/net/address.ts'
 import { type Outside, type Service, serviceNumber } from '#datapath/datapath.ts'
 import type { Backend } from '#datapath/frontend.ts'
 import { servedByGateway, servedByLabel } from '#gateway/service.ts'
@@ -148,9 +148,7 @@ function frontendsOf(service: KubeService, port: ServicePort, facts: ReflectFact
   return [
     ...cluster.map(place('cluster', port.port)),
     ...(nodePort === 0 ? [] : [...families].map(place('node', nodePort))),
-    ...balancerAddresses(service)
-      .filter((address) => parseAddress(address) !== undefined)
-      .map(place('balancer', port.port)),
+    ...balancerAddresses(service).filter(isPlainAddress).map(place('balancer', port.port)),
     ...external,
   ]
 }
@@ -175,8 +173,26 @@ function outsideOf(
   }
 }
 
-const sourceRangesOf = ({ loadBalancerSourceRanges = [] }: KubeService['spec']): string[] =>
-  loadBalancerSourceRanges.map((text) => text.trim()).filter((text) => text !== '')
+/** Nobody's address: a range that lets nobody in. */
+const nobody = '::/128'
+
+/** A range that cannot be read lets nobody in, and does not stand for everybody where it is the only one. */
+function sourceRangesOf({ loadBalancerSourceRanges = [] }: KubeService['spec']): string[] {
+  const ranges = loadBalancerSourceRanges.map((text) => text.trim()).filter((text) => text !== '')
+  const known = ranges.filter(isPlainNetwork)
+  return ranges.length > 0 && known.length === 0 ? [nobody] : known
+}
+
+/** What the kernel's maps can hold: IPv4 written as IPv6 (an older API server takes it) would pass there for IPv4. */
+function isPlainAddress(text: string): boolean {
+  const address = parseAddress(text)
+  return address !== undefined && !isMapped(address)
+}
+
+export function isPlainNetwork(text: string): boolean {
+  const cidr = parseCidr(text)
+  return cidr !== undefined && !isMapped(cidr)
+}
 
 const affinitySecondsDefault = 10_800
 

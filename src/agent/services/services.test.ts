@@ -196,6 +196,38 @@ test('what a Service asks for in vain is said with its field', (t) => {
   t.deepEqual(troublesOf(service({}), [two], { externalUse }), [])
 })
 
+test('IPv4 written as IPv6, which the maps refuse, takes nobody else’s Services along and opens nothing', (t) => {
+  const bad = service({
+    type: 'LoadBalancer',
+    externalIPs: ['::ffff:198.51.100.1'],
+    loadBalancerSourceRanges: ['::ffff:10.0.0.0/104'],
+    clusterIPs: ['fd00::a'],
+  })
+  bad.status = { loadBalancer: { ingress: [{ ip: '::ffff:172.30.0.200' }, { ip: 'fd00::c8' }] } }
+  const slices = [
+    {
+      ...slice(at('one', '::ffff:10.0.0.1'), at('one', '0:0:0:0:0:ffff:a00:2'), at('one', 'fd00::1')),
+      addressType: 'IPv6',
+    },
+  ]
+  const externalUse = externalUses({ clusterCidrs: [], taken: new Set(), allowed: ['::/0'] })
+  const rows = reflectService(bad, slices, facts({ externalUse }))
+  t.deepEqual(
+    rows.map(({ frontend, backends }) => `${frontend.address} ${backends.map((b) => b.address)}`),
+    ['fd00::a fd00::1', ':: fd00::1', 'fd00::c8 fd00::1'],
+  )
+  t.deepEqual(rows[2]?.outside?.ranges, ['::/128'], 'nobody, and not everybody')
+  t.deepEqual(
+    troublesOf(bad, slices, { externalUse }).map((n) => `${n.reason} ${n.message.split(':')[0]}`),
+    ['ExternalIPRefused spec.externalIPs[0]', 'SourceRangeRefused spec.loadBalancerSourceRanges[0]'],
+  )
+  // The short way of most Services, too.
+  const plain = reflectService(service({ clusterIPs: ['fd00::a'] }), [
+    { ...slice(at('one', '::ffff:10.0.0.1')), addressType: 'IPv6' },
+  ])
+  t.deepEqual(plain[0]?.backends, [])
+})
+
 test('S12: a health check says 503 before the last local backend has gone, and the node’s own when the node goes', (t) => {
   const balancer = service({ type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 31_000 })
   const count = (...endpoints: Endpoint[]): number | undefined =>

@@ -1,7 +1,7 @@
 import type { Service as KubeService } from '#api/gen/core-v1.ts'
 import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import type { EventNote } from '#client/events.ts'
-import type { ReflectFacts } from './reflect.ts'
+import { isPlainNetwork, type ReflectFacts } from './reflect.ts'
 
 /** What a Service asks for and does not get here, with the field that asks. For events; most Services have none. Pure. */
 export function troublesOf(
@@ -19,6 +19,17 @@ export function troublesOf(
           ),
         ]
       : [],
+  )
+  const ranges = (spec.loadBalancerSourceRanges ?? []).flatMap((text, i): EventNote[] =>
+    text.trim() === '' || isPlainNetwork(text.trim())
+      ? []
+      : [
+          warning(
+            'SourceRangeRefused',
+            `spec.loadBalancerSourceRanges[${i}]`,
+            `${JSON.stringify(text)} is not a network: it lets nobody in`,
+          ),
+        ],
   )
   const sctp = (spec.ports ?? []).flatMap((port, i): EventNote[] => {
     if (port.protocol !== 'SCTP') return []
@@ -46,7 +57,7 @@ export function troublesOf(
       )
     return notes
   })
-  return [...refused, ...sctp]
+  return [...refused, ...ranges, ...sctp]
 }
 
 const warning = (reason: string, fieldPath: string, message: string): EventNote => ({

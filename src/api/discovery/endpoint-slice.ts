@@ -3,7 +3,7 @@ import type { Endpoint, EndpointSlice } from '../gen/discovery-v1.ts'
 import { endpointSlices } from '../gen/resources.ts'
 import { ageColumn, column, nameColumn } from '../meta/columns.ts'
 import { defineKind } from '../meta/define.ts'
-import { addressFamily } from '../meta/ip.ts'
+import { addressFamily, validateAddress } from '../meta/ip.ts'
 import { dns1123Label, dns1123Subdomain, qualifiedName } from '../meta/names.ts'
 import { immutable } from '../meta/object-meta.ts'
 import { type FieldError, fieldError } from '../meta/status.ts'
@@ -58,7 +58,7 @@ function validateAddressOf(address: string, type: string, path: string, errors: 
     errors.push(fieldError.invalid(path, address, 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'))
   } else if (family !== type) {
     errors.push(fieldError.invalid(path.replace(/\[\d+\]$/, ''), address, `must be an ${type} address`))
-  } else errors.push(...notForEndpoints(address, path))
+  } else errors.push(...validateAddress(address, path), ...notForEndpoints(address, path))
 }
 
 function validatePorts({ ports = [] }: EndpointSlice, errors: FieldError[]): void {

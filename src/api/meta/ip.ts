@@ -2,10 +2,14 @@ import { isIPv4, isIPv6 } from 'node:net'
 import { type FieldError, fieldError } from './status.ts'
 
 const addressWords = 'must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
+const mappedWords = 'must not be an IPv4-mapped IPv6 address'
 const prefixWords = 'must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'
 
+/** As Kubernetes since 1.36: `::ffff:10.0.0.1` is refused, for it means one thing here and another there. */
 export function validateAddress(value: string, path: string): FieldError[] {
-  return isIPv4(value) || (isIPv6(value) && !value.includes('%')) ? [] : [fieldError.invalid(path, value, addressWords)]
+  if (isIPv4(value)) return []
+  if (!isIPv6(value) || value.includes('%')) return [fieldError.invalid(path, value, addressWords)]
+  return isMapped(number6(value)) ? [fieldError.invalid(path, value, mappedWords)] : []
 }
 
 export function addressFamily(value: string): 'IPv4' | 'IPv6' | undefined {
@@ -16,6 +20,7 @@ export function addressFamily(value: string): 'IPv4' | 'IPv6' | undefined {
 export function validatePrefix(value: string, path: string): FieldError[] {
   const parsed = parsePrefix(value)
   if (parsed === undefined) return [fieldError.invalid(path, value, prefixWords)]
+  if (parsed.isMapped) return [fieldError.invalid(path, value, 'must not have an IPv4-mapped IPv6 address')]
   return parsed.hasHostBits ? [fieldError.invalid(path, value, 'must not have bits set beyond the prefix length')] : []
 }
 
@@ -24,6 +29,8 @@ export interface Prefix {
   readonly base: bigint
   readonly bits: number
   readonly hasHostBits: boolean
+  /** `::ffff:10.0.0.0/104`. */
+  readonly isMapped: boolean
 }
 
 export function parsePrefix(value: string): Prefix | undefined {
@@ -37,8 +44,12 @@ export function parsePrefix(value: string): Prefix | undefined {
   if (bits > width) return undefined
   const number = family === 'IPv4' ? number4(address) : number6(address)
   const hostMask = (1n << BigInt(width - bits)) - 1n
-  return { family, base: number & ~hostMask, bits, hasHostBits: (number & hostMask) !== 0n }
+  const base = number & ~hostMask
+  return { family, base, bits, hasHostBits: base !== number, isMapped: family === 'IPv6' && isMapped(number) }
 }
+
+/** Of an IPv6 address as a number. */
+const isMapped = (number: bigint): boolean => number >> 32n === 0xffffn
 
 /** Whether `inner` lies in `outer` and is smaller. */
 export function isStrictlyInside(inner: Prefix, outer: Prefix): boolean {

@@ -5,7 +5,7 @@ import { customShape, shapeOf } from './field-shape.ts'
 import { exactField, parseFieldSelector } from './fields.ts'
 import { generateName, safeEncode } from './generate-name.ts'
 import { scaledValue } from './intstr.ts'
-import { isStrictlyInside, parsePrefix } from './ip.ts'
+import { isStrictlyInside, parsePrefix, validateAddress, validatePrefix } from './ip.ts'
 import { managerFromUserAgent, trackFields, type Write } from './managed-fields.ts'
 import {
   configKey,
@@ -205,6 +205,15 @@ test('prefixes know what lies inside them', (t) => {
     [parsePrefix('10.0.0.1/8')?.hasHostBits, parsePrefix('10.0.0.0'), parsePrefix('10.0.0.0/33')],
     [true, undefined, undefined],
   )
+})
+
+test('IPv4 written as IPv6 is refused: it is one thing to who reads the text and another to who reads the address', (t) => {
+  const words = (errors: readonly { message: string }[]): string[] => errors.map(({ message }) => message)
+  for (const text of ['::ffff:10.0.0.1', '::FFFF:a00:1', '0:0:0:0:0:ffff:a00:1'])
+    t.regex(words(validateAddress(text, 'a')).join(), /must not be an IPv4-mapped IPv6 address/, text)
+  t.regex(words(validatePrefix('::ffff:10.0.0.0/104', 'a')).join(), /must not have an IPv4-mapped IPv6 address/)
+  for (const text of ['::/0', '::/96', 'fd00::/8', '10.0.0.0/8']) t.deepEqual(validatePrefix(text, 'a'), [], text)
+  for (const text of ['::1', '10.0.0.1', '::10.0.0.1']) t.deepEqual(validateAddress(text, 'a'), [], text)
 })
 
 const write = (manager: string, time: string, rest: Partial<Write> = {}): Write => ({

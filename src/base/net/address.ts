@@ -74,6 +74,12 @@ export function parseCidr(text: string): Cidr | undefined {
 export const formatCidr = ({ family, base, prefix }: Cidr): string =>
   `${formatAddress({ family, value: base })}/${prefix}`
 
+/** `::ffff:10.0.0.1`, or a network of such: IPv6 by its text, IPv4 by what it means. */
+export function isMapped(one: Address | Cidr): boolean {
+  const first = 'base' in one ? one.base : one.value
+  return one.family === 6 && first >> 32n === 0xffffn
+}
+
 /** How many addresses the network has. */
 export const cidrSize = ({ family, prefix }: Cidr): bigint => 1n << BigInt(bits(family) - prefix)
 
