@@ -23,7 +23,7 @@ import { endpointsMapV1 } from './maps/endpoints.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
-import { describeNode, keepForwarding, prepareNode } from './node.ts'
+import { describeNode, keepForwarding, otherWaysOut, prepareNode } from './node.ts'
 import { encodeConfig, gatewayMac } from './object.ts'
 import { PodSide } from './pod-side.ts'
 import { Probe, type ProbeOptions } from './probe.ts'
@@ -166,6 +166,12 @@ export class KernelDatapath implements Datapath {
       { loaded: fresh, attached: changed.includes(true), uplink: options.uplink, pinDir },
       'datapath is in place',
     )
+    const beside = await otherWaysOut(netlink, uplink)
+    if (beside.length > 0)
+      log.warn(
+        { uplink: options.uplink, beside, addresses: node.nodeAddresses },
+        'the node has other ways out than its uplink: node ports are refused there, and what pods send there is answered only where answers come by the uplink; have what is from its addresses leave by it (ip rule)',
+      )
     return new KernelDatapath({
       pods,
       services,

@@ -1,7 +1,7 @@
-import type { Link, Netlink } from '#kernel/netlink/netlink.ts'
+import { isMac, type Link, type Netlink } from '#kernel/netlink/netlink.ts'
 import { Namespace } from '#kernel/netns.ts'
 import { setSysctl } from '#kernel/sysctl.ts'
-import type { DatapathConfig } from './object.ts'
+import { type DatapathConfig, routeProtocol } from './object.ts'
 
 /** To other nodes' pods where the uplink is one end of a veth pair: past the queue between its ends, or through it. */
 export type CableMode = 'straight' | 'queue'
@@ -31,6 +31,24 @@ export async function describeNode(
     nodeCookie: (namespace ?? own).cookie,
     ...(usesCable && uplink.kind === 'veth' && uplink.leadsElsewhere ? { cableIndex: uplink.index } : {}),
   }
+}
+
+/** Devices made for something on this node, which lead to nobody elsewhere. */
+const inner: ReadonlySet<string> = new Set(['bridge', 'dummy', 'vxlan'])
+
+/**
+ * Names of devices besides the uplink by which the node's routes lead out of it. Our programs see what comes by the uplink alone:
+ * node ports are not served there, and an answer to a pod is not known for one.
+ */
+export async function otherWaysOut(netlink: Netlink, uplink: Link): Promise<string[]> {
+  const [links, routes] = await Promise.all([netlink.links(), netlink.routes()])
+  // Routes to pods are our own; a device that is up has a route to its own link, or for multicast, whatever it is for.
+  const led = new Set(
+    routes.filter((r) => r.protocol !== routeProtocol && !/^f[ef]/.test(r.destination)).map((r) => r.deviceIndex),
+  )
+  return links
+    .filter((l) => l.index !== uplink.index && l.up && isMac(l.mac) && !inner.has(l.kind) && led.has(l.index))
+    .map((l) => l.name)
 }
 
 /**

@@ -10,6 +10,8 @@ import koffi from 'koffi'
 import { GatewayAddresses } from '#agent/gateway/sockets/addresses.ts'
 import { Steering } from '#agent/gateway/sockets/steer.ts'
 import { eventually } from '#base/async/eventually.ts'
+import { type Log, silentLog } from '#base/log/log.ts'
+import type { Service } from '#datapath/datapath.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath } from '#datapath/kernel.ts'
 import { openMap } from '#datapath/load.ts'
@@ -18,10 +20,22 @@ import { BpfObject } from '#kernel/bpf/object.ts'
 import { Link, Program } from '#kernel/bpf/program.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
 import { hasCode } from '#kernel/errno.ts'
-import { addressBytes } from '#kernel/netns.ts'
+import { Netlink } from '#kernel/netlink/netlink.ts'
+import { addressBytes, createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
 import type { Churn } from './churn.ts'
 import { frame } from './frames.ts'
-import { inPod, load, onFabric, onNode, serve, type TestNode, type TestPod, Topology } from './topology.ts'
+import {
+  fabricAddresses,
+  inPod,
+  load,
+  onFabric,
+  onNode,
+  type Place,
+  serve,
+  type TestNode,
+  type TestPod,
+  Topology,
+} from './topology.ts'
 
 /** A machine is never ours alone: what others set, attach, mark and take away there, and what its devices may do. */
 let topology: Topology
@@ -420,3 +434,115 @@ test.serial('M10: pods go out under an address that stays: not under a temporary
     false,
   )
 })
+
+/** Node 1 has a second way out, `eth1`, to a network of its own with somebody in it. */
+async function secondNetwork(node: TestNode): Promise<{ readonly place: Place; readonly away: () => void }> {
+  const name = topology.name('second')
+  createNamespace(name)
+  using namespace = Namespace.open(name)
+  using inside = Netlink.open(namespace)
+  await node.netlink.addVeth({ name: 'eth1' }, { name: 'eth0', namespace })
+  for (const [netlink, device, end] of [
+    [node.netlink, node.namespace.ifindex('eth1'), 11],
+    [inside, namespace.ifindex('eth0'), 1],
+  ] as const) {
+    await netlink.setLinkUp(device)
+    for (const cidr of [`198.51.100.${end}/24`, `2001:db8:51::${end}/64`]) await netlink.addAddress(device, cidr)
+  }
+  // All that he sends goes to the node.
+  for (const gateway of ['198.51.100.11', '2001:db8:51::11']) ip(name, 'route', 'add', 'default', 'via', gateway)
+  return {
+    place: { namespace: name },
+    away: () => {
+      ip(nameOf(node), 'link', 'del', 'eth1')
+      deleteNamespace(name)
+    },
+  }
+}
+
+/** A node port in both families for a pod. */
+const nodePort = (pod: TestPod, port: number): Service[] =>
+  ([pod.v4, pod.v6] as const).map((address, i) => {
+    const backends = [{ address, port: 9500, protocol: 'TCP' as const }]
+    return { frontend: { address: i === 0 ? '0.0.0.0' : '::', port, protocol: 'TCP' }, backends, outside: { backends } }
+  })
+
+test.serial(
+  'M6: of a second way out of the node the agent says that it is there; node ports are refused by it at once',
+  async (t) => {
+    const node = topology.node(1)
+    const warnings: object[] = []
+    const log: Log = { ...silentLog, warn: (fields) => warnings.push(fields), child: () => log }
+    const again = async (): Promise<void> => {
+      node.closeDatapath()
+      await node.openDatapath(undefined, { log })
+    }
+    await again()
+    t.deepEqual(warnings, [])
+    const { place, away } = await secondNetwork(node)
+    t.teardown(away)
+    await again()
+    t.deepEqual(warnings, [{ uplink: 'eth0', beside: ['eth1'], addresses: node.addresses }])
+    const services = nodePort(b, 30_950)
+    node.datapath.changeServices(services, [])
+    t.teardown(() =>
+      node.datapath.changeServices(
+        [],
+        services.map((s) => s.frontend),
+      ),
+    )
+    await using _four = await serve(inPod(b), b.v4, 9500)
+    await using _six = await serve(inPod(b), b.v6, 9500)
+    for (const address of [...node.addresses, '198.51.100.11', '2001:db8:51::11'])
+      await t.throwsAsync(load(place, 'crr', address, 30_950), { message: /ECONNREFUSED/ }, address)
+    for (const address of node.addresses)
+      t.true((await load(onFabric(topology), 'crr', address, 30_950)) > 0, 'and by the uplink as ever')
+  },
+)
+
+test.serial(
+  'M6: what has the uplink’s address leaves as the routes for that address say, a node port’s answers and what pods send',
+  async (t) => {
+    const node = topology.node(1)
+    const { away } = await secondNetwork(node)
+    t.teardown(away)
+    const services = [...nodePort(b, 30_960), ...nodePort(far, 30_961)]
+    node.datapath.changeServices(services, [])
+    await node.datapath.attachForServices()
+    t.teardown(() =>
+      node.datapath.changeServices(
+        [],
+        services.map((s) => s.frontend),
+      ),
+    )
+    // Clients behind the fabric, to whom the node's main table leads by the second way.
+    const clients = ['203.0.113.1', '2001:db8:113::1']
+    for (const [i, client] of clients.entries()) {
+      const [own = '', family] = [node.addresses[i], i === 0 ? '-4' : '-6']
+      const gateway = ['198.51.100.1', '2001:db8:51::1'][i] ?? ''
+      const fabric = topology.name('fabric')
+      const host = `${client}/${i === 0 ? 32 : 128}`
+      ip(fabric, family, 'address', 'add', host, 'dev', 'br0', ...(i === 0 ? [] : ['nodad']))
+      ip(fabric, family, 'route', 'add', own, 'dev', 'br0', 'src', client)
+      ip(nameOf(node), family, 'route', 'add', client, 'via', gateway, 'dev', 'eth1')
+      ip(nameOf(node), family, 'rule', 'add', 'from', own, 'lookup', '100')
+      ip(nameOf(node), family, 'route', 'add', client, 'via', fabricAddresses[i] ?? '', 'dev', 'eth0', 'table', '100')
+      t.teardown(() => {
+        ip(nameOf(node), family, 'rule', 'del', 'from', own, 'lookup', '100')
+        ip(nameOf(node), family, 'route', 'flush', 'table', '100')
+        ip(fabric, family, 'route', 'del', own, 'dev', 'br0')
+        ip(fabric, family, 'address', 'del', host, 'dev', 'br0')
+      })
+      t.regex(ip(nameOf(node), 'route', 'get', client), /dev eth1/)
+      for (const [pod, port] of [
+        [b, 30_960],
+        [far, 30_961],
+      ] as const) {
+        await using _pod = await serve(inPod(pod), i === 0 ? pod.v4 : pod.v6, 9500)
+        t.true((await load(onFabric(topology), 'crr', own, port)) > 0, `${client} to ${own} ${port}`)
+      }
+      await using _client = await serve(onFabric(topology), client, 9501)
+      t.true((await load(inPod(a), 'crr', client, 9501)) > 0, `a pod to ${client}`)
+    }
+  },
+)

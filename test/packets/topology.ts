@@ -18,7 +18,8 @@ const netload = resolve(import.meta.dirname, '../../native/build/netload')
 
 export const serviceCidrs = ['10.96.0.0/16', 'fd00:10:96::/112']
 export const podCidrs = ['10.244.0.0/16', 'fd00:10:244::/56']
-const fabricAddresses = ['172.30.0.1', 'fd00:172:30::1']
+/** Where the nodes' default routes lead. */
+export const fabricAddresses = ['172.30.0.1', 'fd00:172:30::1']
 
 /** A pod: a namespace, its device, and what the datapath knows of it. */
 export interface TestPod {
