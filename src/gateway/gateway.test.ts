@@ -1,9 +1,6 @@
 import { generateKeyPairSync } from 'node:crypto'
 import test from 'ava'
 import fc from 'fast-check'
-import type { Namespace, Secret, Service } from '#api/gen/core-v1.ts'
-import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
-import type { Ingress, IngressClass } from '#api/gen/networking-v1.ts'
 import { certificate } from '#test/gateway/tls.ts'
 import { formatAcknowledgement, parseAcknowledgement } from './acknowledge.ts'
 import { parseDuration } from './durations.ts'
@@ -11,80 +8,11 @@ import { supportedFeatures } from './features.ts'
 import { controllerName } from './gateways.ts'
 import { covers, servedHostnames } from './hostnames.ts'
 import { ingressController, ingressGateway } from './ingress.ts'
-import { type Copies, GatewayModel } from './model.ts'
-import type { Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant } from './objects.ts'
+import type { HttpRoute } from './objects.ts'
 import { regexFault } from './regex.ts'
+import { changeArb, named } from './steps.ts'
+import { route, rule, shop, type World } from './trial.ts'
 import type { Verdict } from './verdict.ts'
-
-/** A cluster as literals; `put` and `remove` change it. */
-class World {
-  readonly kinds = new Map<string, Map<string, unknown>>()
-  readonly slices: EndpointSlice[] = []
-  #generation = 1
-
-  copies<K>(kind: string): Copies<K> {
-    const objects = this.kinds.get(kind) ?? new Map<string, unknown>()
-    this.kinds.set(kind, objects)
-    return { get: (key) => objects.get(key) as K | undefined, list: () => [...objects.values()] as K[] }
-  }
-
-  put(kind: string, key: string, fields: object): void {
-    const [namespace = '', name = key] = key.includes('/') ? key.split('/') : ['', key]
-    this.copies(kind)
-    const metadata = {
-      namespace,
-      name,
-      uid: key,
-      generation: this.#generation++,
-      resourceVersion: String(this.#generation),
-      creationTimestamp: '2026-01-01T00:00:00Z',
-    }
-    this.kinds.get(kind)?.set(key, { kind, metadata, ...fields })
-  }
-
-  remove(kind: string, key: string): void {
-    this.kinds.get(kind)?.delete(key)
-  }
-
-  model(addresses: readonly string[] = ['192.0.2.1']): GatewayModel {
-    return new GatewayModel({
-      classes: this.copies<GatewayClass>('GatewayClass'),
-      gateways: this.copies<Gateway>('Gateway'),
-      httpRoutes: this.copies<HttpRoute>('HTTPRoute'),
-      grpcRoutes: this.copies<GrpcRoute>('GRPCRoute'),
-      grants: this.copies<ReferenceGrant>('ReferenceGrant'),
-      namespaces: this.copies<Namespace>('Namespace'),
-      services: this.copies<Service>('Service'),
-      ingresses: this.copies<Ingress>('Ingress'),
-      ingressClasses: this.copies<IngressClass>('IngressClass'),
-      secret: (namespace, name) => this.copies<Secret>('Secret').get(`${namespace}/${name}`),
-      slices: (service) => this.slices.filter(({ metadata }) => metadata.name === service.split('/')[1]),
-      addresses: () => addresses,
-    })
-  }
-
-  looked(): GatewayModel {
-    const model = this.model()
-    model.touchAll()
-    model.refresh()
-    return model
-  }
-}
-
-const rule = (name: string, more: object = {}) => ({ backendRefs: [{ name, port: 80 }], ...more })
-
-function shop(listeners: readonly object[] = [{ name: 'http', port: 80, protocol: 'HTTP' }]): World {
-  const world = new World()
-  world.put('GatewayClass', 'weft', { spec: { controllerName } })
-  world.put('Gateway', 'shop/edge', { spec: { gatewayClassName: 'weft', listeners } })
-  world.put('Service', 'shop/web', { spec: { ports: [{ name: 'http', port: 80 }] } })
-  world.put('Namespace', 'shop', { metadata: { name: 'shop', labels: { team: 'shop' } } })
-  return world
-}
-const route = (world: World, name: string, spec: object = {}): void =>
-  world.put('HTTPRoute', name, {
-    spec: { parentRefs: [{ namespace: 'shop', name: 'edge' }], rules: [rule('web')], ...spec },
-  })
 
 const told = (verdicts: readonly Verdict[] | undefined): string[] =>
   (verdicts ?? []).map(({ type, status, reason }) => `${type}=${status} ${reason}`)
@@ -477,116 +405,12 @@ test('features are named once, in the order that the API wants', (t) => {
   t.deepEqual(supportedFeatures, [...new Set(supportedFeatures)].toSorted())
 })
 
-/** One change of the world, and the touch that its informer would make (src/agent/gateway/reflect.ts). */
-type Change = (world: World, model: GatewayModel) => void
-
-const named = (kind: 'HTTPRoute' | 'GRPCRoute', name: string) => ({
-  kind,
-  metadata: { namespace: 'shop', name } as HttpRoute['metadata'],
-})
-const index = fc.nat({ max: 2 })
-const hosts = fc.constantFrom(undefined, ['a.com'], ['*.a.com', 'b.com'])
-const change: fc.Arbitrary<Change> = fc.oneof(
-  fc.tuple(index, fc.option(hosts, { nil: null }), index, fc.boolean()).map(([i, hostnames, s, grpc]): Change => {
-    const kind = grpc ? 'GRPCRoute' : 'HTTPRoute'
-    return (world, model) => {
-      const spec = {
-        parentRefs: [{ name: 'edge' }, { name: `g${s}` }, { name: 'g0', sectionName: 'https' }],
-        ...(hostnames ? { hostnames } : {}),
-        rules: [
-          {
-            backendRefs: [
-              { name: `s${s}`, port: 80 },
-              { name: 'far', namespace: 'other', port: 80 },
-            ],
-          },
-        ],
-      }
-      if (hostnames === null) world.remove(kind, `shop/r${i}`)
-      else world.put(kind, `shop/r${i}`, { spec })
-      model.touchRoute(named(kind, `r${i}`))
-    }
-  }),
-  fc
-    .tuple(index, fc.boolean(), fc.constantFrom('Same', 'All', 'Selector'), hosts)
-    .map(([i, gone, from, hostnames]): Change => {
-      return (world, model) => {
-        const allowedRoutes = { namespaces: { from, selector: { matchLabels: { team: 'x' } } } }
-        const listeners = [
-          { name: 'http', port: 80, protocol: 'HTTP', allowedRoutes, ...(hostnames ? { hostname: hostnames[0] } : {}) },
-          { name: 'https', port: 443, protocol: 'HTTPS', tls: { certificateRefs: [{ name: 'c' }] } },
-        ]
-        if (gone) world.remove('Gateway', `shop/g${i}`)
-        else world.put('Gateway', `shop/g${i}`, { spec: { gatewayClassName: 'weft', listeners } })
-        model.touchGateway(`shop/g${i}`)
-      }
-    }),
-  fc
-    .tuple(fc.constantFrom('shop/s0', 'shop/s1', 'other/far'), fc.option(fc.constantFrom('a', 'b')))
-    .map(([key, port]): Change => {
-      return (world, model) => {
-        if (port === null) world.remove('Service', key)
-        else world.put('Service', key, { spec: { ports: [{ name: port, port: 80 }] } })
-        model.touchService(key)
-      }
-    }),
-  fc.tuple(fc.constantFrom('s0', 's1', 'far'), fc.constantFrom('a', 'b'), index).map(([name, port, count]): Change => {
-    return (world, model) => {
-      const others = world.slices.filter(({ metadata }) => metadata.name !== name)
-      const addresses = Array.from({ length: count }, (_, i) => ({ addresses: [`10.0.0.${i}`] }))
-      world.slices.splice(0, world.slices.length, ...others, {
-        metadata: { name },
-        addressType: 'IPv4',
-        ports: [{ name: port, port: 8080 }],
-        endpoints: addresses,
-      } as unknown as EndpointSlice)
-      for (const namespace of ['shop', 'other']) model.touchSlices(`${namespace}/${name}`)
-    }
-  }),
-  fc.boolean().map((there): Change => {
-    return (world, model) => {
-      const from = [{ group: 'gateway.networking.k8s.io', kind: 'HTTPRoute', namespace: 'shop' }]
-      if (there) world.put('ReferenceGrant', 'other/g', { spec: { from, to: [{ group: '', kind: 'Service' }] } })
-      else world.remove('ReferenceGrant', 'other/g')
-      model.touchAll()
-    }
-  }),
-  fc.constantFrom('x', 'y').map((team): Change => {
-    return (world, model) => {
-      world.put('Namespace', 'shop', { metadata: { name: 'shop', labels: { team } } })
-      model.touchRoutes()
-    }
-  }),
-  fc.boolean().map((good): Change => {
-    return (world, model) => {
-      if (good) world.put('Secret', 'shop/c', { type: 'kubernetes.io/tls', data: pair })
-      else world.remove('Secret', 'shop/c')
-      model.touchSecret('shop', 'c')
-    }
-  }),
-  fc.option(hosts).map((hostnames): Change => {
-    return (world, model) => {
-      const backend = { service: { name: 's0', port: { number: 80 } } }
-      const rules = (hostnames ?? ['c.com']).map((host) => ({
-        host,
-        http: { paths: [{ pathType: 'Prefix', backend }] },
-      }))
-      const spec = { ingressClassName: 'weft', rules, tls: [{ hosts: hostnames ?? [], secretName: 'c' }] }
-      world.put('IngressClass', 'weft', { spec: { controller: ingressController } })
-      if (hostnames === null) world.remove('Ingress', 'shop/i')
-      else world.put('Ingress', 'shop/i', { spec })
-      model.touchIngresses()
-    }
-  }),
-)
-let pair: Record<string, string> = {}
-
 test('property: after any changes, each touched as its informer does, a model is what a fresh one is', async (t) => {
   const { certPem, keyPem } = await certificate('c', 'a.com')
   const base64 = (text: string): string => Buffer.from(text).toString('base64')
-  pair = { 'tls.crt': base64(certPem), 'tls.key': base64(keyPem) }
+  const pair = { 'tls.crt': base64(certPem), 'tls.key': base64(keyPem) }
   fc.assert(
-    fc.property(fc.array(change, { minLength: 1, maxLength: 25 }), (changes) => {
+    fc.property(fc.array(changeArb(pair), { minLength: 1, maxLength: 25 }), (changes) => {
       const world = shop()
       const model = world.looked()
       for (const apply of changes) {
