@@ -1,18 +1,9 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
-import type { Container, Pod, PodStatus } from '#api/gen/core-v1.ts'
-import { events as eventResource, namespaces, pods } from '#api/gen/resources.ts'
+import { events as eventResource, pods } from '#api/gen/resources.ts'
 import { findCondition } from '#api/meta/conditions.ts'
 import { eventually } from '#base/async/eventually.ts'
-import { FakeClock } from '#base/clock.ts'
-import type { Draft } from '#client/client.ts'
-import { FakeClient } from '#client/fake.ts'
-import { createKubelet } from '../kubelet.ts'
-import { FakeRuntime } from '../runtime/fake.ts'
-import type { ContainerRecord, SandboxStatus } from '../runtime/runtime.ts'
+import type { ContainerRecord } from '../runtime/runtime.ts'
 import { backOffNotes } from './back-off.ts'
 import { formatWait } from './container-status.ts'
 import type { PodFacts } from './facts.ts'
@@ -20,84 +11,7 @@ import { Memory } from './memory.ts'
 import { type Action, planPod } from './plan.ts'
 import { raise, restartableAt } from './restart.ts'
 import { statusOf } from './status.ts'
-
-const now = Date.parse('2026-01-01T00:00:00Z')
-const box = (name: string, more: Partial<Container> = {}): Container => ({
-  name,
-  image: 'busybox:1',
-  resources: {},
-  ...more,
-})
-
-function podOf(
-  spec: Partial<Pod['spec']> = {},
-  more: { metadata?: Partial<Pod['metadata']>; status?: PodStatus } = {},
-): Pod {
-  return {
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: {
-      name: 'web',
-      namespace: 'default',
-      uid: 'u1',
-      resourceVersion: '1',
-      creationTimestamp: '',
-      ...more.metadata,
-    },
-    spec: { containers: [box('c')], restartPolicy: 'Always', ...spec },
-    status: more.status ?? { phase: 'Pending' },
-  }
-}
-
-const sandbox = (more: Partial<SandboxStatus> = {}): SandboxStatus => ({
-  id: 's1',
-  name: 'web',
-  namespace: 'default',
-  podUid: 'u1',
-  attempt: 0,
-  ready: true,
-  createdAt: now,
-  annotations: {},
-  ips: ['10.244.1.7', 'fd00::7'],
-  ...more,
-})
-
-const run = (name: string, more: Partial<ContainerRecord> = {}): ContainerRecord => ({
-  id: `${name}-0`,
-  sandboxId: 's1',
-  name,
-  podUid: 'u1',
-  attempt: 0,
-  state: 'running',
-  createdAt: now,
-  startedAt: now,
-  finishedAt: 0,
-  exitCode: 0,
-  reason: '',
-  message: '',
-  image: 'busybox:1',
-  imageRef: 'sha256:1',
-  logPath: '/log',
-  labels: {},
-  annotations: {},
-  mounts: [],
-  ...more,
-})
-
-const ended = (name: string, exitCode: number, more: Partial<ContainerRecord> = {}) =>
-  run(name, { state: 'exited', exitCode, finishedAt: now, ...more })
-
-function factsOf(
-  pod: Pod,
-  sandboxes: SandboxStatus[],
-  containers: ContainerRecord[],
-  change: (m: Memory) => void = () => {},
-): PodFacts {
-  const memory = new Memory(now)
-  memory.volumes = 'mounted'
-  change(memory)
-  return { pod, gone: false, now, sandboxes, containers, memory }
-}
+import { box, ended, factsOf, now, podOf, run, sandbox, withKubelet } from './trial.ts'
 
 /** A plan in a line: what a person would say of it. */
 const say = (action: Action): string => {
@@ -445,52 +359,6 @@ test('restarts back off from nothing to five minutes, and are forgiven after ten
   t.is(restartableAt(ended('c', 1, { finishedAt: now + 700_000 }), backoff), now + 700_000)
   t.deepEqual([10_000, 80_000, 300_000].map(formatWait), ['10s', '1m20s', '5m0s'])
 })
-
-/** A kubelet on a runtime in memory, on a clock that we move. */
-async function withKubelet(
-  body: (parts: {
-    client: FakeClient
-    runtime: FakeRuntime
-    clock: FakeClock
-    create: (spec?: Partial<Pod['spec']>) => Promise<void>
-    get: () => Promise<Pod>
-  }) => Promise<void>,
-): Promise<void> {
-  const dir = mkdtempSync(join(tmpdir(), 'weft-pods-'))
-  const clock = new FakeClock()
-  const client = new FakeClient({ clock })
-  const runtime = new FakeRuntime(clock, ['busybox:1'])
-  const stop = new AbortController()
-  await client.create(namespaces, { metadata: { name: 'default' } })
-  const running = createKubelet({
-    nodeName: 'node-1',
-    addresses: ['172.30.0.11'],
-    client,
-    dataDir: dir,
-    runtime,
-    cgroup: false,
-    clock,
-  }).run(stop.signal)
-  try {
-    await body({
-      client,
-      runtime,
-      clock,
-      create: async (spec = {}) => {
-        const draft = {
-          metadata: { name: 'web', namespace: 'default' },
-          spec: { nodeName: 'node-1', containers: [box('c')], ...spec },
-        }
-        await client.create<Pod>(pods, draft as Draft<Pod>)
-      },
-      get: () => client.get(pods, { namespace: 'default', name: 'web' }),
-    })
-  } finally {
-    stop.abort()
-    await running
-    rmSync(dir, { recursive: true, force: true })
-  }
-}
 
 test('a pod on the fake runtime: started, crashed, restarted after its back-off, deleted', (t) =>
   withKubelet(async ({ client, runtime, clock, create, get }) => {
