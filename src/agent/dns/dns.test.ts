@@ -1,138 +1,24 @@
-import { createSocket, type Socket as Datagrams } from 'node:dgram'
 import { connect } from 'node:net'
 import test from 'ava'
-import packet, { type Answer, type DecodedPacket } from 'dns-packet'
+import packet from 'dns-packet'
 import fc from 'fast-check'
-import type { Service } from '#api/gen/core-v1.ts'
-import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { NameTable } from '#kernel/names.ts'
+import type { EndpointSlice } from '#api/gen/discovery-v1.ts'
 import { Forwarder, withLength } from './forward.ts'
-import {
-  fixedRecords,
-  type NamedRecord,
-  namespaceRecords,
-  reverseName,
-  reverseZones,
-  serviceRecords,
-} from './records.ts'
-import { resolve } from './resolve.ts'
+import { reverseName, reverseZones } from './records.ts'
 import { serveStreams } from './tcp.ts'
+import { answerTo, service, slice, Trial, text, upstream } from './trial.ts'
 import { decodeName, encodeName, encodeQuery, parseAnswers, parseQuestion } from './wire.ts'
-import { Zone } from './zone.ts'
-
-/** `dns-packet` reads every answer here: a codec that is not ours. */
-
-const domain = 'cluster.local'
-const stamp = { uid: 'u', resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' }
-
-const service = (name: string, spec: Partial<Service['spec']>): Service => ({
-  apiVersion: 'v1',
-  kind: 'Service',
-  metadata: { name, namespace: 'default', ...stamp },
-  spec,
-  status: { loadBalancer: {} },
-})
-
-const slice = (
-  addressType: EndpointSlice['addressType'],
-  endpoints: Endpoint[],
-  ports = [{ name: 'web', port: 80 }],
-): EndpointSlice => ({
-  apiVersion: 'discovery.k8s.io/v1',
-  kind: 'EndpointSlice',
-  metadata: { name: 's', namespace: 'default', ...stamp },
-  addressType,
-  endpoints,
-  ports,
-})
-
-/** A resolver as the agent has it, without sockets. */
-class Bench implements Disposable {
-  readonly table = new NameTable()
-  readonly zone = new Zone({
-    domain,
-    reverseZones: ['10.96.0.0/16', 'fd00:10:96::/112', '10.244.0.0/16'].flatMap((cidr) => reverseZones(cidr) ?? []),
-    askBelow: [`pod.${domain}`],
-    serial: 1,
-  })
-  readonly namespaces = new Map([['default', true]])
-  readonly forwarder: Forwarder
-
-  constructor(forwarder = new Forwarder([])) {
-    this.forwarder = forwarder
-    const { puts, removals } = this.zone.start()
-    this.table.change(puts, removals)
-    this.set('', fixedRecords(domain))
-    this.set('default', namespaceRecords('default', domain))
-  }
-
-  set(contributor: string, records: readonly NamedRecord[]): void {
-    const { puts, removals } = this.zone.set(contributor, records)
-    this.table.change(puts, removals)
-  }
-
-  put(object: Service, ...slices: EndpointSlice[]): void {
-    this.set(`default/${object.metadata.name}`, serviceRecords(object, slices, domain))
-  }
-
-  async raw(query: Buffer, transport: 'udp' | 'tcp' = 'udp'): Promise<Buffer | undefined> {
-    const found = this.table.answer(query, transport)
-    if (found === 'none') return undefined
-    return found ?? resolve(query, transport, { domain, ...this }, new AbortController().signal)
-  }
-
-  async ask(type: string, name: string, transport: 'udp' | 'tcp' = 'udp', edns = 0): Promise<DecodedPacket> {
-    const query = packet.encode({
-      type: 'query',
-      id: 4711,
-      flags: packet.RECURSION_DESIRED,
-      questions: [{ type: type as 'A', name }],
-      ...(edns === 0
-        ? {}
-        : { additionals: [{ type: 'OPT', name: '.', udpPayloadSize: edns, flags: 0, options: [] } as never] }),
-    })
-    const answer = await this.raw(query, transport)
-    if (answer === undefined) throw new Error('no answer')
-    const decoded = packet.decode(answer)
-    if (decoded.id !== 4711) throw new Error(`answer has id ${decoded.id}`)
-    return decoded
-  }
-
-  /** `CODE`, then the answers, in one line each. */
-  async say(type: string, name: string): Promise<string[]> {
-    const { rcode, answers = [], authorities = [] } = (await this.ask(type, name)) as DecodedPacket & { rcode: string }
-    const soa = authorities.map((a) => `${a.type} ${a.name}`)
-    return [`${rcode}${soa.length > 0 ? ` (${soa.join()})` : ''}`, ...answers.map(text).toSorted()]
-  }
-
-  [Symbol.dispose](): void {
-    this.table[Symbol.dispose]()
-  }
-}
-
-function text(answer: Answer): string {
-  const data = 'data' in answer ? answer.data : ''
-  const show =
-    answer.type === 'SRV'
-      ? `${answer.data.port} ${answer.data.target}`
-      : answer.type === 'TXT'
-        ? String(answer.data)
-        : answer.type === 'SOA'
-          ? answer.data.mname
-          : String(data)
-  return `${answer.name} ${'ttl' in answer ? answer.ttl : ''} ${answer.type} ${show}`
-}
 
 const soa = '(SOA cluster.local)'
 
 test('specification 2.2: the schema’s version', async (t) => {
-  using bench = new Bench()
-  t.deepEqual(await bench.say('TXT', 'dns-version.cluster.local'), ['NOERROR', 'dns-version.cluster.local 5 TXT 1.1.0'])
+  using trial = new Trial()
+  t.deepEqual(await trial.say('TXT', 'dns-version.cluster.local'), ['NOERROR', 'dns-version.cluster.local 5 TXT 1.1.0'])
 })
 
 test('specification 2.3: a Service with ClusterIP has A and AAAA, SRV of its named ports with the address beside it, and PTR', async (t) => {
-  using bench = new Bench()
-  bench.put(
+  using trial = new Trial()
+  trial.put(
     service('web', {
       clusterIP: '10.96.3.4',
       clusterIPs: ['10.96.3.4', 'fd00:10:96::304'],
@@ -140,25 +26,25 @@ test('specification 2.3: a Service with ClusterIP has A and AAAA, SRV of its nam
     }),
   )
   const name = 'web.default.svc.cluster.local'
-  t.deepEqual(await bench.say('A', name), ['NOERROR', `${name} 5 A 10.96.3.4`])
-  t.deepEqual(await bench.say('AAAA', name), ['NOERROR', `${name} 5 AAAA fd00:10:96::304`])
-  t.deepEqual(await bench.say('SRV', `_https._tcp.${name}`), ['NOERROR', `_https._tcp.${name} 5 SRV 443 ${name}`])
-  t.deepEqual(await bench.say('SRV', `_dns._udp.${name}`), ['NOERROR', `_dns._udp.${name} 5 SRV 53 ${name}`])
-  t.deepEqual((await bench.ask('SRV', `_https._tcp.${name}`)).additionals?.map(text), [
+  t.deepEqual(await trial.say('A', name), ['NOERROR', `${name} 5 A 10.96.3.4`])
+  t.deepEqual(await trial.say('AAAA', name), ['NOERROR', `${name} 5 AAAA fd00:10:96::304`])
+  t.deepEqual(await trial.say('SRV', `_https._tcp.${name}`), ['NOERROR', `_https._tcp.${name} 5 SRV 443 ${name}`])
+  t.deepEqual(await trial.say('SRV', `_dns._udp.${name}`), ['NOERROR', `_dns._udp.${name} 5 SRV 53 ${name}`])
+  t.deepEqual((await trial.ask('SRV', `_https._tcp.${name}`)).additionals?.map(text), [
     `${name} 5 A 10.96.3.4`,
     `${name} 5 AAAA fd00:10:96::304`,
   ])
-  t.deepEqual(await bench.say('SRV', `_https._udp.${name}`), [`NXDOMAIN ${soa}`])
-  t.deepEqual(await bench.say('PTR', '4.3.96.10.in-addr.arpa'), ['NOERROR', `4.3.96.10.in-addr.arpa 5 PTR ${name}`])
+  t.deepEqual(await trial.say('SRV', `_https._udp.${name}`), [`NXDOMAIN ${soa}`])
+  t.deepEqual(await trial.say('PTR', '4.3.96.10.in-addr.arpa'), ['NOERROR', `4.3.96.10.in-addr.arpa 5 PTR ${name}`])
   const reverse = reverseName('fd00:10:96::304') ?? ''
-  t.deepEqual(await bench.say('PTR', reverse), ['NOERROR', `${reverse} 5 PTR ${name}`])
+  t.deepEqual(await trial.say('PTR', reverse), ['NOERROR', `${reverse} 5 PTR ${name}`])
 })
 
 test('specification 2.4: a headless Service has its ready endpoints, each under its own name too, SRV and PTR', async (t) => {
-  using bench = new Bench()
+  using trial = new Trial()
   const name = 'db.default.svc.cluster.local'
   const headless = service('db', { clusterIP: 'None', clusterIPs: ['None'], ports: [{ name: 'web', port: 80 }] })
-  bench.put(
+  trial.put(
     headless,
     slice('IPv4', [
       { addresses: ['10.244.1.2'], hostname: 'my-pet', conditions: { ready: true } },
@@ -167,108 +53,108 @@ test('specification 2.4: a headless Service has its ready endpoints, each under 
     ]),
     slice('IPv6', [{ addresses: ['fd00::2'], hostname: 'my-pet', conditions: {} }]),
   )
-  t.deepEqual(await bench.say('A', name), ['NOERROR', `${name} 5 A 10.244.1.2`, `${name} 5 A 10.244.1.3`])
-  t.deepEqual(await bench.say('AAAA', name), ['NOERROR', `${name} 5 AAAA fd00::2`])
-  t.deepEqual(await bench.say('A', `my-pet.${name}`), ['NOERROR', `my-pet.${name} 5 A 10.244.1.2`])
-  t.deepEqual(await bench.say('AAAA', `my-pet.${name}`), ['NOERROR', `my-pet.${name} 5 AAAA fd00::2`])
-  t.deepEqual(await bench.say('A', `10-244-1-3.${name}`), ['NOERROR', `10-244-1-3.${name} 5 A 10.244.1.3`])
-  t.deepEqual(await bench.say('A', `10-244-1-4.${name}`), [`NXDOMAIN ${soa}`])
-  t.deepEqual(await bench.say('SRV', `_web._tcp.${name}`), [
+  t.deepEqual(await trial.say('A', name), ['NOERROR', `${name} 5 A 10.244.1.2`, `${name} 5 A 10.244.1.3`])
+  t.deepEqual(await trial.say('AAAA', name), ['NOERROR', `${name} 5 AAAA fd00::2`])
+  t.deepEqual(await trial.say('A', `my-pet.${name}`), ['NOERROR', `my-pet.${name} 5 A 10.244.1.2`])
+  t.deepEqual(await trial.say('AAAA', `my-pet.${name}`), ['NOERROR', `my-pet.${name} 5 AAAA fd00::2`])
+  t.deepEqual(await trial.say('A', `10-244-1-3.${name}`), ['NOERROR', `10-244-1-3.${name} 5 A 10.244.1.3`])
+  t.deepEqual(await trial.say('A', `10-244-1-4.${name}`), [`NXDOMAIN ${soa}`])
+  t.deepEqual(await trial.say('SRV', `_web._tcp.${name}`), [
     'NOERROR',
     `_web._tcp.${name} 5 SRV 80 10-244-1-3.${name}`,
     `_web._tcp.${name} 5 SRV 80 my-pet.${name}`,
   ])
-  t.deepEqual(await bench.say('PTR', '2.1.244.10.in-addr.arpa'), [
+  t.deepEqual(await trial.say('PTR', '2.1.244.10.in-addr.arpa'), [
     'NOERROR',
     `2.1.244.10.in-addr.arpa 5 PTR my-pet.${name}`,
   ])
-  t.deepEqual(await bench.say('PTR', '4.1.244.10.in-addr.arpa'), ['NXDOMAIN (SOA 244.10.in-addr.arpa)'])
+  t.deepEqual(await trial.say('PTR', '4.1.244.10.in-addr.arpa'), ['NXDOMAIN (SOA 244.10.in-addr.arpa)'])
 
-  bench.put(headless, slice('IPv4', [{ addresses: ['10.244.1.4'], conditions: { ready: false } }]))
-  t.deepEqual(await bench.say('A', name), [`NXDOMAIN ${soa}`], 'none is ready')
-  bench.put(
+  trial.put(headless, slice('IPv4', [{ addresses: ['10.244.1.4'], conditions: { ready: false } }]))
+  t.deepEqual(await trial.say('A', name), [`NXDOMAIN ${soa}`], 'none is ready')
+  trial.put(
     service('db', { ...headless.spec, publishNotReadyAddresses: true }),
     slice('IPv4', [{ addresses: ['10.244.1.4'], conditions: { ready: false } }]),
   )
-  t.deepEqual(await bench.say('A', name), ['NOERROR', `${name} 5 A 10.244.1.4`], 'publishNotReadyAddresses')
+  t.deepEqual(await trial.say('A', name), ['NOERROR', `${name} 5 A 10.244.1.4`], 'publishNotReadyAddresses')
 })
 
 test('an address that two headless Services have has two reverse names, and keeps the other when one goes', async (t) => {
-  using bench = new Bench()
+  using trial = new Trial()
   const endpoints = slice('IPv4', [{ addresses: ['10.244.1.2'], conditions: {} }])
-  bench.put(service('a', { clusterIP: 'None', clusterIPs: ['None'] }), endpoints)
-  bench.put(service('b', { clusterIP: 'None', clusterIPs: ['None'] }), endpoints)
+  trial.put(service('a', { clusterIP: 'None', clusterIPs: ['None'] }), endpoints)
+  trial.put(service('b', { clusterIP: 'None', clusterIPs: ['None'] }), endpoints)
   const reverse = '2.1.244.10.in-addr.arpa'
   const line = (name: string) => `${reverse} 5 PTR 10-244-1-2.${name}.default.svc.cluster.local`
-  t.deepEqual(await bench.say('PTR', reverse), ['NOERROR', line('a'), line('b')])
-  bench.set('default/a', [])
-  t.deepEqual(await bench.say('PTR', reverse), ['NOERROR', line('b')])
-  bench.set('default/b', [])
-  t.deepEqual(await bench.say('PTR', reverse), ['NXDOMAIN (SOA 244.10.in-addr.arpa)'])
+  t.deepEqual(await trial.say('PTR', reverse), ['NOERROR', line('a'), line('b')])
+  trial.set('default/a', [])
+  t.deepEqual(await trial.say('PTR', reverse), ['NOERROR', line('b')])
+  trial.set('default/b', [])
+  t.deepEqual(await trial.say('PTR', reverse), ['NXDOMAIN (SOA 244.10.in-addr.arpa)'])
 })
 
 test('specification 2.5: ExternalName is a CNAME; where it leads within the cluster the answer goes along, and a circle ends', async (t) => {
-  using bench = new Bench()
-  bench.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'] }))
-  bench.put(service('ext', { type: 'ExternalName', externalName: 'Web.default.svc.cluster.local.' }))
-  bench.put(service('far', { type: 'ExternalName', externalName: 'ext.default.svc.cluster.local' }))
-  bench.put(service('round', { type: 'ExternalName', externalName: 'trip.default.svc.cluster.local' }))
-  bench.put(service('trip', { type: 'ExternalName', externalName: 'round.default.svc.cluster.local' }))
-  bench.put(service('out', { type: 'ExternalName', externalName: 'www.example.com' }))
+  using trial = new Trial()
+  trial.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'] }))
+  trial.put(service('ext', { type: 'ExternalName', externalName: 'Web.default.svc.cluster.local.' }))
+  trial.put(service('far', { type: 'ExternalName', externalName: 'ext.default.svc.cluster.local' }))
+  trial.put(service('round', { type: 'ExternalName', externalName: 'trip.default.svc.cluster.local' }))
+  trial.put(service('trip', { type: 'ExternalName', externalName: 'round.default.svc.cluster.local' }))
+  trial.put(service('out', { type: 'ExternalName', externalName: 'www.example.com' }))
   const n = (name: string) => `${name}.default.svc.cluster.local`
-  t.deepEqual(await bench.say('CNAME', n('ext')), ['NOERROR', `${n('ext')} 5 CNAME ${n('web')}`])
-  t.deepEqual(await bench.say('A', n('far')), [
+  t.deepEqual(await trial.say('CNAME', n('ext')), ['NOERROR', `${n('ext')} 5 CNAME ${n('web')}`])
+  t.deepEqual(await trial.say('A', n('far')), [
     'NOERROR',
     `${n('ext')} 5 CNAME ${n('web')}`,
     `${n('far')} 5 CNAME ${n('ext')}`,
     `${n('web')} 5 A 10.96.3.4`,
   ])
-  t.deepEqual(await bench.say('AAAA', n('ext')), ['NOERROR', `${n('ext')} 5 CNAME ${n('web')}`])
-  t.deepEqual(await bench.say('A', n('round')), ['SERVFAIL'])
-  t.deepEqual(await bench.say('A', n('out')), ['SERVFAIL'], 'nobody to ask')
-  t.deepEqual(await bench.say('CNAME', n('out')), ['NOERROR', `${n('out')} 5 CNAME www.example.com`])
+  t.deepEqual(await trial.say('AAAA', n('ext')), ['NOERROR', `${n('ext')} 5 CNAME ${n('web')}`])
+  t.deepEqual(await trial.say('A', n('round')), ['SERVFAIL'])
+  t.deepEqual(await trial.say('A', n('out')), ['SERVFAIL'], 'nobody to ask')
+  t.deepEqual(await trial.say('CNAME', n('out')), ['NOERROR', `${n('out')} 5 CNAME www.example.com`])
 })
 
 test('specification 2.6: a pod by its address, in a namespace that is there', async (t) => {
-  using bench = new Bench()
+  using trial = new Trial()
   const name = '10-244-1-5.default.pod.cluster.local'
-  t.deepEqual(await bench.say('A', name), ['NOERROR', `${name} 5 A 10.244.1.5`])
-  t.deepEqual(await bench.say('AAAA', name), [`NOERROR ${soa}`])
-  t.deepEqual(await bench.say('AAAA', 'fd00-10-244--5.default.pod.cluster.local'), [
+  t.deepEqual(await trial.say('A', name), ['NOERROR', `${name} 5 A 10.244.1.5`])
+  t.deepEqual(await trial.say('AAAA', name), [`NOERROR ${soa}`])
+  t.deepEqual(await trial.say('AAAA', 'fd00-10-244--5.default.pod.cluster.local'), [
     'NOERROR',
     'fd00-10-244--5.default.pod.cluster.local 5 AAAA fd00:10:244::5',
   ])
   for (const wrong of ['10-244-1-256.default', '10-244-1.default', 'x.10-244-1-5.default', '10-244-1-5.nosuch'])
-    t.deepEqual(await bench.say('A', `${wrong}.pod.cluster.local`), [`NXDOMAIN ${soa}`], wrong)
-  t.deepEqual(await bench.say('A', 'default.pod.cluster.local'), [`NOERROR ${soa}`])
+    t.deepEqual(await trial.say('A', `${wrong}.pod.cluster.local`), [`NXDOMAIN ${soa}`], wrong)
+  t.deepEqual(await trial.say('A', 'default.pod.cluster.local'), [`NOERROR ${soa}`])
 })
 
 test('NXDOMAIN is for a name that is not there, NODATA for one that is or has something below it', async (t) => {
-  using bench = new Bench()
-  bench.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'], ports: [{ name: 'p', port: 1 }] }))
+  using trial = new Trial()
+  trial.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'], ports: [{ name: 'p', port: 1 }] }))
   const there = ['web.default.svc', '_tcp.web.default.svc', 'default.svc', 'svc', 'pod']
-  for (const name of there) t.deepEqual(await bench.say('MX', `${name}.cluster.local`), [`NOERROR ${soa}`], name)
+  for (const name of there) t.deepEqual(await trial.say('MX', `${name}.cluster.local`), [`NOERROR ${soa}`], name)
   const not = ['nosuch.default.svc', 'x.web.default.svc', 'web.other.svc', 'other.svc', 'nosuch', 'www.example.com']
-  for (const name of not) t.deepEqual(await bench.say('A', `${name}.cluster.local`), [`NXDOMAIN ${soa}`], name)
-  t.deepEqual(await bench.say('A', 'cluster.local'), [`NOERROR ${soa}`])
-  t.deepEqual(await bench.say('NS', 'cluster.local'), ['NOERROR', 'cluster.local 5 NS ns.dns.cluster.local'])
-  t.deepEqual(await bench.say('SOA', 'cluster.local'), ['NOERROR', 'cluster.local 5 SOA ns.dns.cluster.local'])
-  bench.set('default/web', [])
-  bench.set('default', [])
+  for (const name of not) t.deepEqual(await trial.say('A', `${name}.cluster.local`), [`NXDOMAIN ${soa}`], name)
+  t.deepEqual(await trial.say('A', 'cluster.local'), [`NOERROR ${soa}`])
+  t.deepEqual(await trial.say('NS', 'cluster.local'), ['NOERROR', 'cluster.local 5 NS ns.dns.cluster.local'])
+  t.deepEqual(await trial.say('SOA', 'cluster.local'), ['NOERROR', 'cluster.local 5 SOA ns.dns.cluster.local'])
+  trial.set('default/web', [])
+  trial.set('default', [])
   for (const name of there.slice(0, 3))
-    t.deepEqual(await bench.say('A', `${name}.cluster.local`), [`NXDOMAIN ${soa}`], name)
-  t.false(bench.zone.has('default.svc.cluster.local'))
-  t.deepEqual(await bench.say('PTR', '9.9.96.10.in-addr.arpa'), ['NXDOMAIN (SOA 96.10.in-addr.arpa)'])
+    t.deepEqual(await trial.say('A', `${name}.cluster.local`), [`NXDOMAIN ${soa}`], name)
+  t.false(trial.zone.has('default.svc.cluster.local'))
+  t.deepEqual(await trial.say('PTR', '9.9.96.10.in-addr.arpa'), ['NXDOMAIN (SOA 96.10.in-addr.arpa)'])
 })
 
 test('an answer has the spelling of its question, all records of a type, and says who is asked', async (t) => {
-  using bench = new Bench()
-  bench.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'] }))
-  const answer = await bench.ask('A', 'WeB.dEfault.SVC.cluster.LOCAL')
+  using trial = new Trial()
+  trial.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'] }))
+  const answer = await trial.ask('A', 'WeB.dEfault.SVC.cluster.LOCAL')
   t.is(answer.questions?.[0]?.name, 'WeB.dEfault.SVC.cluster.LOCAL')
   t.is(answer.answers?.[0]?.name, 'WeB.dEfault.SVC.cluster.LOCAL')
   t.true(answer.flag_aa && answer.flag_ra && answer.flag_rd && answer.flag_qr && !answer.flag_tc)
-  t.deepEqual(await bench.say('ANY', 'web.default.svc.cluster.local'), [
+  t.deepEqual(await trial.say('ANY', 'web.default.svc.cluster.local'), [
     'NOERROR',
     'web.default.svc.cluster.local 5 A 10.96.3.4',
   ])
@@ -281,30 +167,30 @@ const many = (count: number): EndpointSlice =>
   )
 
 test('what does not fit into a datagram is cut at a record and marked, and comes whole by TCP; EDNS makes room', async (t) => {
-  using bench = new Bench()
+  using trial = new Trial()
   const name = 'big.default.svc.cluster.local'
-  bench.put(service('big', { clusterIP: 'None', clusterIPs: ['None'] }), many(200))
-  const plain = await bench.ask('A', name)
+  trial.put(service('big', { clusterIP: 'None', clusterIPs: ['None'] }), many(200))
+  const plain = await trial.ask('A', name)
   t.true(plain.flag_tc)
   t.is(plain.answers?.length, Math.floor((512 - 12 - 35) / 16))
-  const edns = await bench.ask('A', name, 'udp', 4096)
+  const edns = await trial.ask('A', name, 'udp', 4096)
   t.true(edns.flag_tc)
   t.is(edns.answers?.length, Math.floor((1232 - 12 - 35 - 11) / 16))
   t.like(edns.additionals?.[0], { type: 'OPT', udpPayloadSize: 1232 })
-  const tcp = await bench.ask('A', name, 'tcp')
+  const tcp = await trial.ask('A', name, 'tcp')
   t.false(tcp.flag_tc)
   t.is(new Set(tcp.answers?.map((a) => (a.type === 'A' ? a.data : ''))).size, 200)
 
-  bench.put(service('big', { clusterIP: 'None', clusterIPs: ['None'] }), many(5000))
-  t.is((await bench.ask('A', name, 'tcp')).answers?.length, Math.floor(65_000 / 16), 'more than a message can hold')
+  trial.put(service('big', { clusterIP: 'None', clusterIPs: ['None'] }), many(5000))
+  t.is((await trial.ask('A', name, 'tcp')).answers?.length, Math.floor(65_000 / 16), 'more than a message can hold')
 })
 
 test('of many addresses another one is first each time', async (t) => {
-  using bench = new Bench()
-  bench.put(service('db', { clusterIP: 'None', clusterIPs: ['None'] }), many(3))
+  using trial = new Trial()
+  trial.put(service('db', { clusterIP: 'None', clusterIPs: ['None'] }), many(3))
   const firsts = new Set<string>()
   for (let i = 0; i < 3; i++) {
-    const { answers = [] } = await bench.ask('A', 'db.default.svc.cluster.local')
+    const { answers = [] } = await trial.ask('A', 'db.default.svc.cluster.local')
     t.is(answers.length, 3)
     firsts.add(answers[0]?.type === 'A' ? answers[0].data : '')
   }
@@ -323,7 +209,7 @@ const question = (name: string, type: number, klass = 1): Buffer =>
 const opt = (version: number): Buffer => Buffer.from([0, 0, 41, 16, 0, 0, version, 0, 0, 0, 0])
 
 test('malformed and foreign questions are refused with the code for it, or dropped, and counted', (t) => {
-  using bench = new Bench()
+  using trial = new Trial()
   const q = question('web.default.svc.cluster.local', 1)
   const cases: readonly (readonly [string, Buffer, string | number])[] = [
     ['too short', Buffer.alloc(11), 'none'],
@@ -358,7 +244,7 @@ test('malformed and foreign questions are refused with the code for it, or dropp
     ['our own marks as types', Buffer.concat([header(0, 1), question('cluster.local', 0xffff)]), 5],
   ]
   for (const [what, query, expected] of cases) {
-    const answer = bench.table.answer(query, 'udp')
+    const answer = trial.table.answer(query, 'udp')
     if (answer === 'none' || answer === undefined) t.is(answer, expected as 'none', what)
     else {
       t.is((answer[3] ?? 0) & 15, Number(expected), what)
@@ -366,15 +252,15 @@ test('malformed and foreign questions are refused with the code for it, or dropp
     }
   }
   // BADVERS is 16: its upper bits are in the OPT record.
-  const badvers = bench.table.answer(Buffer.concat([header(0, 1, 0, 0, 1), q, opt(1)]), 'udp')
+  const badvers = trial.table.answer(Buffer.concat([header(0, 1, 0, 0, 1), q, opt(1)]), 'udp')
   t.is(Buffer.isBuffer(badvers) ? badvers.at(-6) : 0, 1)
-  t.like(bench.table.counts(), { malformed: 11, dropped: 2, refused: 6 })
+  t.like(trial.table.counts(), { malformed: 11, dropped: 2, refused: 6 })
 })
 
 test('ten thousand broken questions: nothing crashes, every answer can be read, and good ones are answered as before', async (t) => {
-  using bench = new Bench()
-  bench.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'], ports: [{ name: 'p', port: 1 }] }))
-  bench.put(service('db', { clusterIP: 'None', clusterIPs: ['None'] }), many(60))
+  using trial = new Trial()
+  trial.put(service('web', { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'], ports: [{ name: 'p', port: 1 }] }))
+  trial.put(service('db', { clusterIP: 'None', clusterIPs: ['None'] }), many(60))
   const good = [
     Buffer.concat([header(0x100, 1), question('web.default.svc.cluster.local', 1)]),
     Buffer.concat([header(0x100, 1, 0, 0, 1), question('db.default.svc.cluster.local', 1), opt(0)]),
@@ -402,7 +288,7 @@ test('ten thousand broken questions: nothing crashes, every answer can be read, 
   )
   await fc.assert(
     fc.asyncProperty(broken, fc.constantFrom('udp' as const, 'tcp' as const), async (query, transport) => {
-      const answer = await bench.raw(query, transport)
+      const answer = await trial.raw(query, transport)
       if (answer === undefined) return
       const parsed = packet.decode(answer)
       if (answer.readUInt16BE(0) !== query.readUInt16BE(0) || parsed.type !== 'response')
@@ -411,7 +297,7 @@ test('ten thousand broken questions: nothing crashes, every answer can be read, 
     }),
     { numRuns: 10_000, seed: 20_261_121 },
   )
-  t.deepEqual(await bench.say('A', 'web.default.svc.cluster.local'), [
+  t.deepEqual(await trial.say('A', 'web.default.svc.cluster.local'), [
     'NOERROR',
     'web.default.svc.cluster.local 5 A 10.96.3.4',
   ])
@@ -446,30 +332,6 @@ test('reverseZones() covers a network with whole zones', (t) => {
   t.is(reverseZones('x/8'), undefined)
 })
 
-/** An upstream on the loopback. What `answer` returns is sent back; nothing: silence. */
-async function upstream(
-  answer: (query: Buffer) => readonly Buffer[],
-): Promise<{ port: number; seen: Buffer[]; socket: Datagrams }> {
-  const socket = createSocket('udp4')
-  const seen: Buffer[] = []
-  socket.on('message', (query, from) => {
-    seen.push(query)
-    for (const message of answer(query)) socket.send(message, from.port, from.address)
-  })
-  await new Promise<void>((done) => socket.bind(0, '127.0.0.1', done))
-  return { port: socket.address().port, seen, socket }
-}
-
-const answerTo = (query: Buffer, address: string): Buffer => {
-  const { questions = [], id = 0 } = packet.decode(query)
-  return packet.encode({
-    type: 'response',
-    id,
-    questions,
-    answers: questions.map((q) => ({ type: 'A' as const, name: q.name, ttl: 60, data: address })),
-  })
-}
-
 test('what is not of the cluster goes upstream, and the first that can be reached answers; false answers are not heard', async (t) => {
   const forged = (query: Buffer): Buffer => {
     const out = answerTo(query, '6.6.6.6')
@@ -481,21 +343,21 @@ test('what is not of the cluster goes upstream, and the first that can be reache
   const closedPort = closed.port
   await new Promise<void>((done) => closed.socket.close(() => done()))
   try {
-    using bench = new Bench(
+    using trial = new Trial(
       new Forwarder([
         { address: '127.0.0.1', port: closedPort },
         { address: '127.0.0.1', port: good.port },
       ]),
     )
-    t.deepEqual(await bench.say('A', 'WWW.example.com'), ['NOERROR', 'WWW.example.com 60 A 1.2.3.4'])
+    t.deepEqual(await trial.say('A', 'WWW.example.com'), ['NOERROR', 'WWW.example.com 60 A 1.2.3.4'])
     t.not(good.seen[0]?.readUInt16BE(0), undefined)
-    bench.put(service('out', { type: 'ExternalName', externalName: 'www.example.com' }))
-    t.deepEqual(await bench.say('A', 'out.default.svc.cluster.local'), [
+    trial.put(service('out', { type: 'ExternalName', externalName: 'www.example.com' }))
+    t.deepEqual(await trial.say('A', 'out.default.svc.cluster.local'), [
       'NOERROR',
       'out.default.svc.cluster.local 5 CNAME www.example.com',
       'www.example.com 60 A 1.2.3.4',
     ])
-    t.like(bench.forwarder.counts(), { forwarded: 2, answered: 2, failed: 0 })
+    t.like(trial.forwarder.counts(), { forwarded: 2, answered: 2, failed: 0 })
   } finally {
     good.socket.close()
   }
@@ -522,9 +384,9 @@ test('a question that is under way is not asked again, so that a loop ends; too 
 })
 
 test('over TCP questions may come together, in pieces, and from one who has closed its side', async (t) => {
-  using bench = new Bench()
-  bench.put(service('big', { clusterIP: 'None', clusterIPs: ['None'] }), many(200))
-  const { server, close } = serveStreams(async (query) => bench.raw(query, 'tcp'))
+  using trial = new Trial()
+  trial.put(service('big', { clusterIP: 'None', clusterIPs: ['None'] }), many(200))
+  const { server, close } = serveStreams(async (query) => trial.raw(query, 'tcp'))
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', () => done()))
   const address = server.address()
   const port = address !== null && typeof address === 'object' ? address.port : 0
