@@ -123,7 +123,7 @@ export class PodSide {
     this.#policy.add(entries)
     for (const [cidr, number] of networks) this.#policy.setNetwork(cidr, number)
     // Programs look for classes from the moment on that there may be one.
-    if (networks.size > 0) this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
+    if (networks.size > 0) this.#policy.state = { ...this.#policy.state, networks: this.#policy.networkCount }
     for (const { addresses, ...change } of endpoints) {
       for (const address of addresses) {
         const known = this.#endpoints.get(address)
@@ -131,8 +131,7 @@ export class PodSide {
       }
     }
     for (const cidr of removedNetworks) this.#policy.removeNetwork(cidr)
-    if (removedNetworks.length > 0)
-      this.#policy.state = { ...this.#policy.state, networks: this.#policy.networks().size }
+    if (removedNetworks.length > 0) this.#policy.state = { ...this.#policy.state, networks: this.#policy.networkCount }
     this.#raiseEpoch()
   }
 

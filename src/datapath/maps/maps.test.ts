@@ -150,6 +150,14 @@ test('struct policy_key, policy_value, network_key, policy_state', (t) => {
   isStruct(t, 'network_key', written(networks).key, { prefix: 112, address: hex('10.1.0.0') })
   isStruct(t, 'network_value', written(networks).value, { class: 7 })
   t.deepEqual([...maps.networks()], [['10.1.0.0/16', 7]])
+  t.is(maps.networkCount, 1)
+  // Counted and not read again: with ten thousand networks each change would take the node 0.1 s.
+  networks.entries = () => {
+    throw new Error('read again')
+  }
+  t.is(maps.networkCount, 1)
+  maps.removeNetwork('10.1.0.0/16')
+  t.is(maps.networkCount, 0)
   maps.state = { epoch: 5, networks: 1 }
   isStruct(t, 'policy_state', written(state).value, { epoch: 5, networks: 1 })
   t.deepEqual(maps.state, { epoch: 5, networks: 1 })

@@ -100,6 +100,8 @@ export class PolicyMaps {
   readonly #policy: BpfMap
   readonly #networks: BpfMap
   readonly #state: BpfMap
+  /** Keys of `networks`, read once: reading ten thousand at every change would keep the node from all else. */
+  #known: Set<string> | undefined
 
   constructor(maps: { readonly policy: BpfMap; readonly networks: BpfMap; readonly state: BpfMap }) {
     this.#policy = maps.policy
@@ -133,11 +135,21 @@ export class PolicyMaps {
   }
 
   setNetwork(cidr: string, number: number): void {
-    this.#networks.update(encodeNetworkKey(cidr), u32(number))
+    const key = encodeNetworkKey(cidr)
+    this.#networks.update(key, u32(number))
+    this.#known?.add(key.toString('latin1'))
   }
 
   removeNetwork(cidr: string): boolean {
-    return this.#networks.delete(encodeNetworkKey(cidr))
+    const key = encodeNetworkKey(cidr)
+    this.#known?.delete(key.toString('latin1'))
+    return this.#networks.delete(key)
+  }
+
+  /** How many there are. Nobody else writes them. */
+  get networkCount(): number {
+    this.#known ??= new Set(this.#networks.entries().map(({ key }) => key.toString('latin1')))
+    return this.#known.size
   }
 
   networks(): Map<string, number> {
