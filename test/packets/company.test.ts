@@ -17,11 +17,12 @@ import { KernelDatapath } from '#datapath/kernel.ts'
 import { openMap } from '#datapath/load.ts'
 import { gatewayMac } from '#datapath/object.ts'
 import { BpfObject } from '#kernel/bpf/object.ts'
-import { Link, Program } from '#kernel/bpf/program.ts'
+import { Link, type Program } from '#kernel/bpf/program.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { Netlink } from '#kernel/netlink/netlink.ts'
 import { addressBytes, createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
+import { Attached } from './attached.ts'
 import type { Churn } from './churn.ts'
 import { frame } from './frames.ts'
 import {
@@ -68,13 +69,6 @@ const packets = (reason: string): number =>
     .datapath.counters()
     .filter((c) => c.reason === reason)
     .reduce((sum, c) => sum + c.packets, 0)
-function pinned(node: TestNode, name: string): Program {
-  const dir = join(node.pinDir, 'programs')
-  const version = readdirSync(dir).find((entry) => entry.startsWith(`${name}-`)) ?? ''
-  const program = Program.openPin(join(dir, version, name))
-  if (program === undefined) throw new Error(`${name} is not pinned`)
-  return program
-}
 
 test.serial('M7: with strict reverse path filters everywhere all that travelled before still travels', async (t) => {
   for (const node of topology.nodes) {
@@ -332,7 +326,8 @@ test.serial('M4: packets larger than 64 KiB, whose header says a length of 0, ar
 
 test.serial('L17: records that nobody fetches are counted as lost, and hold up no packet', (t) => {
   const node = topology.node(1)
-  const program = pinned(node, 'from_container')
+  using attached = new Attached(node)
+  const program = attached.program('from_container')
   using ring = EventRing.open(node.pinDir)
   const batch = Buffer.alloc(1 << 22)
   const drain = (): number => {

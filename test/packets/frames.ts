@@ -107,8 +107,11 @@ export function packet(s: Segment): Buffer {
   return Buffer.concat([header, l4])
 }
 
+/** What a test says of a packet; the rest is as of any. */
+export type Sketch = Partial<Segment> & Pick<Segment, 'source' | 'destination'>
+
 /** A whole frame. */
-export function frame(s: Partial<Segment> & Pick<Segment, 'source' | 'destination'>): Buffer {
+export function frame(s: Sketch): Buffer {
   const whole: Segment = {
     protocol: 'TCP',
     sourcePort: 40_000,
@@ -135,6 +138,23 @@ const hex = (bytes: Buffer, v6: boolean): string =>
 /** Same address, same text, whatever way it was written. */
 export const plain = (address: string): string => hex(addressBytes(address), isV6(address))
 
+/** An end of a packet, as `Seen` has it. */
+export const at = (address: string, port: number): string => `${plain(address)} ${port}`
+
+/** The packet that answers one that was seen. */
+export function answer({ from, to }: Seen, more: Partial<Segment> = {}): Sketch {
+  const [source = '', sourcePort] = to.split(' ')
+  const [destination = '', destinationPort] = from.split(' ')
+  return {
+    source,
+    sourcePort: Number(sourcePort),
+    destination,
+    destinationPort: Number(destinationPort),
+    flags: 'SA',
+    ...more,
+  }
+}
+
 export function read(bytes: Buffer): Seen {
   return readPacket(bytes.subarray(14), true)
 }
@@ -149,8 +169,8 @@ export function readPacket(ip: Buffer, checked: boolean): Seen {
   const total = v6 ? 40 + ip.readUInt16BE(4) : ip.readUInt16BE(2)
   const l4 = ip.subarray(header, checked ? total : undefined)
   if (!v6 && sum16(ip.subarray(0, header)) !== 0) throw new Error('wrong header checksum')
-  const at = { 6: 16, 17: 6, 1: 2, 58: 2 }[number]
-  if (checked && at !== undefined && !(number === 17 && l4.readUInt16BE(6) === 0)) {
+  const isSummed = number === 6 || number === 17 || number === 1 || number === 58
+  if (checked && isSummed && !(number === 17 && l4.readUInt16BE(6) === 0)) {
     const covered = number === 1 ? [l4] : [pseudo(source, destination, number, l4.length), l4]
     if (sum16(...covered) !== 0) throw new Error(`wrong checksum of protocol ${number}`)
   }

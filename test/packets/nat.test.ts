@@ -1,12 +1,22 @@
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import test from 'ava'
 import { type Service, serviceNumber } from '#datapath/datapath.ts'
 import { openMap } from '#datapath/load.ts'
 import { encodeTuple } from '#datapath/maps/flows.ts'
 import { rewriteFlags } from '#datapath/maps/translations.ts'
-import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
-import { frame, packet, plain, read, readPacket, type Seen, type Segment, sum16 } from './frames.ts'
+import { Attached } from './attached.ts'
+import {
+  answer,
+  at,
+  frame,
+  packet,
+  plain,
+  read,
+  readPacket,
+  type Seen,
+  type Segment,
+  type Sketch,
+  sum16,
+} from './frames.ts'
 import { type TestPod, Topology } from './topology.ts'
 
 /** Services and masquerade packet by packet: BPF_PROG_TEST_RUN on a node's own programs and maps, nothing is sent. */
@@ -20,8 +30,7 @@ let topology: Topology
 let a: TestPod
 let b: TestPod
 let far: TestPod
-const loaded: Program[] = []
-const open = new Map<string, Program>()
+let attached: Attached
 const own = (family: Family): string => topology.node(1).addresses[family === 'v4' ? 0 : 1] ?? ''
 
 test.before(async () => {
@@ -29,14 +38,7 @@ test.before(async () => {
   a = await topology.node(1).addPod()
   b = await topology.node(1).addPod()
   far = await topology.node(2).addPod()
-  const dir = join(topology.node(1).pinDir, 'programs')
-  for (const name of ['from_container', 'from_netdev', 'to_container']) {
-    const version = readdirSync(dir).find((entry) => entry.startsWith(`${name}-`)) ?? ''
-    const program = Program.openPin(join(dir, version, name))
-    if (program === undefined) throw new Error(`${name} is not pinned`)
-    loaded.push(program)
-    open.set(name, program)
-  }
+  attached = new Attached(topology.node(1))
   const { datapath } = topology.node(1)
   datapath.setAddresses([
     { address: own('v4'), kind: 'own' },
@@ -49,17 +51,9 @@ test.before(async () => {
   ])
 })
 test.after.always(async () => {
-  for (const program of loaded) program[Symbol.dispose]()
+  attached?.[Symbol.dispose]()
   await topology?.[Symbol.asyncDispose]()
 })
-
-function run(name: string, bytes: Buffer, ifindex: number): TestRunResult {
-  const context = Buffer.alloc(192)
-  context.writeUInt32LE(ifindex, 40)
-  const program = open.get(name)
-  if (program === undefined) throw new Error(`${name} is not open`)
-  return topology.node(1).namespace.within(() => program.testRun(bytes, { context }))
-}
 
 interface Outcome {
   readonly verdict: number
@@ -68,14 +62,10 @@ interface Outcome {
   readonly seen: Seen
 }
 
-function outcome(
-  name: string,
-  s: Partial<Segment> & Pick<Segment, 'source' | 'destination'>,
-  ifindex: number,
-): Outcome {
+function outcome(name: string, s: Sketch, ifindex: number): Outcome {
   const counters = () => topology.node(1).datapath.counters()
   const before = counters()
-  const { verdict, data } = run(name, frame(s), ifindex)
+  const { verdict, data } = attached.run(name, frame(s), ifindex)
   // The pods' own stacks say something now and then, by multicast.
   const reasons = counters().flatMap((c, i) =>
     c.packets > (before[i]?.packets ?? 0) && c.reason !== 'Multicast or link-local destination' ? [c.reason] : [],
@@ -83,26 +73,9 @@ function outcome(
   return { verdict, reasons, seen: read(data) }
 }
 
-type Sketch = Partial<Segment> & Pick<Segment, 'source' | 'destination'>
 const sent = (from: TestPod, s: Omit<Sketch, 'source'> & { source?: string }): Outcome =>
   outcome('from_container', { source: s.destination.includes(':') ? from.v6 : from.v4, ...s }, from.endpoint.ifindex)
 const arrived = (s: Sketch): Outcome => outcome('from_netdev', s, topology.node(1).namespace.ifindex('eth0'))
-
-/** The packet that answers one that was seen. */
-function answer({ from, to }: Seen, more: Partial<Segment> = {}): Sketch {
-  const [source = '', sourcePort] = to.split(' ')
-  const [destination = '', destinationPort] = from.split(' ')
-  return {
-    source,
-    sourcePort: Number(sourcePort),
-    destination,
-    destinationPort: Number(destinationPort),
-    flags: 'SA',
-    ...more,
-  }
-}
-
-const at = (address: string, port: number): string => `${plain(address)} ${port}`
 
 let ports = 20_000
 /** A source port that no other test has used. */
@@ -449,7 +422,7 @@ test.serial('S22: exhaustion is said to the sender, and those that are under way
   for (let i = 0; i < 40_000; i++) {
     const sourcePort = 1024 + i
     const frameOf = frame({ source: a.v4, destination: target, sourcePort, payload: Buffer.alloc(0) })
-    const { data } = run('from_container', frameOf, a.endpoint.ifindex)
+    const { data } = attached.run('from_container', frameOf, a.endpoint.ifindex)
     const seen = read(data)
     tried++
     if (seen.flags === 'RA') {
@@ -550,7 +523,7 @@ test.serial('S29: a UDP packet without a checksum stays without one', (t) => {
   serve(vip.v4, 87, [[b.v4, 8080]])
   const bytes = frame({ source: a.v4, destination: vip.v4, destinationPort: 87, sourcePort: fresh(), protocol: 'UDP' })
   bytes.writeUInt16BE(0, 40)
-  const { data } = run('from_container', bytes, a.endpoint.ifindex)
+  const { data } = attached.run('from_container', bytes, a.endpoint.ifindex)
   t.is(data.readUInt16BE(40), 0)
   t.is(read(data).to, at(b.v4, 8080))
 })
@@ -601,7 +574,7 @@ test.serial('S5: fragments of a masqueraded datagram and of its answer arrive as
     joined.writeUInt16BE(sum16(joined.subarray(14, 34)), 24)
     return joined
   }
-  const out = inTwo(whole, 32, 77).map((piece) => run('from_container', piece, a.endpoint.ifindex))
+  const out = inTwo(whole, 32, 77).map((piece) => attached.run('from_container', piece, a.endpoint.ifindex))
   t.deepEqual(
     out.map((o) => o.verdict),
     [verdicts.redirect, verdicts.redirect],
@@ -611,7 +584,7 @@ test.serial('S5: fragments of a masqueraded datagram and of its answer arrive as
   t.deepEqual(asked.payload, payload)
   const reply = frame({ ...answer(asked, { protocol: 'UDP', payload }) })
   const uplink = topology.node(1).namespace.ifindex('eth0')
-  const back = inTwo(reply, 24, 78).map((piece) => run('from_netdev', piece, uplink))
+  const back = inTwo(reply, 24, 78).map((piece) => attached.run('from_netdev', piece, uplink))
   t.deepEqual(
     back.map((o) => o.verdict),
     [verdicts.redirect, verdicts.redirect],
@@ -619,7 +592,7 @@ test.serial('S5: fragments of a masqueraded datagram and of its answer arrive as
   const heard = read(join4(back.map((o) => o.data)))
   t.deepEqual([heard.from, heard.to], [at(outside.v4, 53), at(a.v4, sourcePort)])
   const [, orphan] = inTwo(reply, 24, 79)
-  t.is(run('from_netdev', orphan, uplink).verdict, verdicts.pass, 'a later fragment of nothing is the stack’s')
+  t.is(attached.run('from_netdev', orphan, uplink).verdict, verdicts.pass, 'a later fragment of nothing is the stack’s')
 })
 
 test.serial('S28: ports behind IPv4 options and IPv6 extension headers are found and exchanged', (t) => {
@@ -630,7 +603,7 @@ test.serial('S28: ports behind IPv4 options and IPv6 extension headers are found
   withOptions.writeUInt16BE(withOptions.length - 14, 16)
   withOptions.writeUInt16BE(0, 24)
   withOptions.writeUInt16BE(sum16(withOptions.subarray(14, 38)), 24)
-  const seen = read(run('from_container', withOptions, a.endpoint.ifindex).data)
+  const seen = read(attached.run('from_container', withOptions, a.endpoint.ifindex).data)
   t.is(seen.from.split(' ')[0], plain(own('v4')))
   t.is(seen.to, at(outside.v4, 80))
 
@@ -639,7 +612,7 @@ test.serial('S28: ports behind IPv4 options and IPv6 extension headers are found
   const extended = Buffer.concat([six.subarray(0, 54), extension, six.subarray(54)])
   extended[20] = 60
   extended.writeUInt16BE(extended.length - 54, 18)
-  const { data } = run('from_container', extended, a.endpoint.ifindex)
+  const { data } = attached.run('from_container', extended, a.endpoint.ifindex)
   // Without the extension again it is an ordinary packet, and its checksum must be right.
   const bare = Buffer.concat([data.subarray(0, 54), data.subarray(62)])
   bare[20] = 6

@@ -1,12 +1,11 @@
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
 import type { Counter } from '#datapath/maps/counters.ts'
 import { gatewayMac } from '#datapath/object.ts'
-import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
+import type { TestRunResult } from '#kernel/bpf/program.ts'
 import { formatMac, parseMac } from '#kernel/netlink/netlink.ts'
 import { addressBytes } from '#kernel/netns.ts'
+import { Attached } from './attached.ts'
 import { type TestPod, Topology } from './topology.ts'
 
 /** Packet in, verdict and packet out: BPF_PROG_TEST_RUN on a node's own programs and maps, nothing is sent. */
@@ -16,44 +15,24 @@ let topology: Topology
 let pod: TestPod
 let near: TestPod
 let far: TestPod
-const loaded: Program[] = []
-let fromContainer: Program
-let fromNetdev: Program
+let attached: Attached
 
 test.before(async () => {
   topology = await Topology.create({ label: 'p', direct: 'programs' })
   pod = await topology.node(1).addPod()
   near = await topology.node(1).addPod()
   far = await topology.node(2).addPod()
-  const open = (name: string): Program => {
-    const dir = join(topology.node(1).pinDir, 'programs')
-    const version = readdirSync(dir).find((entry) => entry.startsWith(`${name}-`)) ?? ''
-    const program = Program.openPin(join(dir, version, name))
-    if (program === undefined) throw new Error(`${name} is not pinned`)
-    loaded.push(program)
-    return program
-  }
-  fromContainer = open('from_container')
-  fromNetdev = open('from_netdev')
+  attached = new Attached(topology.node(1))
 })
 test.after.always(async () => {
-  for (const program of loaded) program[Symbol.dispose]()
+  attached?.[Symbol.dispose]()
   await topology?.[Symbol.asyncDispose]()
 })
 
-/** struct __sk_buff, of which the kernel takes the device that a packet came by (offset 40). */
-function context(ifindex: number): Buffer {
-  const bytes = Buffer.alloc(192)
-  bytes.writeUInt32LE(ifindex, 40)
-  return bytes
-}
-
-function run(program: Program, packet: Buffer, ifindex: number): TestRunResult {
-  // The device's number is one of the node's namespace.
-  return topology.node(1).namespace.within(() => program.testRun(packet, { context: context(ifindex) }))
-}
-const sent = (packet: Buffer, from = pod): TestRunResult => run(fromContainer, packet, from.endpoint.ifindex)
-const arrived = (packet: Buffer): TestRunResult => run(fromNetdev, packet, topology.node(1).namespace.ifindex('eth0'))
+const sent = (packet: Buffer, from = pod): TestRunResult =>
+  attached.run('from_container', packet, from.endpoint.ifindex)
+const arrived = (packet: Buffer): TestRunResult =>
+  attached.run('from_netdev', packet, topology.node(1).namespace.ifindex('eth0'))
 
 /** The counters that grew while `body` ran: `EGRESS Invalid source ip`. */
 function counted(body: () => void): string[] {

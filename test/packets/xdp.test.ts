@@ -1,9 +1,8 @@
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
 import test from 'ava'
 import type { Service } from '#datapath/datapath.ts'
-import { Program, type TestRunResult } from '#kernel/bpf/program.ts'
-import { frame, packet, plain, read, type Segment } from './frames.ts'
+import type { TestRunResult } from '#kernel/bpf/program.ts'
+import { Attached } from './attached.ts'
+import { at, frame, packet, plain, read, type Segment } from './frames.ts'
 import { inPod, load, onFabric, serve, type TestPod, Topology } from './topology.ts'
 
 /** XDP on the uplink: what it sends on by itself, and what it leaves to tc. */
@@ -15,8 +14,7 @@ const families = ['v4', 'v6'] as const
 let topology: Topology
 let near: TestPod
 let far: TestPod
-let xdp: Program
-let tc: Program
+let attached: Attached
 
 test.before(async () => {
   topology = await Topology.create({ label: 'x', direct: 'programs' })
@@ -25,15 +23,7 @@ test.before(async () => {
   far = await topology.node(2).addPod()
   node.closeDatapath()
   await node.openDatapath(undefined, { xdp: 'generic' })
-  const open = (name: string): Program => {
-    const dir = join(node.pinDir, 'programs')
-    const version = readdirSync(dir).find((entry) => entry.startsWith(`${name}-`)) ?? ''
-    const program = Program.openPin(join(dir, version, name))
-    if (program === undefined) throw new Error(`${name} is not pinned`)
-    return program
-  }
-  xdp = open('xdp_entry')
-  tc = open('from_netdev')
+  attached = new Attached(node)
   const deviceIndex = node.namespace.ifindex('eth0')
   for (const address of [outside.v4, outside.v6, ...topology.node(2).addresses])
     await node.netlink.setNeighbour({ address, mac: nextMac, deviceIndex })
@@ -48,8 +38,7 @@ test.before(async () => {
     )
 })
 test.after.always(async () => {
-  xdp?.[Symbol.dispose]()
-  tc?.[Symbol.dispose]()
+  attached?.[Symbol.dispose]()
   await topology?.[Symbol.asyncDispose]()
 })
 
@@ -61,21 +50,15 @@ const service = (address: string, port: number, backends: readonly string[]): Se
 
 /** struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex. */
 function arrived(bytes: Buffer): TestRunResult {
-  const { namespace } = topology.node(1)
   const context = Buffer.alloc(24)
   context.writeUInt32LE(bytes.length, 4)
-  context.writeUInt32LE(namespace.ifindex('eth0'), 12)
-  return namespace.within(() => xdp.testRun(bytes, { context }))
+  context.writeUInt32LE(topology.node(1).namespace.ifindex('eth0'), 12)
+  return attached.within('xdp_entry', bytes, context)
 }
-function arrivedAtTc(bytes: Buffer): TestRunResult {
-  const { namespace } = topology.node(1)
-  const context = Buffer.alloc(192)
-  context.writeUInt32LE(namespace.ifindex('eth0'), 40)
-  return namespace.within(() => tc.testRun(bytes, { context }))
-}
+const arrivedAtTc = (bytes: Buffer): TestRunResult =>
+  attached.run('from_netdev', bytes, topology.node(1).namespace.ifindex('eth0'))
 
 const own = (family: 'v4' | 'v6'): string => topology.node(1).addresses[family === 'v4' ? 0 : 1] ?? ''
-const at = (address: string, port: number): string => `${plain(address)} ${port}`
 let ports = 20_000
 
 for (const family of families)
