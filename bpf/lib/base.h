@@ -24,6 +24,8 @@
 
 /* The headers of Debian 12 are of Linux 6.1; the floor is 6.8. */
 #define WEFT_FIB_LOOKUP_SKIP_NEIGH (1U << 2) /* 6.3 */
+#define WEFT_DECAP_IPV4 (1ULL << 7)	     /* 6.3 */
+#define WEFT_DECAP_IPV6 (1ULL << 8)
 
 #define AF_INET 2
 #define AF_INET6 10

@@ -10,6 +10,7 @@
 #include "lib/forward.h"
 #include "lib/leave.h"
 #include "lib/resident.h"
+#include "lib/tunnel.h"
 
 /* TCP without SYN, FIN and RST, or UDP, directly behind a network header without options; whole and in one piece. */
 INLINE int skim_l4(struct packet *pkt, const struct l4_header *h, void *end, __u32 bytes)
@@ -35,13 +36,14 @@ INLINE int skim_l4(struct packet *pkt, const struct l4_header *h, void *end, __u
 	return 1;
 }
 
-INLINE int skim4(struct __sk_buff *skb, struct packet *pkt)
+/* `outer`: bytes around the packet, before its Ethernet header. */
+INLINE int skim4(struct __sk_buff *skb, struct packet *pkt, __u32 outer)
 {
-	__u32 left = skb->len - sizeof(struct ethhdr), total;
+	__u32 left = skb->len - outer - sizeof(struct ethhdr), total;
 	void *end = (void *)(long)skb->data_end;
-	struct iphdr *ip;
+	struct iphdr *ip = (void *)(long)skb->data + outer + sizeof(struct ethhdr);
 
-	if (!FIRST_HEADERS(skb, struct iphdr, ip))
+	if ((void *)(ip + 1) > end)
 		return 0;
 	total = bpf_ntohs(ip->tot_len);
 	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)) || total < sizeof(*ip) || total > left || ip->ttl < 2)
@@ -52,13 +54,13 @@ INLINE int skim4(struct __sk_buff *skb, struct packet *pkt)
 	return skim_l4(pkt, (void *)(ip + 1), end, total - sizeof(*ip));
 }
 
-INLINE int skim6(struct __sk_buff *skb, struct packet *pkt)
+INLINE int skim6(struct __sk_buff *skb, struct packet *pkt, __u32 outer)
 {
-	__u32 left = skb->len - sizeof(struct ethhdr) - sizeof(struct ipv6hdr), bytes;
+	__u32 left = skb->len - outer - sizeof(struct ethhdr) - sizeof(struct ipv6hdr), bytes;
 	void *end = (void *)(long)skb->data_end;
-	struct ipv6hdr *ip;
+	struct ipv6hdr *ip = (void *)(long)skb->data + outer + sizeof(struct ethhdr);
 
-	if (!FIRST_HEADERS(skb, struct ipv6hdr, ip))
+	if ((void *)(ip + 1) > end)
 		return 0;
 	bytes = bpf_ntohs(ip->payload_len);
 	if (ip->version != 6 || bytes == 0 || bytes > left || ip->hop_limit < 2)
@@ -94,7 +96,7 @@ INLINE void tell_express(struct __sk_buff *skb, const struct packet *pkt)
 }
 
 /* `pkt` has been skimmed. CONTINUE: nothing has been done. */
-INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook)
+INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook, __u32 outer)
 {
 	const struct endpoint *from, *to;
 	const struct way *way = 0;
@@ -113,11 +115,11 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook)
 			return CONTINUE;
 	}
 	if (!to) {
-		if (hook != HOOK_CONTAINER || cfg_tunnel)
+		if (hook != HOOK_CONTAINER)
 			return CONTINUE;
 		at = place_of_way(pkt);
 		way = bpf_map_lookup_elem(&scratch_way, &at);
-		if (!way || !is_way_of(way, skb, pkt))
+		if (!way || !is_way_of(way, skb, pkt) || (cfg_tunnel && !way->remote))
 			return CONTINUE;
 	}
 	time = now(skb);
@@ -125,6 +127,8 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook)
 	place.hook = hook;
 	flow = plain_flow(&place, pkt, time);
 	if (!flow)
+		return CONTINUE;
+	if (outer && take_out(skb, pkt->ethertype))
 		return CONTINUE;
 	side = side_of(&place, flow->flags);
 	if (cfg_probe)
@@ -138,6 +142,10 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook)
 	verdict = use_hop(skb, pkt);
 	if (verdict != CONTINUE)
 		return TC_ACT_SHOT;
+	if (!to && cfg_tunnel) {
+		verdict = send_wrapped(skb, way->remote, way->identity);
+		return verdict < 0 ? TC_ACT_SHOT : verdict;
+	}
 	if (cfg_probe)
 		tell_express(skb, pkt);
 	if (!to && !way->by_cable)
@@ -153,7 +161,7 @@ FUNCTION int express6(struct __sk_buff *skb, __u32 hook)
 {
 	struct packet pkt = { .ethertype = bpf_htons(ETH_P_IPV6) };
 
-	return skim6(skb, &pkt) ? ride(skb, &pkt, hook) : CONTINUE;
+	return skim6(skb, &pkt, 0) ? ride(skb, &pkt, hook, 0) : CONTINUE;
 }
 
 /* TC_ACT_REDIRECT, or CONTINUE: the long way. */
@@ -162,7 +170,7 @@ INLINE int express(struct __sk_buff *skb, enum hook hook)
 	struct packet pkt = { .ethertype = bpf_htons(ETH_P_IP) };
 
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return skim4(skb, &pkt) ? ride(skb, &pkt, hook) : CONTINUE;
+		return skim4(skb, &pkt, 0) ? ride(skb, &pkt, hook, 0) : CONTINUE;
 	return skb->protocol == bpf_htons(ETH_P_IPV6) ? express6(skb, hook) : CONTINUE;
 }
 

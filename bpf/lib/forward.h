@@ -91,30 +91,6 @@ INLINE __u32 wire_identity(__u32 identity)
 	return identity >= IDENTITY_FIRST && identity < IDENTITY_FIRST_CLASS ? identity : IDENTITY_REMOTE_NODE;
 }
 
-/* To another node, wrapped; CONTINUE for what is no node's. pkt->source_identity is the sender's. */
-FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
-{
-	const struct identity *to;
-	__u32 mtu = 0;
-	int verdict;
-
-	if (!pkt)
-		return drop(REASON_NO_TUNNEL);
-	to = bpf_map_lookup_elem(&identities_v1, &pkt->tuple.destination);
-	if (!to || !to->tunnel)
-		return to || !in_pod_network(&pkt->tuple.destination) ? CONTINUE : drop(REASON_NO_TUNNEL);
-	/* The stack says "time exceeded" and "too big", where it may: it has routes into the tunnel, too. */
-	if (pkt->hops < 2 || bpf_check_mtu(skb, cfg_tunnel_ifindex, &mtu, 0, 0))
-		return TC_ACT_OK;
-	verdict = use_hop(skb, pkt);
-	if (verdict == CONTINUE)
-		verdict = wrap(skb, to->tunnel, FAULTY(40, IDENTITY_REMOTE_NODE, wire_identity(pkt->source_identity)));
-	if (verdict != CONTINUE)
-		return verdict;
-	skb->mark = MARK_WRAPPED;
-	return bpf_redirect(cfg_tunnel_ifindex, 0);
-}
-
 /* The ways that packets of this CPU went last, by their ends. Good for one tick of the kernel: routes change far less often. */
 #define WAYS 64
 
@@ -124,7 +100,9 @@ struct way {
 	__u64 time; /* ns */
 	__u32 from; /* device */
 	__u32 to;
-	__u32 length; /* of a frame that fits */
+	__u32 length;  /* of a frame that fits */
+	__be32 remote; /* the node that it goes to by the tunnel; 0: it does not */
+	__u32 identity; /* by which it is sent there */
 	struct bpf_redir_neigh next;
 	struct mac next_mac; /* where `by_cable` */
 	__u8 by_cable;
@@ -151,6 +129,54 @@ INLINE int is_way_of(const struct way *way, const struct __sk_buff *skb, const s
 	       (skb->len <= way->length || skb->gso_segs > 1) &&
 	       address_equal(&way->destination, &pkt->tuple.destination) &&
 	       address_equal(&way->source, &pkt->tuple.source);
+}
+
+/* Into the tunnel's device, which asks for the way of what is around the packet. Its hop is used. */
+FUNCTION int send_wrapped(struct __sk_buff *skb, __be32 remote, __u32 identity)
+{
+	int verdict = wrap(skb, remote, FAULTY(40, IDENTITY_REMOTE_NODE, wire_identity(identity)));
+
+	if (verdict != CONTINUE)
+		return verdict;
+	skb->mark = MARK_WRAPPED;
+	return bpf_redirect(cfg_tunnel_ifindex, 0);
+}
+
+INLINE void remember_tunnel(const struct __sk_buff *skb, const struct packet *pkt, __be32 remote, __u32 mtu)
+{
+	__u32 place = place_of_way(pkt);
+	struct way *way = bpf_map_lookup_elem(&scratch_way, &place);
+
+	if (!way)
+		return;
+	way->source = pkt->tuple.source;
+	way->destination = pkt->tuple.destination;
+	way->from = skb->ifindex;
+	way->length = mtu + sizeof(struct ethhdr);
+	way->remote = remote;
+	way->identity = pkt->source_identity;
+	way->time = clock_ns();
+}
+
+/* To another node, wrapped; CONTINUE for what is no node's. pkt->source_identity is the sender's. */
+FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
+{
+	const struct identity *to;
+	__u32 mtu = 0;
+	int verdict;
+
+	if (!pkt)
+		return drop(REASON_NO_TUNNEL);
+	to = bpf_map_lookup_elem(&identities_v1, &pkt->tuple.destination);
+	if (!to || !to->tunnel)
+		return to || !in_pod_network(&pkt->tuple.destination) ? CONTINUE : drop(REASON_NO_TUNNEL);
+	/* The stack says "time exceeded" and "too big", where it may: it has routes into the tunnel, too. */
+	if (pkt->hops < 2 || bpf_check_mtu(skb, cfg_tunnel_ifindex, &mtu, 0, 0))
+		return TC_ACT_OK;
+	if (!cfg_probe)
+		remember_tunnel(skb, pkt, to->tunnel, mtu);
+	verdict = use_hop(skb, pkt);
+	return verdict == CONTINUE ? send_wrapped(skb, to->tunnel, pkt->source_identity) : verdict;
 }
 
 /*
@@ -200,6 +226,7 @@ FUNCTION int find_way(struct __sk_buff *skb, const struct packet *pkt, struct wa
 	way->from = skb->ifindex;
 	way->to = fib.ifindex;
 	way->length = fib.mtu_result + sizeof(struct ethhdr);
+	way->remote = 0;
 	way->next.nh_family = fib.family;
 	__builtin_memcpy(way->next.ipv6_nh, fib.ipv6_dst, sizeof(way->next.ipv6_nh));
 	way->time = clock_ns();
@@ -225,7 +252,7 @@ INLINE int route(struct __sk_buff *skb, struct packet *pkt)
 	way = bpf_map_lookup_elem(&scratch_way, &place);
 	if (!way)
 		return TC_ACT_OK;
-	if ((!is_way_of(way, skb, pkt) && find_way(skb, pkt, way)) || pkt->hops < 2)
+	if (((way->remote || !is_way_of(way, skb, pkt)) && find_way(skb, pkt, way)) || pkt->hops < 2)
 		return TC_ACT_OK;
 	verdict = use_hop(skb, pkt);
 	if (verdict != CONTINUE)

@@ -64,6 +64,15 @@ INLINE int is_about(const struct remembered *slot, const struct packet *pkt, con
 	return slot->epoch == pkt->epoch && slot->is_known && address_equal(&slot->address, address);
 }
 
+/* Where nobody asks yet. */
+INLINE void remember_receiver(const struct address *address, __u32 epoch)
+{
+	struct remembered *slot = slot_of(address, RESIDENT_RECEIVER);
+
+	if (slot && !(slot->epoch == epoch && slot->is_known && address_equal(&slot->address, address)))
+		remember(slot, address, epoch);
+}
+
 /* 0: nothing is remembered. `*found`: the pod, null where the address is nobody's here. */
 INLINE int recall(const struct packet *pkt, const struct address *address, enum resident_role role,
 		  const struct endpoint **found)

@@ -4,6 +4,8 @@
  */
 #include "config.h"
 #include "lib/arrive.h"
+#include "lib/express.h"
+#include "lib/tunnel.h"
 
 /* A test-run's packet came by no device, and has no key but the one that it is told. */
 INLINE int read_key(struct __sk_buff *skb, struct bpf_tunnel_key *key)
@@ -15,22 +17,13 @@ INLINE int read_key(struct __sk_buff *skb, struct bpf_tunnel_key *key)
 	return 0;
 }
 
-/*
- * Who it is from, 0 where its address says so, or a drop. Only nodes speak here, and none for this one. A sender that has no
- * number of the cluster's comes as its node: that node itself, or a pod that it has numbered on its own for the moment.
- */
 FUNCTION int unwrap(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key key = {};
-	struct address node;
 
 	if (read_key(skb, &key))
 		return drop(REASON_NO_TUNNEL);
-	address_from4(&node, bpf_htonl(key.remote_ipv4));
-	if (FAULTY(41, 0, identity_by_address(&node) != IDENTITY_REMOTE_NODE) ||
-	    (key.tunnel_id != IDENTITY_REMOTE_NODE && key.tunnel_id < IDENTITY_FIRST))
-		return drop(REASON_INVALID_IDENTITY);
-	return key.tunnel_id == IDENTITY_REMOTE_NODE ? IDENTITY_UNKNOWN : key.tunnel_id;
+	return sender_in_tunnel(bpf_htonl(key.remote_ipv4), key.tunnel_id);
 }
 
 /* Out of the tunnel. */
@@ -40,13 +33,18 @@ int from_overlay(struct __sk_buff *skb)
 	struct packet *pkt;
 	int verdict, from;
 
+	/* The frame in the tunnel is to whom its sender thinks the device is. */
+	bpf_skb_change_type(skb, 0); /* PACKET_HOST */
+	from = unwrap(skb);
+	if (from >= 0) {
+		verdict = express(skb, HOOK_OVERLAY);
+		if (verdict != CONTINUE)
+			return verdict;
+	}
 	pkt = new_packet();
 	if (!pkt)
 		return TC_ACT_SHOT;
 	begin_epoch(pkt);
-	/* The frame in the tunnel is to whom its sender thinks the device is. */
-	bpf_skb_change_type(skb, 0); /* PACKET_HOST */
-	from = unwrap(skb);
 	if (from < 0)
 		return leave(skb, pkt, from, DIRECTION_INGRESS, ANSWER_NONE, 0);
 	verdict = parse_packet(skb, pkt);

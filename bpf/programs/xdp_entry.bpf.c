@@ -263,7 +263,7 @@ INLINE int serve(struct xdp_md *ctx, struct packet *pkt)
 	struct rewrite *r;
 	int local;
 
-	if (!w || !(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
+	if (!w || is_for_tunnel(&pkt->tuple) || !(known & (ADDRESS_OWN | ADDRESS_VIRTUAL | ADDRESS_EXTERNAL)))
 		return XDP_PASS;
 	r = find_rewrite(pkt, time_of(ctx));
 	if (r)
