@@ -6,7 +6,7 @@
 #define WEFT_LIB_DENY_H
 
 #include "lib/clock.h"
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "lib/rewrite.h"
 #include "maps/flows.h"
 

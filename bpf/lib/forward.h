@@ -4,7 +4,7 @@
 
 #include "lib/clock.h"
 #include "lib/networks.h"
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "maps/endpoints.h"
 #include "maps/identities.h"
 

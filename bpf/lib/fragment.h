@@ -3,7 +3,7 @@
 #define WEFT_LIB_FRAGMENT_H
 
 #include "lib/clock.h"
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "maps/flows.h"
 
 /* Longer than a receiver waits for the rest (Linux: 30 s, 60 s by RFC 8200). */

@@ -8,7 +8,7 @@
 
 #include <linux/icmpv6.h>
 
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "maps/endpoints.h"
 
 /* ARP for IPv4 over Ethernet (RFC 826); linux/if_arp.h drags the C library in. */

@@ -3,7 +3,7 @@
 #define WEFT_LIB_POLICY_H
 
 #include "lib/networks.h"
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "maps/endpoints.h"
 #include "maps/identities.h"
 #include "maps/policy.h"

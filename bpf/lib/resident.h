@@ -2,7 +2,7 @@
 #ifndef WEFT_LIB_RESIDENT_H
 #define WEFT_LIB_RESIDENT_H
 
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "maps/endpoints.h"
 #include "maps/policy.h"
 

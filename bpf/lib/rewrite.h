@@ -4,7 +4,7 @@
 
 #include <bpf/bpf_core_read.h>
 
-#include "lib/parse.h"
+#include "lib/packet.h"
 
 /* Where the transport's checksum is, from its header on; 0: it has none that covers addresses or ports. */
 INLINE __u32 checksum_offset(__u8 protocol)

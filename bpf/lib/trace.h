@@ -2,7 +2,7 @@
 #ifndef WEFT_LIB_TRACE_H
 #define WEFT_LIB_TRACE_H
 
-#include "lib/parse.h"
+#include "lib/packet.h"
 #include "maps/events.h"
 
 /* `reason`: why it was dropped; REASON_FORWARDED: a connection, let through for the first time. */

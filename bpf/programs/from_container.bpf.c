@@ -5,6 +5,7 @@
 #include "lib/fragment.h"
 #include "lib/leave.h"
 #include "lib/neighbour.h"
+#include "lib/parse.h"
 #include "lib/resident.h"
 #include "lib/service.h"
 #include "lib/track.h"

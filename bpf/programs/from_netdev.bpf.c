@@ -3,6 +3,7 @@
 #include "lib/arrive.h"
 #include "lib/express.h"
 #include "lib/neighbour.h"
+#include "lib/parse.h"
 #include "lib/wrapped.h"
 
 /* Pods of this node, and the virtual addresses that this node was elected for; of the others its stack must not speak. */

@@ -5,6 +5,7 @@
 #include "config.h"
 #include "lib/arrive.h"
 #include "lib/express.h"
+#include "lib/parse.h"
 #include "lib/tunnel.h"
 
 /* A test-run's packet came by no device, and has no key but the one that it is told. */

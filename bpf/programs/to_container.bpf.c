@@ -5,6 +5,7 @@
 #include "config.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
+#include "lib/parse.h"
 #include "lib/resident.h"
 #include "lib/service.h"
 #include "lib/track.h"

@@ -7,6 +7,7 @@
 #include "lib/service.h"
 #include "lib/fragment.h"
 #include "lib/leave.h"
+#include "lib/parse.h"
 
 SEC("tc")
 int to_netdev(struct __sk_buff *skb)
