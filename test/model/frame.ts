@@ -222,9 +222,9 @@ function finishIcmp(out: Buffer, at: number, end: number, six: boolean, pseudo: 
   return end
 }
 
-/** Bytes that differ from their neighbours, so that a shifted copy shows. */
-function fillPayload(out: Buffer, at: number, length: number): number {
-  for (let i = 0; i < length; i++) out[at + i] = (i * 37 + 11) & 0xff
+/** Bytes that differ from their neighbours, so that a shifted copy shows; those that begin `from` bytes into the data. */
+export function fillPayload(out: Buffer, at: number, length: number, from = 0): number {
+  for (let i = 0; i < length; i++) out[at + i] = ((from + i) * 37 + 11) & 0xff
   return at + length
 }
 
@@ -243,6 +243,13 @@ const crcTable = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) c = c & 1 ? (c >>> 1) ^ 0x82f63b78 : c >>> 1
   return c
 })
+
+/** What an SCTP packet's sum must be: of all its bytes, with nothing in the sum's place. */
+export function sctpSum(bytes: Uint8Array): number {
+  const blank = Uint8Array.from(bytes)
+  blank.fill(0, 8, 12)
+  return crc32c(blank)
+}
 
 /** CRC32c, which SCTP uses (RFC 9260, appendix A). */
 function crc32c(bytes: Uint8Array): number {

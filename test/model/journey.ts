@@ -55,6 +55,8 @@ export interface Outcome {
   readonly rules: readonly string[]
   /** As it leaves; absent where it was dropped or is the stack's as it came. */
   readonly packet?: Packet
+  /** Beside that: what its sender gets. A test-run shows nothing of it, devices do. */
+  readonly back?: Packet
   /** The pod that it is put into. */
   readonly pod?: string
   /** Wrapped: address of the other node, and whose identity goes with it. */
@@ -108,6 +110,8 @@ export interface Journey {
   claim?: Claim
   /** It goes to a Service: its flow has another name for who asks. */
   translated: boolean
+  /** What its sender is told although the packet goes on. */
+  back?: Packet | undefined
   /** Where it was sent to before that. */
   asked?: Tuple
 }

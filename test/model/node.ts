@@ -62,7 +62,13 @@ export class NodeModel {
     const told: Told = { story: [], marks: [] }
     const journey: Journey = { packet, tuple: trackedTuple(packet), now, told, choose, device: '', translated: false }
     const result = this.#go(hook, journey)
-    return { ...result, ...(journey.backend === undefined ? {} : { backend: journey.backend }), ...told }
+    const { backend, back } = journey
+    return {
+      ...result,
+      ...(backend === undefined ? {} : { backend }),
+      ...(back === undefined ? {} : { back }),
+      ...told,
+    }
   }
 
   #go(hook: Hook, journey: Journey): Result {
@@ -97,7 +103,7 @@ export class NodeModel {
     const served = this.#translations.serve('inside', journey)
     if (served !== undefined) return this.#leave(journey, served)
     const tracked = this.#connections.track('pod', journey)
-    if (tracked.reset !== undefined) journey.packet = tracked.reset
+    if (tracked.reset !== undefined) cut(journey, tracked.reset)
     else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
     // Names that are exchanged from here on do not change the way.
     const isHere = this.#place.local(journey.packet.destination) !== undefined
@@ -154,7 +160,7 @@ export class NodeModel {
     }
     journey.device = this.#place.local(journey.packet.destination)?.addresses[0] ?? ''
     const tracked = this.#connections.track(from, journey)
-    if (tracked.reset !== undefined) journey.packet = tracked.reset
+    if (tracked.reset !== undefined) cut(journey, tracked.reset)
     else if (tracked.reason !== 'forwarded') return this.#refuse(journey, tracked)
     const named = this.#translations.nameAnswer(journey, tracked)
     if (named !== undefined && named !== 'named') return this.#refuse(journey, { ...tracked, reason: named })
@@ -173,7 +179,7 @@ export class NodeModel {
     if (tuple === undefined) return drop('fragment without first')
     journey.tuple = tuple
     const tracked = this.#connections.track('host', journey)
-    if (tracked.reset !== undefined) journey.packet = tracked.reset
+    if (tracked.reset !== undefined) cut(journey, tracked.reset)
     else if (tracked.reason !== 'forwarded') return { end: 'drop', ...withoutSide(tracked), rules: [] }
     const named = this.#translations.nameAnswer(journey, tracked)
     if (named !== undefined && named !== 'named')
@@ -202,6 +208,13 @@ export class NodeModel {
       return { end: 'drop', ...withoutSide(tracked), reason: 'rate limited', rules: [] }
     return { end: 'refusal', ...withoutSide(tracked), rules: [], packet: answer }
   }
+}
+
+/** The packet goes on as `reset`, and its sender, too, is told: by whom it thinks to be heard. Who sends a reset knows. */
+function cut(journey: Journey, reset: Packet): void {
+  const { packet, asked } = journey
+  journey.back = refusalOf(asked === undefined ? packet : withEnds(packet, asked))
+  journey.packet = reset
 }
 
 const stack = { end: 'stack', reason: 'forwarded', rules: [] } as const

@@ -5,7 +5,7 @@ import { formatCidr } from '#base/net/address.ts'
 import type { Service as ServiceRow } from '#datapath/datapath.ts'
 import { AddressMap, addressesMap } from '#datapath/maps/addresses.ts'
 import { EndpointMap, endpointsMap } from '#datapath/maps/endpoints.ts'
-import { embryonicMap, flowsMap, sharesMap } from '#datapath/maps/flows.ts'
+import { decodeTuple, embryonicMap, encodeTuple, flowsMap, sharesMap } from '#datapath/maps/flows.ts'
 import { IdentityMap, identities, identitiesMap, ownerNumber } from '#datapath/maps/identities.ts'
 import { networksMap, PolicyMaps, policyMap, policyStateMap, setNotReady } from '#datapath/maps/policy.ts'
 import { membersMap, sourceRangesMap } from '#datapath/maps/service-extras.ts'
@@ -14,6 +14,7 @@ import type { BpfMap } from '#kernel/bpf/map.ts'
 import { runSyscallNow } from '#kernel/bpf/program.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
 import { type Cluster, type Endpoint, type NetworkPolicy, nameOf, type Pod, type Service } from '../cluster.ts'
+import type { Tuple } from '../packet.ts'
 import type { Change } from '../scenario.ts'
 import { ownNode } from '../universe.ts'
 import { apiPolicy, apiService, containerPorts, slicesOf } from './api-objects.ts'
@@ -25,6 +26,10 @@ const lastByte = (pod: Pod): string =>
   Number(pod.addresses[0]?.split('.')[3] ?? 0)
     .toString(16)
     .padStart(2, '0')
+
+/** As the helpers for tunnels have it. */
+export const ipv4Number = (address: string): number => encodeIpv4(address).readUInt32BE()
+const encodeIpv4 = (address: string): Buffer => Buffer.from(address.split('.').map(Number))
 
 /**
  * The cluster's objects in the programs' maps, brought there as the agent brings them: the real compiler of policies, the real
@@ -332,12 +337,61 @@ export class ClusterMaps {
     return this.#identities.get(pod.addresses[0] ?? '')?.identity ?? identities.unknown
   }
 
+  /** The number that goes with a packet as that of this pod, of a node, or of nobody. */
+  claimed(as: string): number {
+    const pod = this.#cluster?.pods.get(as)
+    if (pod !== undefined) return this.identityOf(pod)
+    return as === 'node' ? identities.remoteNode : Number(as) || 0
+  }
+
+  /** What a connection goes on as; undefined: it is not translated. */
+  translation(question: Tuple): Tuple | undefined {
+    const value = this.#programs.map('translations_v1').lookup(encodeTuple(question))
+    return value === undefined ? undefined : decodeTuple(value)
+  }
+
+  /** Everything that the programs remember of connections is so much longer ago. */
+  age(ms: number): void {
+    for (const [name, at] of timesInNs) {
+      if (!this.#programs.has(name)) continue
+      const map = this.#programs.map(name)
+      for (const { key, value } of map.entries()) {
+        value.writeBigUInt64LE(BigInt.asUintN(64, value.readBigUInt64LE(at) - BigInt(ms) * 1_000_000n), at)
+        map.update(key, value)
+      }
+    }
+    const translations = this.#programs.map('translations_v1')
+    for (const { key, value } of translations.entries()) {
+      value.writeUInt32LE((value.readUInt32LE(translationSeen) - Math.floor(ms / 1_000)) >>> 0, translationSeen)
+      translations.update(key, value)
+    }
+  }
+
+  /** The agent's two sweeps, at this time (ms). */
+  sweep(now: number): void {
+    for (const name of ['sweep', 'sweep_translations'] as const) {
+      const context = Buffer.alloc(name === 'sweep' ? 24 : 16)
+      if (name === 'sweep') context.writeBigUInt64LE(BigInt(Math.floor(now)) * 1_000_000n)
+      else context.writeUInt32LE(Math.floor(now / 1_000))
+      runSyscallNow(this.#programs.program(name), context)
+    }
+  }
+
   /** `team-a/web spec.ingress[0].from[1]`; undefined for 0 and for what no rule has. */
   ruleText(rule: number): string | undefined {
     const source = this.#compiler.rules.source(rule)
     return source === undefined ? undefined : `${source.policy.key} ${source.path}`
   }
 }
+
+/** Where maps note when something was last met: bpf/maps/. */
+const timesInNs = [
+  [flowsMap, 0],
+  [embryonicMap, 0],
+  ['fragments_v1', 8],
+  ['affinity_v1', 16],
+] as const
+const translationSeen = 48
 
 const emptied = [
   endpointsMap,

@@ -7,8 +7,8 @@ import type { NodeModel } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import { reasonName, reasons } from '../reasons.ts'
 import { podCidrs } from '../scenario.ts'
-import { podMac } from './cluster-maps.ts'
-import { type Answer, ipv4Number, type KernelNode } from './kernel-node.ts'
+import { ipv4Number, podMac } from './cluster-maps.ts'
+import type { Answer, KernelNode } from './kernel-node.ts'
 import { nextHop, uplinkMac } from './world.ts'
 
 const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, tunnel: 7, refusal: 7 } as const

@@ -1,8 +1,7 @@
-import { type Endpoint, nameOf, type Pod } from '../cluster.ts'
+import { nameOf, type Pod } from '../cluster.ts'
 import { etherBytes, frameLength } from '../frame.ts'
 import type { Chooser, Hook, Outcome } from '../journey.ts'
 import { tellOutcome } from '../narrate.ts'
-import { natPorts } from '../nat.ts'
 import { NodeModel } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import type { Materials } from '../player.ts'
@@ -10,6 +9,7 @@ import { Player } from '../player.ts'
 import { changed, emptyCluster, formatStep, type Scenario, type Step } from '../scenario.ts'
 import { namespaces, nodes, ownNode, slots } from '../universe.ts'
 import { mtu } from '../way.ts'
+import { chosenBy } from './chance.ts'
 import { differences, earlyDifference } from './compare.ts'
 import type { Coverage } from './coverage.ts'
 import type { KernelNode } from './kernel-node.ts'
@@ -44,24 +44,12 @@ export class Duel {
   /** ms; far enough from 0 that everything may lie in the past. */
   #now = 10_000_000
 
-  /** The kernel has chosen already. */
-  readonly #chooser: Chooser = {
-    backend: (candidates, question) => {
-      const to = this.#kernel.translation(question)
-      const same = candidates.find(({ address, port }) => to?.destination === address && to.destinationPort === port)
-      // Where nothing was written, the program says what it would have been.
-      return same ?? candidates.find((c) => this.#kernel.isChosen(c)) ?? (candidates[0] as Endpoint)
-    },
-    port: (wanted, isFree, question) => {
-      if (isFree(wanted)) return wanted
-      const port = this.#kernel.translation(question)?.sourcePort
-      return port !== undefined && port >= natPorts.first && isFree(port) ? port : undefined
-    },
-  }
+  readonly #chooser: Chooser
 
   constructor(kernel: KernelNode, coverage?: Coverage) {
     kernel.maps.reset()
     this.#kernel = kernel
+    this.#chooser = chosenBy(kernel.maps, (endpoint) => kernel.isChosen(endpoint))
     this.#coverage = coverage
   }
 
@@ -87,7 +75,7 @@ export class Duel {
     switch (step.do) {
       case 'wait':
         this.#now += step.ms
-        this.#kernel.sweep(this.#now)
+        this.#kernel.maps.sweep(this.#now)
         model.sweep(this.#now)
         return {}
       case 'send': {

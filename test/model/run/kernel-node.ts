@@ -1,13 +1,11 @@
-import { decodeTuple, encodeTuple } from '#datapath/maps/flows.ts'
-import { identities } from '#datapath/maps/identities.ts'
 import { gatewayMac } from '#datapath/object.ts'
-import { PacketBench, runSyscallNow } from '#kernel/bpf/program.ts'
+import { PacketBench } from '#kernel/bpf/program.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
 import type { Endpoint } from '../cluster.ts'
 import { writeFrame } from '../frame.ts'
 import type { Hook } from '../journey.ts'
-import type { Packet, Tuple } from '../packet.ts'
-import { ClusterMaps, podMac } from './cluster-maps.ts'
+import type { Packet } from '../packet.ts'
+import { ClusterMaps, ipv4Number, podMac } from './cluster-maps.ts'
 import type { ProgramName, Programs } from './programs.ts'
 import { uplinkMac, type World } from './world.ts'
 
@@ -72,35 +70,12 @@ export class KernelNode {
     return this.maps.isBackend(this.answer.choice, endpoint)
   }
 
-  /** The agent's two sweeps, at this time (ms). */
-  sweep(now: number): void {
-    for (const name of ['sweep', 'sweep_translations'] as const) {
-      const context = Buffer.alloc(name === 'sweep' ? 24 : 16)
-      if (name === 'sweep') context.writeBigUInt64LE(BigInt(now) * 1_000_000n)
-      else context.writeUInt32LE(Math.floor(now / 1_000))
-      runSyscallNow(this.#programs.program(name), context)
-    }
-  }
-
-  /** What a connection goes on as; undefined: it is not translated. */
-  translation(question: Tuple): Tuple | undefined {
-    const value = this.#programs.map('translations_v1').lookup(encodeTuple(question))
-    return value === undefined ? undefined : decodeTuple(value)
-  }
-
   /** Device that a packet comes by. */
   #ifindexOf(hook: Hook): number {
     if (hook.from === 'uplink') return this.#world.uplink
     if (hook.from === 'tunnel' || hook.from === 'stack') return this.maps.isTunnelled ? this.#world.tunnel : 0
     const pod = this.maps.cluster?.pods.get(hook.pod)
     return this.#world.devices.get(pod?.addresses[0] ?? '') ?? 0
-  }
-
-  /** The number that goes with a packet as that of this pod, of a node, or of nobody. */
-  #claimed(as: string): number {
-    const pod = this.maps.cluster?.pods.get(as)
-    if (pod !== undefined) return this.maps.identityOf(pod)
-    return as === 'node' ? identities.remoteNode : Number(as) || 0
   }
 
   canRun(hook: Hook): boolean {
@@ -156,7 +131,7 @@ export class KernelNode {
     context.writeUInt32LE(ns % 0x1_0000_0000, at.tstamp)
     context.writeUInt32LE(Math.floor(ns / 0x1_0000_0000), at.tstamp + 4)
     if (hook.from === 'tunnel') {
-      context.writeUInt32LE(this.#claimed(hook.as), at.cb)
+      context.writeUInt32LE(this.maps.claimed(hook.as), at.cb)
       context.writeUInt32LE(ipv4Number(hook.node), at.cb + 4)
     }
     answer.verdict = bench.run(this.#programs.program(programOf[hook.from], this.maps.isTunnelled), length)
@@ -171,7 +146,3 @@ export class KernelNode {
     return answer
   }
 }
-
-/** As the helpers for tunnels have it. */
-export const ipv4Number = (address: string): number => encodeIpv4(address).readUInt32BE()
-const encodeIpv4 = (address: string): Buffer => Buffer.from(address.split('.').map(Number))

@@ -8,7 +8,7 @@ import { encodeAddress } from '#datapath/maps/address.ts'
 import { encodeConfig, gatewayMac } from '#datapath/object.ts'
 import { BpfMap } from '#kernel/bpf/map.ts'
 import { BpfObject } from '#kernel/bpf/object.ts'
-import { openPin, type Program } from '#kernel/bpf/program.ts'
+import { openPin, type Program, tickNanoseconds } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { podCidrs, serviceCidrs } from '../scenario.ts'
 import { nodes } from '../universe.ts'
@@ -73,12 +73,20 @@ const u32 = (value: number): Buffer => {
   return out
 }
 
+/** Asked instead of used, with little room. */
+const small: readonly (readonly [string, Buffer])[] = [
+  ['cfg_probe', u32(1)],
+  ['cfg_flow_share', u32(limits.share)],
+  ['cfg_unanswered_max', u32(limits.waiting)],
+]
+
 function* loadSource(
   world: World,
   source: SourceName,
   elf: Buffer,
   mapDir: string,
   tunnelIndex: number | undefined,
+  isLive: boolean,
 ): Generator<[ProgramName, Program]> {
   const globals = new Map([
     ...encodeConfig({
@@ -87,23 +95,24 @@ function* loadSource(
       gatewayMac,
       uplinkMac,
       ...(tunnelIndex === undefined ? {} : { tunnelIndex }),
+      ...(isLive ? { tickNanoseconds: tickNanoseconds(), nodeCookie: world.namespace.cookie, records: false } : {}),
     }),
-    ['cfg_probe', u32(1)],
+    ...(isLive ? [] : small),
     ['cfg_cable_ifindex', u32(world.uplink)],
-    ['cfg_flow_share', u32(limits.share)],
-    ['cfg_unanswered_max', u32(limits.waiting)],
     ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],
     ['cfg_node_address6', encodeAddress(nodes[0]?.addresses[1] ?? '')],
   ])
   using object = BpfObject.open(source, elf, mapDir)
   for (const [global, value] of globals) ifThere(() => object.setGlobal(global, value))
-  ifThere(() => object.resizeMap('flows_v1', limits.flows))
-  ifThere(() => object.resizeMap('translations_v1', limits.translations))
+  if (!isLive) {
+    ifThere(() => object.resizeMap('flows_v1', limits.flows))
+    ifThere(() => object.resizeMap('translations_v1', limits.translations))
+  }
   object.load()
   for (const name of sources[source]) yield [name, object.program(name)]
 }
 
-/** A private load: programs in probe mode MODEL, maps that nobody else has. */
+/** A private load: programs in probe mode MODEL, maps that nobody else has. Live ones are as the agent loads them. */
 export class Programs implements Disposable {
   readonly #programs: ReadonlyMap<ProgramName, Program>
   readonly #tunnelled: ReadonlyMap<ProgramName, Program>
@@ -121,14 +130,15 @@ export class Programs implements Disposable {
   }
 
   /** With a tunnel and without one, on the same maps. */
-  static load(world: World, objects: ReadonlyMap<SourceName, Buffer>): Programs {
+  static load(world: World, objects: ReadonlyMap<SourceName, Buffer>, { isLive = false } = {}): Programs {
     world.clearPins()
     const mapDir = join(world.pinDir, 'maps')
     mkdirSync(mapDir, { recursive: true })
     const load = (tunnelIndex?: number): Map<ProgramName, Program> => {
       const programs = new Map<ProgramName, Program>()
       for (const [source, elf] of objects)
-        for (const [name, program] of loadSource(world, source, elf, mapDir, tunnelIndex)) programs.set(name, program)
+        for (const [name, program] of loadSource(world, source, elf, mapDir, tunnelIndex, isLive))
+          programs.set(name, program)
       return programs
     }
     return new Programs(load(), load(world.tunnel), mapDir)
