@@ -152,6 +152,16 @@ test('README.md tells of every part of src', (t) => {
   )
 })
 
+test('bpf/README.md tells of every program and of every step', (t) => {
+  const told = read('bpf/README.md')
+  const files = tracked.filter((path) => /^bpf\/(?:lib|programs)\//.test(path)).map((path) => path.slice('bpf/'.length))
+  t.true(files.length > 30, 'they are found at all')
+  t.deepEqual(
+    files.filter((file) => !told.includes(`\`${file}\``) && !file.startsWith('programs/sweep')),
+    [],
+  )
+})
+
 test('every trap of the dataplane has a test that is titled with its number, or a line that says why not', (t) => {
   /** Services and NAT, policy, path and devices, state and kernel: so many of each are known. */
   const known = { S: 30, P: 26, M: 21, L: 23 }
