@@ -47,6 +47,15 @@ test('every path that a README names is there', (t) => {
   t.true(readmes.flatMap((readme) => pathsIn(read(readme))).length > 100, 'the paths are found at all')
 })
 
+test('commands are such that anybody can give: not by what only a developer has in his PATH', (t) => {
+  const wrong = readmes.flatMap((readme) =>
+    [...read(readme).matchAll(/(?:`|^ *)(?:(?:ava|tsc|biome) |node [^`\n]*\.ts\b)[^`\n]*/gm)].map(
+      (match) => `${readme}: ${match[0]}`,
+    ),
+  )
+  t.deepEqual(wrong, [])
+})
+
 test('every npm script that a README names is in package.json', (t) => {
   const named = readmes.flatMap((readme) =>
     [...read(readme).matchAll(/\bnpm (?:run )?([a-z:]+)/g)].map((match) => ({ readme, script: match[1] ?? '' })),

@@ -1,5 +1,5 @@
 /**
- * `node test/kernels/run.ts [--nodes N] [--seconds S]`: Weft on a machine with pure cgroup v2, which this one may not be.
+ * `npm run test:kernels [-- --nodes N --seconds S]`: Weft on a machine with pure cgroup v2, which this one may not be.
  * Boots Debian's backported cloud kernel in qemu (software emulation, no network device) with a root of the packages that
  * Weft needs and a clean clone of this checkout, runs checks.sh there, and ends 0 only if every check passed.
  */
