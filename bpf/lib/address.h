@@ -48,4 +48,12 @@ INLINE void copy_mac(void *to, const volatile struct mac *from)
 	word[2] = from->word[2];
 }
 
+/* `at`: as above. */
+INLINE int is_mac(const void *at, const volatile struct mac *mac)
+{
+	const __u16 *word = at;
+
+	return word[0] == mac->word[0] && word[1] == mac->word[1] && word[2] == mac->word[2];
+}
+
 #endif

@@ -20,6 +20,15 @@ INLINE int receive(struct __sk_buff *skb, struct packet *pkt, const struct endpo
 	return verdict == CONTINUE ? deliver(skb, pkt, to) : verdict;
 }
 
+/*
+ * To another machine's device: the link's switch does not know better at the moment, or somebody here listens to everything.
+ * Whom it is for serves it; twice would be two backends for one connection. A probe's frame is to nobody in particular.
+ */
+INLINE int is_others(const struct __sk_buff *skb)
+{
+	return cfg_probe != PROBE_WHY && skb->pkt_type != 0; /* PACKET_HOST */
+}
+
 /* `verdict`: of what was done with the packet so far. The program's end. */
 INLINE int arrive(struct __sk_buff *skb, struct packet *pkt, int verdict, enum hook hook)
 {
@@ -34,6 +43,8 @@ INLINE int arrive(struct __sk_buff *skb, struct packet *pkt, int verdict, enum h
 	if (verdict < 0 && verdict != CONTINUE && !to)
 		return TC_ACT_OK;
 	if (verdict == CONTINUE && !to) {
+		if (is_others(skb))
+			return TC_ACT_OK;
 		verdict = lb_from_netdev(skb, pkt);
 		if (verdict == CONTINUE)
 			to = resident(pkt, &pkt->tuple.destination, RESIDENT_RECEIVER);

@@ -25,6 +25,15 @@ INLINE __u64 now(const struct __sk_buff *skb)
 	return clock_ns();
 }
 
+/*
+ * Has nothing been seen for longer than `life`? Signed: between this processor's look at the clock and its look at `seen`
+ * another one may have had a packet, and the clock its next tick; what was seen just now must not be 500 years old.
+ */
+INLINE int is_older(__u64 time, __u64 seen, __u64 life)
+{
+	return (__s64)(time - seen) > (__s64)life;
+}
+
 /* Maps may be written. */
 INLINE int may_write(void)
 {

@@ -229,7 +229,7 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 	failed = bpf_map_update_elem(&embryonic_v1, &place->key, flow, flags & FLOW_ESTABLISHED ? BPF_ANY : BPF_NOEXIST);
 	if (failed == -17) {
 		other = bpf_map_lookup_elem(&embryonic_v1, &place->key);
-		if (other && !(other->flags & FLOW_ESTABLISHED) && flow->seen - other->seen <= other->timeout)
+		if (other && !(other->flags & FLOW_ESTABLISHED) && !is_older(flow->seen, other->seen, other->timeout))
 			return follow_embryo(skb, pkt, place, other);
 		/* Of a flow that is over, which find_embryo() did not look for. */
 		failed = bpf_map_update_elem(&embryonic_v1, &place->key, flow, BPF_ANY);
@@ -253,7 +253,7 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	j = &with->j;
 	embryo = find_embryo(&place->key, now(skb));
 	if (embryo) {
-		if (!(embryo->flags & FLOW_ESTABLISHED) && now(skb) - embryo->seen <= embryo->timeout) {
+		if (!(embryo->flags & FLOW_ESTABLISHED) && !is_older(now(skb), embryo->seen, embryo->timeout)) {
 			/* As in track(): before anything is asked, or cut, on its behalf. */
 			if (place->hook >= HOOK_NETDEV && (embryo->flags & FLOW_LOCAL))
 				return drop(REASON_INVALID_IDENTITY);

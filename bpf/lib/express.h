@@ -79,7 +79,7 @@ INLINE struct flow *plain_flow(const struct place *place, const struct packet *p
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows_v1, &place->key);
 
-	if (!flow || flow->epoch != pkt->epoch || time - flow->seen > flow->timeout ||
+	if (!flow || flow->epoch != pkt->epoch || is_older(time, flow->seen, flow->timeout) ||
 	    (flow->flags & (FLOW_ANSWERED | FLOW_NATED | FLOW_CLOSED | FLOW_FIN_BOTH)) != FLOW_ANSWERED ||
 	    (place->hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL)))
 		return 0;
@@ -169,6 +169,8 @@ INLINE int express(struct __sk_buff *skb, enum hook hook)
 {
 	struct packet pkt = { .ethertype = bpf_htons(ETH_P_IP) };
 
+	if (is_tagged(skb))
+		return CONTINUE;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		return skim4(skb, &pkt, 0) ? ride(skb, &pkt, hook, 0) : CONTINUE;
 	return skb->protocol == bpf_htons(ETH_P_IPV6) ? express6(skb, hook) : CONTINUE;

@@ -31,7 +31,7 @@ FUNCTION int match_fragment(struct __sk_buff *skb, struct packet *pkt)
 		return CONTINUE;
 	}
 	first = bpf_map_lookup_elem(&fragments_v1, &key);
-	if (!first || time - first->seen > FRAGMENT_LIFE)
+	if (!first || is_older(time, first->seen, FRAGMENT_LIFE))
 		return drop(REASON_FRAGMENT_FIRST_MISSING);
 	pkt->tuple.source_port = first->source_port;
 	pkt->tuple.destination_port = first->destination_port;

@@ -68,7 +68,7 @@ INLINE const __u32 *lb_remembered(const struct frontend *frontend, const struct 
 	struct affinity *known = bpf_map_lookup_elem(&affinity_v1, who);
 	struct member_key key = { .service = who->service, .port = frontend->port, .protocol = protocol };
 
-	if (!known || now - known->seen > FAULTY(27, 0, frontend->affinity) * 1000000000ULL)
+	if (!known || is_older(now, known->seen, FAULTY(27, 0, frontend->affinity) * SECOND))
 		return 0;
 	key.backend = known->backend;
 	key.outside = side == LB_INSIDE && (frontend->flags & FRONTEND_INSIDE_LOCAL) ? 2 : side;

@@ -126,4 +126,13 @@ struct fragment_header {
 		(void *)((out) + 1) <= data_end;                                                                       \
 	})
 
+/*
+ * A tag names another network on the same wire: nobody has given a pod a place there, and what is sent on keeps the tag. The
+ * kernel has taken it out of the frame. Number 0 is no network's, only a priority.
+ */
+INLINE int is_tagged(const struct __sk_buff *skb)
+{
+	return (skb->vlan_tci & 0xfff) != 0;
+}
+
 #endif

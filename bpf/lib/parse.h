@@ -238,6 +238,8 @@ INLINE int parse6(struct __sk_buff *skb, struct packet *pkt)
 
 INLINE int parse_packet(struct __sk_buff *skb, struct packet *pkt)
 {
+	if (is_tagged(skb))
+		return drop(REASON_UNSUPPORTED_PROTOCOL);
 	pkt->ethertype = skb->protocol;
 	switch (pkt->ethertype) {
 	case bpf_htons(ETH_P_IP):

@@ -235,6 +235,21 @@ INLINE int is_excluded(const struct address *destination)
 	return bpf_map_lookup_elem(&exclusions_v1, &key) != 0;
 }
 
+/*
+ * To an address of the node's own that nobody has told us of (another device's, a bridge's), or to where no route leads: that is
+ * for the stack, and under the pod's name. From its own address it would take no packet, and answer none.
+ */
+FUNCTION int stays_here(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct bpf_fib_lookup fib;
+	int said;
+
+	if (!pkt)
+		return 0;
+	said = ask_routes(skb, pkt, &fib, WEFT_FIB_LOOKUP_SKIP_NEIGH);
+	return said >= BPF_FIB_LKUP_RET_BLACKHOLE && said <= BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
 FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct nat_work *w = nat_work();
@@ -255,11 +270,16 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	known = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
 	if (known && !(known->flags & REWRITE_MASQUERADE))
 		return drop(REASON_NO_NAT_MAPPING);
+	/* The stack says "time exceeded" about the packet that the pod sent, and to the pod. */
+	if (pkt->hops < 2)
+		return TC_ACT_OK;
 	verdict = translate_known(skb, pkt, &flags);
 	if (verdict != FORGOTTEN)
 		return verdict;
 	if ((pkt->flags & PACKET_ANSWER) || is_excluded(&pkt->tuple.destination))
 		return CONTINUE;
+	if (stays_here(skb, pkt))
+		return TC_ACT_OK;
 	/* An error about nothing that is known tells nobody anything. */
 	if (pkt->flags & PACKET_ICMP_ERROR)
 		return drop(REASON_NO_NAT_MAPPING);

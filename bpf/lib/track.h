@@ -41,7 +41,7 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 		if (flow && (flow->flags & FLOW_ESTABLISHED))
 			flow = 0;
 	}
-	if (flow && now(skb) - flow->seen <= flow->timeout) {
+	if (flow && !is_older(now(skb), flow->seen, flow->timeout)) {
 		verdict = CONTINUE;
 		if (flow->epoch != pkt->epoch)
 			verdict = reassess(pkt, &place, flow);
@@ -91,7 +91,7 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 	if (hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL))
 		return drop(REASON_INVALID_IDENTITY);
 	time = now(skb);
-	if (time - flow->seen > flow->timeout) {
+	if (is_older(time, flow->seen, flow->timeout)) {
 		remove_flow(&place->key, flow->flags, flow->number);
 		return begin(skb, pkt, place, from, to);
 	}

@@ -41,7 +41,7 @@ FUNCTION int answer_neighbours(struct __sk_buff *skb, const struct packet *pkt)
 			verdict = answer_solicitation(skb, &cfg_gateway_mac, is_gateway);
 		return verdict == CONTINUE ? drop(REASON_MULTICAST) : verdict;
 	}
-	if ((bpf_ntohl(pkt->tuple.destination.word[3]) >> 28) == 0xe)
+	if ((bpf_ntohl(pkt->tuple.destination.word[3]) >> 28) == 0xe || pkt->tuple.destination.word[3] == 0xffffffff)
 		return drop(REASON_MULTICAST);
 	return CONTINUE;
 }

@@ -53,21 +53,34 @@ int from_overlay(struct __sk_buff *skb)
 	return arrive(skb, pkt, verdict, HOOK_OVERLAY);
 }
 
+/*
+ * The packet that goes in, apart from the one that comes out: of a connection that is cut, a copy goes back to its sender through
+ * the program below while the packet itself is still under way in the one above.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} scratch_outward SEC(".maps");
+
 /* Into the tunnel: what the node's own stack sends by its routes gets a key; a pod's packet has one. */
 SEC("tc")
 int to_overlay(struct __sk_buff *skb)
 {
 	const struct identity *to;
 	struct packet *pkt;
+	__u32 zero = 0;
 	int verdict;
 
 	if (skb->mark == MARK_WRAPPED) {
 		skb->mark = 0;
 		return TC_ACT_OK;
 	}
-	pkt = new_packet();
+	pkt = bpf_map_lookup_elem(&scratch_outward, &zero);
 	if (!pkt)
 		return TC_ACT_SHOT;
+	__builtin_memset(pkt, 0, sizeof(*pkt));
 	verdict = parse_packet(skb, pkt);
 	/* What the device says of itself to whoever is on its link is for nobody. */
 	if (pkt->ethertype == bpf_htons(ETH_P_ARP) || (bpf_ntohl(pkt->tuple.destination.word[0]) >> 24) == 0xff)

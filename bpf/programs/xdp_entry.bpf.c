@@ -125,6 +125,9 @@ INLINE int read_headers(struct xdp_md *ctx, struct packet *pkt)
 
 	if ((void *)(eth + 1) > end)
 		return -1;
+	/* Another machine's, which the link's switch sends to everybody at the moment. */
+	if (!is_mac(eth->h_dest, &cfg_uplink_mac))
+		return -1;
 	pkt->ethertype = eth->h_proto;
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);

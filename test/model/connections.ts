@@ -45,6 +45,14 @@ export class Connections {
     return epoch < this.#place.since(client.source) || epoch < this.#place.since(client.destination)
   }
 
+  /** A packet that nobody may have sent has come: what it would have been of is put away where that is over, or another pod's. */
+  tidy({ packet, tuple, now }: Journey): void {
+    if (packet.layer4.kind === 'error') return
+    const flow = this.flows.lying(tuple)
+    if (flow === undefined || flow.isLocal) return
+    if (this.flows.find(tuple, now) === flow && this.#isDisowned(flow)) this.flows.remove(flow)
+  }
+
   track(from: Hook['from'], journey: Journey): Tracked {
     const { layer4 } = journey.packet
     if (layer4.kind === 'error' || isNeighbours(journey.packet)) return this.#relate(from, journey)

@@ -58,7 +58,11 @@ export function destination(
     }
   if (kind < 23)
     return { address: draw.of([...cluster.nodes.values()].flatMap((n) => n.addresses.slice(index, index + 1))) }
-  return { address: draw.of(family === 4 ? ['224.0.0.251', '239.1.2.3'] : ['ff02::fb', 'fe80::5', 'ff05::2']) }
+  return {
+    address: draw.of(
+      family === 4 ? ['224.0.0.251', '239.1.2.3', '255.255.255.255'] : ['ff02::fb', 'fe80::5', 'ff05::2'],
+    ),
+  }
 }
 
 /** One of the addresses and ports of a Service; now and then a port that it has not. */

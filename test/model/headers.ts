@@ -75,8 +75,8 @@ function wrongLayer4(packet: Packet): Reason | undefined {
 export const isNeighbours = ({ source, layer4 }: Packet): boolean =>
   familyOf(source) === 6 && layer4.kind === 'message' && layer4.type >= 133 && layer4.type <= 137
 
-/** A pod has no use for others' multicast, and its link is nobody else's. */
+/** A pod has no use for others' multicast or a broadcast, and its link is nobody else's. */
 export function isLinkLocal({ source, destination }: Packet): boolean {
-  if (familyOf(destination) === 4) return contains('224.0.0.0/4', destination)
+  if (familyOf(destination) === 4) return contains('224.0.0.0/4', destination) || destination === '255.255.255.255'
   return contains('ff00::/8', destination) || contains('fe80::/10', destination) || contains('fe80::/10', source)
 }

@@ -156,6 +156,7 @@ export class NodeModel {
     if (isNeighbours(packet)) return drop('forbidden icmp')
     if (this.#place.isOwn(journey.packet.source)) {
       journey.told.marks.push('own address from outside')
+      this.#connections.tidy(journey)
       return drop('invalid identity')
     }
     journey.device = this.#place.local(journey.packet.destination)?.addresses[0] ?? ''

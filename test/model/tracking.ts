@@ -115,6 +115,11 @@ export class Flows {
     return other !== undefined && now - other.lastSeen <= lifeOf(other) ? other : undefined
   }
 
+  /** What lies in the table for the tuple, over or not. */
+  lying(tuple: Tuple): Flow | undefined {
+    return this.#table.get(keyOf(tuple))
+  }
+
   begin(flow: Flow): void {
     const waits = this.#waiting < this.#limits.waiting && this.#table.size < this.#limits.flows
     if (waits) this.#waiting++

@@ -210,6 +210,8 @@ export class Translations {
     if (side === 1 && !adopted) return undefined
     // Of a Service that is no more: its packets must not begin something else under the same ports.
     if ((this.#pairs.get(tuple)?.pair.kind ?? 'masquerade') !== 'masquerade') return 'no nat mapping'
+    // Who says that it has no hop left says so to the pod, about what the pod sent.
+    if (packet.hops < 2) return undefined
     if (this.#translateError(journey, ({ pair }) => pair.kind === 'masquerade') !== undefined) return undefined
     const known = this.#find(journey)
     if (known !== undefined) {

@@ -39,6 +39,12 @@ test.before(async () => {
   b = await topology.node(1).addPod()
   far = await topology.node(2).addPod()
   attached = new Attached(topology.node(1))
+  const [one] = topology.nodes
+  for (const [destination, gateway] of [
+    ['0.0.0.0/0', '172.30.0.12'],
+    ['::/0', 'fd00:172:30::12'],
+  ] as const)
+    await one?.netlink.setRoute({ destination, gateway, deviceIndex: one.namespace.ifindex('eth0') })
   const { datapath } = topology.node(1)
   datapath.setAddresses([
     { address: own('v4'), kind: 'own' },

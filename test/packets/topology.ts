@@ -187,7 +187,9 @@ export class Topology implements AsyncDisposable {
       this.nodes.push(new TestNode(this, index))
     }
     const [one, two] = [this.node(1), this.node(2)]
-    await one.netlink.addVeth({ name: 'eth0' }, { name: 'eth0', namespace: two.namespace })
+    // To whom frames.ts addresses what comes to node 1: a frame to another machine is not served.
+    const mac = (last: number): string => `02:00:00:00:00:0${last}`
+    await one.netlink.addVeth({ name: 'eth0', mac: mac(1) }, { name: 'eth0', mac: mac(2), namespace: two.namespace })
     for (const node of this.nodes) {
       const uplink = node.namespace.ifindex('eth0')
       await Promise.all([

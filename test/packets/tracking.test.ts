@@ -686,6 +686,27 @@ test.serial('S29: a checksum that was not made is not made here; one that was st
   t.is(sum(pseudo6(six.data)), 0)
 })
 
+test.serial('L7: a processor that looked at the clock a tick before another one loses no connection of theirs', (t) => {
+  const tick = 4
+  const p = ports()
+  connect(t, a, b, p)
+  isolate(b, 'egress')
+  asked.sent(a, `${a.v4} > ${b.v4} udp ${p} > 53 data 10`)
+  t.true(passed(asked.sent(b, `${b.v4} > ${a.v4} udp 53 > ${p} data 10`)))
+  asked.sent(a, `${a.v4} > ${b.v4} fragment 70 at 0 more udp ${p} > 9 data 16`)
+  t.true(passed(asked.sent(a, `${a.v4} > ${b.v4} tcp ${p} > 80 ack seq 1001 acks 5001 data 1`)))
+  const before = flowsOf(p).map(({ born }) => born)
+  asked.ms -= tick
+  t.true(passed(asked.sent(b, `${b.v4} > ${a.v4} udp 53 > ${p} data 10`)))
+  t.true(passed(asked.sent(b, `${b.v4} > ${a.v4} tcp 80 > ${p} ack seq 5001 acks 1002`)))
+  t.true(passed(asked.sent(a, `${a.v4} > ${b.v4} fragment 70 at 24 protocol 17 data 16`)))
+  t.deepEqual(
+    flowsOf(p).map(({ born }) => born),
+    before,
+  )
+  asked.ms += tick
+})
+
 test.serial('L7: the programs’ clock is the one that user space reads, to within a second', (t) => {
   const before = process.hrtime.bigint()
   const real = node1Program('from_container')

@@ -1,5 +1,6 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import { ping } from './ping.ts'
 import { inPod, load, onNode, serve, type TestNode, type TestPod, Topology } from './topology.ts'
 
@@ -104,3 +105,33 @@ test.serial('M16, L18: who a packet is from is in the packet: the receiver’s p
   await t.throwsAsync(load(inPod(a), 'crr', far.v4, 8083), { message: /ECONNREFUSED/ })
   datapath.changePolicy({ endpoints: [{ addresses: [far.v4], ingressSet: 0 }] })
 })
+
+/** busybox' nc in the pod, past the socket hooks. */
+const nc = (pod: TestPod, ...words: readonly string[]) =>
+  spawn('ip', ['netns', 'exec', pod.name, 'busybox', 'nc', ...words], { stdio: ['pipe', 'ignore', 'ignore'] })
+const sockets = (pod: TestPod, state: string): string =>
+  execFileSync('ip', ['netns', 'exec', pod.name, 'ss', '-Htn', 'state', state], { encoding: 'utf8' })
+
+test.serial(
+  'P2: of a connection to a Service that is cut by what comes out of the tunnel both ends hear',
+  async (t) => {
+    const { datapath } = topology.node(1)
+    const frontend = { address: '10.96.0.7', port: 80, protocol: 'TCP' as const }
+    datapath.changeServices([{ frontend, backends: [{ address: far.v4, port: 8084, protocol: 'TCP' }] }], [])
+    const running = [nc(far, '-l', '-p', '8084')]
+    try {
+      await eventually(() => sockets(far, 'listening').includes(':8084'))
+      running.push(nc(a, frontend.address, '80'))
+      await eventually(() => sockets(far, 'established') !== '')
+      datapath.changePolicy({ endpoints: [{ addresses: [a.v4], egressSet: 9 }] })
+      // The server speaks first: the copy of the reset goes back to it while the packet becomes the client's.
+      running[0]?.stdin?.write('hello')
+      await eventually(() => sockets(a, 'established') === '' && sockets(far, 'established') === '')
+      t.is(sockets(a, 'established'), '')
+    } finally {
+      for (const child of running) child.kill()
+      datapath.changePolicy({ endpoints: [{ addresses: [a.v4], egressSet: 0 }] })
+      datapath.changeServices([], [frontend])
+    }
+  },
+)
