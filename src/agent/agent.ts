@@ -263,6 +263,7 @@ export function createAgent(options: AgentOptions): Agent {
           names: nameIndex,
           rules: policies,
           uplinkIndex: kernel.uplinkIndex,
+          isTunnelled: options.tunnel !== undefined,
           judge: (hook, frame, ifindex) => {
             probe ??= stack.use(kernel.openProbe())
             return probe.judge(hook, frame, ifindex)

@@ -5,8 +5,13 @@ export function addWhy(program: Command): void {
     .command('why')
     .description('may SRC connect to DST, and which element of which policy says so: asked of the programs themselves')
     .argument('<src>', '[namespace/]pod, node/NAME, an address, or outside: who lives on the nodes’ own network')
-    .argument('<dst>', '[namespace/]pod, svc/[namespace/]name, gateway/[namespace/]name, node/NAME, or an address')
-    .argument('<port>', 'PORT[/PROTOCOL]: 80, 53/udp, 0/icmp')
+    .argument(
+      '<dst>',
+      '[namespace/]pod, svc/[namespace/]name, gateway/[namespace/]name, node/NAME, an address, or outside',
+    )
+    .argument('<port>', 'PORT[/PROTOCOL] or icmp: 80, 53/udp, or a port’s name')
+    // Whoever asks in a script must tell a refused connection from a question that was wrong.
+    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
     .option('--name <name>', 'the cluster', 'weft')
     .option('-6, --ipv6', 'between their IPv6 addresses')
     .option('--by <node>', 'by which it comes in from outside (the one that answers for the address, else the first)')
@@ -17,7 +22,10 @@ export function addWhy(program: Command): void {
     )
     .action(async (source: string, destination: string, port: string, flags: WhyFlags) => {
       const { name, ipv6 = false, output, by } = flags
-      if (output !== 'text' && output !== 'json') throw new RangeError(`--output ${output}: use text or json`)
+      if (output !== 'text' && output !== 'json') {
+        process.exitCode = 2
+        throw new RangeError(`--output ${output}: use text or json`)
+      }
       const { askWhy } = await import('./why/ask.ts')
       const { formatWhy } = await import('./why/format.ts')
       const answer = await askWhy({

@@ -89,13 +89,17 @@ export function flowJson(flow: Flow): object {
   const time = new Date(flow.time).toISOString()
   const dropped = event.kind === 'drop'
   const direction = event.direction === 'EGRESS' ? 'egress' : 'ingress'
-  const policies = (found: Flow['allowedBy']) =>
-    found.map(({ namespace, name, path }) => ({
-      kind: 'NetworkPolicy',
-      namespace,
-      name,
-      ...(path === undefined ? {} : { path }),
-    }))
+  const policies = (found: Flow['allowedBy'], did: 'allowed' | 'denied'): object =>
+    Object.fromEntries(
+      (['egress', 'ingress'] as const).flatMap((side) => {
+        const there = found.filter((p) => (p.direction ?? direction) === side)
+        const named = there.map(({ namespace, name, path }) => ({
+          ...{ kind: 'NetworkPolicy', namespace, name },
+          ...(path === undefined ? {} : { path }),
+        }))
+        return named.length === 0 ? [] : [[`${side}_${did}_by`, named]]
+      }),
+    )
   return {
     flow: {
       time,
@@ -117,8 +121,8 @@ export function flowJson(flow: Flow): object {
       interface: { index: event.ifindex },
       ...(service === undefined ? {} : { destination_service: service }),
       ...(event.frontend === undefined ? {} : { frontend: event.frontend }),
-      ...(flow.allowedBy.length === 0 ? {} : { [`${direction}_allowed_by`]: policies(flow.allowedBy) }),
-      ...(flow.deniedBy.length === 0 ? {} : { [`${direction}_denied_by`]: policies(flow.deniedBy) }),
+      ...policies(flow.allowedBy, 'allowed'),
+      ...policies(flow.deniedBy, 'denied'),
       Summary: detail(flow),
     },
     node_name: flow.node,

@@ -14,8 +14,10 @@ export interface Party {
 export interface PolicyName {
   readonly namespace: string
   readonly name: string
-  /** `spec.ingress[1].from[0]`; absent where no element matched. */
+  /** `spec.ingress[1].from[0]`; of those under which nothing was allowed the selector that takes the pod. */
   readonly path?: string
+  /** Whose side spoke: of two pods of one node both are judged where the packet leaves the first. */
+  readonly direction?: 'ingress' | 'egress'
 }
 
 /** A connection or a drop with its names. */

@@ -204,6 +204,10 @@ export class Compiler {
     return this.#byNumber.get(number)?.set.policies ?? []
   }
 
+  directionOf(number: number): Direction | undefined {
+    return this.#byNumber.get(number)?.set.direction
+  }
+
   /** What the kernel has of the pod is not what was settled: the next round writes it again. */
   forgetNumbers(id: string): void {
     const selected = this.#pods.get(id)

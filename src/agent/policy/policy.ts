@@ -13,6 +13,7 @@ import { reflectPeer } from '../identity/reflect.ts'
 import { Signal } from '../signal.ts'
 import { writeLoop } from '../write-loop.ts'
 import type { LocalPod } from './compile.ts'
+import type { Direction } from './parse.ts'
 import { elementAt } from './rules.ts'
 import { type EndpointNumbers, type LocalEndpoint, PolicyState } from './state.ts'
 
@@ -39,6 +40,7 @@ export interface RuleName {
   readonly name: string
   readonly uid: string
   readonly generation: number
+  readonly direction: Direction
   /** `spec.ingress[1].from[0]`. */
   readonly path: string
   /** What stands there. */
@@ -165,17 +167,18 @@ export class Policies {
   rule(number: number): RuleName | undefined {
     const source = this.#state?.compiler.rules.source(number)
     if (source === undefined) return undefined
-    const { policy, path } = source
+    const { policy, path, direction } = source
     const { namespace, name, uid, generation } = policy
-    return { namespace, name, uid, generation, path, element: elementAt(policy.object, path) }
+    return { namespace, name, uid, generation, direction, path, element: elementAt(policy.object, path) }
   }
 
-  /** The policies behind a set's number: under a denial, those that isolate the pod and do not allow it. */
-  set(number: number): readonly { readonly namespace: string; readonly name: string; readonly uid: string }[] {
-    return (this.#state?.compiler.policiesOf(number) ?? []).map(({ namespace, name, uid }) => ({
-      namespace,
-      name,
-      uid,
+  /** The policies behind a set's number, each with what takes the pod: under a denial, those that isolate it and do not allow it. */
+  set(number: number): readonly RuleName[] {
+    const compiler = this.#state?.compiler
+    const direction = compiler?.directionOf(number) ?? 'ingress'
+    return (compiler?.policiesOf(number) ?? []).map(({ namespace, name, uid, generation, object }) => ({
+      ...{ namespace, name, uid, generation, direction },
+      ...{ path: selectorPath, element: elementAt(object, selectorPath) ?? {} },
     }))
   }
 
@@ -248,6 +251,8 @@ export class Policies {
 
 /** At a start all policies are new at once: that some could not be written is said of so many, and of the node in its status. */
 const toldMax = 100
+
+const selectorPath = 'spec.podSelector'
 
 const pathOf = (field: string | undefined) => (field === undefined ? {} : { fieldPath: field })
 

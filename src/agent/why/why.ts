@@ -1,10 +1,12 @@
 import { formatAddress, parseAddress } from '#base/net/address.ts'
 import type { Datapath, Service } from '#datapath/datapath.ts'
 import type { Backend } from '#datapath/frontend.ts'
+import { setNotReady } from '#datapath/maps/policy.ts'
 import type { Hook, Judgement } from '#datapath/probe.ts'
 import type { Names, Party } from '../flows/record.ts'
 import type { Route } from '../local/local.ts'
 import type { RuleName } from '../policy/policy.ts'
+import { isLoopback } from '../services/host-ports.ts'
 import {
   type AskedPacket,
   type AskedProtocol,
@@ -21,14 +23,16 @@ export type Because =
   /** Isolated, and yet no policy is asked: a pod always reaches itself, and its own node always reaches it. */
   | { readonly kind: 'always' }
   | { readonly kind: 'rule'; readonly rule: RuleName }
-  /** Isolated by these, and none of them has an element that allows it. */
-  | { readonly kind: 'policies'; readonly policies: readonly { readonly namespace: string; readonly name: string }[] }
+  /** Isolated by these, each with the selector that takes the pod, and none of them has an element that allows it. */
+  | { readonly kind: 'policies'; readonly policies: readonly RuleName[] }
+  /** Nothing is allowed: what isolates it could not be written, or is not written yet. */
+  | { readonly kind: 'closed' }
 
 /** One hook's word. */
 export interface Step {
   readonly node: string
-  /** `connect` is the socket's: a Service's address is exchanged there. */
-  readonly hook: Hook | 'connect'
+  /** `connect` is the socket's: a Service's address is exchanged there. `from_overlay`: what comes by the tunnel. */
+  readonly hook: Hook | 'connect' | 'from_overlay'
   readonly source: { readonly address: string; readonly party: Party; readonly identity: number }
   readonly destination: {
     readonly address: string
@@ -57,10 +61,12 @@ export interface WhyOptions {
   readonly names: Names
   readonly rules: {
     rule(number: number): RuleName | undefined
-    set(number: number): readonly { readonly namespace: string; readonly name: string }[]
+    set(number: number): readonly RuleName[]
   }
   /** The uplink's number. */
   readonly uplinkIndex: number
+  /** What comes from other nodes comes by the tunnel. */
+  readonly isTunnelled?: boolean
   readonly judge: (hook: Hook, frame: Uint8Array, ifindex: number) => Judgement
 }
 
@@ -72,38 +78,62 @@ export const whyRoute =
     const hook = query.get('hook') ?? 'from_container'
     if (hook !== 'from_container' && hook !== 'from_netdev' && hook !== 'to_container')
       throw new RangeError(`hook "${hook}": use from_container, to_container or from_netdev`)
-    return { steps: explain(options, asked, hook) }
+    return { paths: explain(options, asked, hook) }
   }
+
+/** Backends of one Service that are asked about: those of a Service are mostly alike. */
+const pathsMax = 16
 
 /**
- * Pure but for `judge` and the maps that it reads. `to_container` is what the node's own processes send: none of our programs
- * has a say where that is to another node, and the steps are none.
+ * The ways that such a packet can take here, each hook by hook: one, or where a Service is asked for one for each of its
+ * backends, up to `pathsMax`. Pure but for `judge` and the maps that it reads. `to_container` is what the node's own processes
+ * send: none of our programs has a say where that is to another node, and the way has no steps.
  */
-export function explain(options: WhyOptions, asked: AskedPacket, hook: Hook): Step[] {
+export function explain(options: WhyOptions, asked: AskedPacket, hook: Hook): Step[][] {
   // Sockets of pods and of the node ask for Services before there is a packet; others' packets are exchanged one by one.
-  const service = serviceAt(options, asked, hook === 'from_netdev')
-  if (hook === 'from_netdev') return [judge(options, asked, hook, service)]
+  const service = serviceAt(options, asked, hook)
+  if (hook === 'from_netdev') return drawn(options, asked, service)
   const isNode = hook === 'to_container'
   if (service === undefined || service.toStack === true) {
-    if (!isNode) return [judge(options, asked, hook, service)]
-    if (service !== undefined) return [connectStep(options, asked, service)]
-    return options.datapath.addresses().has(asked.destination) ? [judge(options, asked, hook, undefined)] : []
+    if (!isNode) return [[judge(options, asked, hook, service)]]
+    if (service !== undefined) return [[connectStep(options, asked, service, undefined)]]
+    return [options.datapath.addresses().has(asked.destination) ? [judge(options, asked, hook, undefined)] : []]
   }
-  const step = connectStep(options, asked, service)
-  const [backend] = service.backends
-  if (backend === undefined) return [step]
-  const next = { ...asked, destination: backend.address, port: backend.port }
-  return [step, ...explain(options, next, hook)]
+  if (service.backends.length === 0) return [[connectStep(options, asked, service, undefined)]]
+  return service.backends.slice(0, pathsMax).flatMap((backend) => {
+    const step = connectStep(options, asked, service, backend)
+    const next = { ...asked, destination: backend.address, port: backend.port }
+    return explain(options, next, hook).map((path) => [step, ...path])
+  })
 }
 
-/** The row of the Service that is asked for there, for those inside or for those `isOutside`. */
-function serviceAt({ datapath }: WhyOptions, asked: AskedPacket, isOutside: boolean): Service | undefined {
+/** Draws a backend as often as it takes to have seen them all; one that is missed then has had a chance of 1 in 3,000. */
+function drawn(options: WhyOptions, asked: AskedPacket, service: Service | undefined): Step[][] {
+  const first = judge(options, asked, 'from_netdev', service)
+  const count = Math.min(service?.outside?.backends.length ?? 0, pathsMax)
+  const found = new Map([[placeOf(first), first]])
+  for (let i = 1; i < 8 * count && first.goesOn !== undefined && found.size < count; i++) {
+    const step = judge(options, asked, 'from_netdev', service)
+    found.set(placeOf(step), step)
+  }
+  return [...found].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, step]) => [step])
+}
+
+const placeOf = ({ goesOn }: Step): string => (goesOn === undefined ? '' : `${goesOn.destination} ${goesOn.port}`)
+
+/** The row of the Service that is asked for there, for those inside or for those outside. */
+function serviceAt({ datapath }: WhyOptions, asked: AskedPacket, hook: Hook): Service | undefined {
   const { destination, port, protocol } = asked
-  // A node port is asked for at any address of a node; what comes by the uplink, at this node's.
-  const isNode = datapath
-    .knownAddresses()
-    .some(({ address, kind }) => address === destination && (kind === 'own' || (kind === 'node' && !isOutside)))
+  const isOutside = hook === 'from_netdev'
+  // A node port is asked for at any address of a node, by its own processes at its loopback too; what comes by the uplink, at this node's.
+  const isNode =
+    (hook === 'to_container' && isLoopback(destination)) ||
+    datapath
+      .knownAddresses()
+      .some(({ address, kind }) => address === destination && (kind === 'own' || (kind === 'node' && !isOutside)))
   const addresses = [destination, ...(isNode ? [destination.includes(':') ? '::' : '0.0.0.0'] : [])]
+  // A pod's loopback is its own.
+  if (hook === 'from_container' && isLoopback(destination)) return undefined
   return datapath
     .services()
     .find(
@@ -123,10 +153,9 @@ function nameOf({ names }: WhyOptions, { frontend, number }: Service): Pick<Step
   return named === undefined ? {} : { service: named }
 }
 
-function connectStep(options: WhyOptions, asked: AskedPacket, service: Service): Step {
+function connectStep(options: WhyOptions, asked: AskedPacket, service: Service, backend: Backend | undefined): Step {
   const { names, nodeName } = options
   const { source, destination, port } = asked
-  const [backend] = service.backends
   const common = {
     node: nodeName,
     hook: 'connect',
@@ -147,7 +176,7 @@ function connectStep(options: WhyOptions, asked: AskedPacket, service: Service):
 }
 
 function judge(options: WhyOptions, asked: AskedPacket, hook: Hook, service: Service | undefined): Step {
-  const { nodeName, datapath, names, uplinkIndex } = options
+  const { nodeName, datapath, names, uplinkIndex, isTunnelled = false } = options
   const { source, destination, port, protocol } = asked
   const local = datapath.addresses()
   const pod = hook === 'from_container' ? source : destination
@@ -162,9 +191,10 @@ function judge(options: WhyOptions, asked: AskedPacket, hook: Hook, service: Ser
   const sets = datapath.endpointPolicies()
   const egressSet = hook === 'from_container' ? (sets.get(source)?.egressSet ?? 0) : 0
   const ingressSet = sets.get(ends.destination)?.ingressSet ?? 0
+  const isByTunnel = hook === 'from_netdev' && isTunnelled && isInside(datapath, source)
   return {
     node: nodeName,
-    hook,
+    hook: isByTunnel ? 'from_overlay' : hook,
     source: { address: source, party: names.party(source, found.sourceIdentity, now), identity: found.sourceIdentity },
     destination: {
       address: destination,
@@ -185,6 +215,10 @@ function judge(options: WhyOptions, asked: AskedPacket, hook: Hook, service: Ser
   }
 }
 
+/** Nodes speak to each other's pods by the tunnel, and so do pods. */
+const isInside = (datapath: Datapath, address: string): boolean =>
+  datapath.identities().has(address) && !datapath.addresses().has(address)
+
 /** Which policies had a say, and which element of them spoke. */
 function because(
   { rules }: WhyOptions,
@@ -195,6 +229,7 @@ function because(
 ): Pick<Step, 'egress' | 'ingress'> {
   const side = (set: number, number: number): Because => {
     if (set === 0) return { kind: 'not-isolated' }
+    if (set === setNotReady) return { kind: 'closed' }
     if (found.set === set) return { kind: 'policies', policies: rules.set(set) }
     const rule = number === 0 ? undefined : rules.rule(number)
     return rule === undefined ? { kind: 'always' } : { kind: 'rule', rule }

@@ -5,9 +5,26 @@ import type { End } from './ends.ts'
 
 /** The way of the packet, a paragraph for each hook, and the verdict first. */
 export function formatWhy(answer: Answer): string {
-  const { source, destination, port, protocol, steps, isAllowed } = answer
-  const head = `${endName(source)} -> ${endName(destination)} port ${port}/${protocol}: ${isAllowed ? 'allowed' : 'REFUSED'}`
-  return `${[head, ...steps.map(formatStep)].join('\n\n')}\n`
+  const { source, destination, port, protocol, steps, ways, isAllowed, notes } = answer
+  const asked = protocol === 'ICMP' ? 'by ICMP' : `port ${port}/${protocol}`
+  const refused = ways.filter((way) => !way.isAllowed)
+  const some = refused.length > 0 && refused.length < ways.length
+  const verdict = isAllowed ? 'allowed' : some ? `REFUSED on ${refused.length} of ${ways.length} ways` : 'REFUSED'
+  const head = `${endName(source)} -> ${endName(destination)} ${asked}: ${verdict}`
+  const which = ways.length < 2 ? [] : [formatWays(ways)]
+  return `${[[head, ...which, ...notes].join('\n'), ...steps.map(formatStep)].join('\n\n')}\n`
+}
+
+/** Where one Service leads to several, each is asked about and one is shown. */
+function formatWays(ways: Answer['ways']): string {
+  const places = (isAllowed: boolean): string =>
+    ways
+      .filter((way) => way.isAllowed === isAllowed)
+      .map((way) => way.to)
+      .join(' ')
+  const [yes, no] = [places(true), places(false)]
+  if (no === '') return `to each of ${yes}; the first is shown`
+  return yes === '' ? `to none of ${no}; the first is shown` : `to ${yes}, but not to ${no}; one of these is shown`
 }
 
 const endName = ({ name, address, node }: End): string =>
@@ -22,7 +39,7 @@ function formatStep(step: Step): string {
       return `${node} connect: ${named} is a Gateway's: its engine on ${node} answers, and asks by its routes`
     return backends.length === 0
       ? `${node} connect: ${named} has no endpoint: the connection is refused at once`
-      : `${node} connect: ${named} leads to ${all.length === 1 ? all[0] : `one of ${all.join(' ')}; the first is looked at`}`
+      : `${node} connect: ${named} leads to ${leadsTo(all)}${formatPlace(step)}`
   }
   const { source, destination } = step
   // A packet that is only sent on, or left to the stack, was looked at by no policy.
@@ -45,7 +62,7 @@ function formatExchange({ source, verdict, backends, goesOn }: Step, named: stri
   const lines: string[] = []
   if (backends !== undefined) {
     const all = backends.map(placeName)
-    const leads = `leads to ${all.length === 1 ? all[0] : `one of ${all.join(' ')}`}`
+    const leads = `leads to ${leadsTo(all)}`
     lines.push(`  ${named} ${all.length === 0 ? 'has no endpoint for those outside' : leads}`)
   }
   if (goesOn === undefined) return lines
@@ -54,6 +71,18 @@ function formatExchange({ source, verdict, backends, goesOn }: Step, named: stri
   lines.push(`  ${verdict === 'dropped' ? 'would have gone' : 'goes'} on to ${to}${under}`)
   return lines
 }
+
+/** Of a Service with thousands of endpoints only some are said. */
+const leadsTo = (all: readonly string[]): string =>
+  all.length === 1 ? (all[0] ?? '') : `one of ${all.slice(0, saidMax).join(' ')}${more(all.length - saidMax)}`
+const saidMax = 8
+const more = (count: number): string => (count > 0 ? ` and ${count} more` : '')
+
+/** Which of several this way goes to. */
+const formatPlace = ({ backends = [], goesOn }: Step): string =>
+  goesOn === undefined || backends.length < 2
+    ? ''
+    : `; here to ${placeName({ address: goesOn.destination, port: goesOn.port })}`
 
 const serviceName = ({ service, destination }: Step): string =>
   service === undefined
@@ -77,23 +106,41 @@ function formatBecause(side: 'egress' | 'ingress', because: Because): string[] {
       return [`  ${side}: no NetworkPolicy isolates it`]
     case 'always':
       return [`  ${side}: no policy is asked: a pod always reaches itself, and its own node always reaches it`]
+    case 'closed':
+      return [`  ${side}: closed, for what isolates it is not written: weft status and its policies' events say why`]
     case 'policies': {
-      const names = because.policies.map((p) => `${p.namespace}/${p.name}`)
+      const { policies } = because
+      if (policies.length === 0) return [`  ${side}: isolated by policies that are not known any more`]
+      const it = policies.length > 1 ? 'them' : 'it'
       return [
-        `  ${side}: isolated by NetworkPolicy ${names.join(', ') || '(not known any more)'}; no element of ${names.length > 1 ? 'them' : 'it'} allows this`,
+        `  ${side}: isolated, and no element of ${it} allows this:`,
+        ...policies
+          .slice(0, policiesMax)
+          .flatMap((rule) => [`    NetworkPolicy ${ruleName(rule)}:`, ...formatElement(rule.element, '      ')]),
+        ...(policies.length > policiesMax ? [`   ${more(policies.length - policiesMax)}`] : []),
       ]
     }
-    case 'rule': {
-      const { namespace, name, generation, path, element } = because.rule
-      const yaml = stringify(element).trimEnd().split('\n')
+    case 'rule':
       return [
-        `  ${side}: allowed by NetworkPolicy ${namespace}/${name} (generation ${generation}) ${path}:`,
-        ...yaml.map((line) => `    ${line}`),
+        `  ${side}: allowed by NetworkPolicy ${ruleName(because.rule)}:`,
+        ...formatElement(because.rule.element, '    '),
       ]
-    }
     default:
       return because satisfies never
   }
 }
+
+/** A pod may be isolated by thousands. */
+const policiesMax = 8
+
+type RuleName = Extract<Because, { readonly kind: 'rule' }>['rule']
+const ruleName = ({ namespace, name, generation, path }: RuleName): string =>
+  `${namespace}/${name} (generation ${generation}) ${path}`
+
+const formatElement = (element: unknown, indent: string): string[] =>
+  stringify(element)
+    .trimEnd()
+    .split('\n')
+    .map((line) => `${indent}${line}`)
 
 const literal = (address: string): string => (address.includes(':') ? `[${address}]` : address)
