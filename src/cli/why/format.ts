@@ -11,7 +11,11 @@ export function formatWhy(answer: Answer): string {
   const some = refused.length > 0 && refused.length < ways.length
   const verdict = isAllowed ? 'allowed' : some ? `REFUSED on ${refused.length} of ${ways.length} ways` : 'REFUSED'
   const head = `${endName(source)} -> ${endName(destination)} ${asked}: ${verdict}`
-  const which = ways.length < 2 ? [] : [formatWays(ways)]
+  const backends = Math.max(0, ...steps.map((step) => step.backends?.length ?? 0))
+  const which =
+    ways.length < 2
+      ? []
+      : [`${formatWays(ways)}${backends > ways.length ? ` (${ways.length} of ${backends} were asked about)` : ''}`]
   return `${[[head, ...which, ...notes].join('\n'), ...steps.map(formatStep)].join('\n\n')}\n`
 }
 
