@@ -3,15 +3,17 @@
  * on a CPU of its own, in as few instructions a transaction as can be, so that what is measured is the path between.
  *
  *   netload [--netns PATH] [--cgroup DIR] [--cpu N] server ADDRESS PORT
- *   netload [--netns PATH] [--cgroup DIR] [--cpu N] rr|crr|urr|stream|peer ADDRESS PORT MILLISECONDS
+ *   netload [--netns PATH] [--cgroup DIR] [--cpu N] rr|crr|urr|ugso|stream|peer ADDRESS PORT MILLISECONDS
  *
  * The server says "ready", then serves until its standard input ends. A client prints one number: transactions a second
- * (rr: one byte each way on one connection; crr: a connection each; urr: datagrams), or bytes a second (stream).
+ * (rr: one byte each way on one connection; crr: a connection each; urr: datagrams; ugso: several datagrams handed over as one,
+ * each of which has to come back as it was), or bytes a second (stream).
  * `peer` opens one TCP and one UDP exchange and prints what the sockets say of their peer.
  * Ends with 1 and a sentence where anything fails.
  */
 #define _GNU_SOURCE
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <signal.h>
 #include <sys/prctl.h>
 
@@ -133,6 +135,29 @@ static void exchange(int fd, char byte)
 		die("receive");
 }
 
+/* The kernel, or a device, makes datagrams of what is sent as one (UDP_SEGMENT): the last one is shorter. */
+static void exchange_segments(int fd)
+{
+	enum { segment = 1000, segments = 8, last = 137 };
+	static char out[segment * segments + last];
+	char in[segment + 1];
+	int size = segment, i;
+
+	for (i = 0; i < (int)sizeof(out); i++)
+		out[i] = i / segment + i * 7;
+	if (setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof(size)))
+		die("UDP_SEGMENT");
+	if (send(fd, out, sizeof(out), 0) != sizeof(out))
+		die("send");
+	for (i = 0; i <= segments; i++) {
+		int expected = i < segments ? segment : last;
+
+		errno = EBADMSG;
+		if (recv(fd, in, sizeof(in), 0) != expected || memcmp(in, out + i * segment, expected))
+			die("receive");
+	}
+}
+
 static void client(const char *mode, double seconds)
 {
 	static char chunk[stream_chunk];
@@ -146,6 +171,15 @@ static void client(const char *mode, double seconds)
 		start = now();
 		do {
 			exchange(fd, 'r');
+			count++;
+			end = now();
+		} while (end - start < seconds);
+	} else if (!strcmp(mode, "ugso")) {
+		int fd = dial(SOCK_DGRAM);
+
+		start = now();
+		do {
+			exchange_segments(fd);
 			count++;
 			end = now();
 		} while (end - start < seconds);

@@ -124,6 +124,43 @@ export function frame(s: Sketch): Buffer {
   return Buffer.concat([parseMac('02:00:00:00:00:01'), parseMac('02:00:00:00:00:99'), type, packet(whole)])
 }
 
+/** What is around a frame in a tunnel: VXLAN over UDP over IPv4. */
+export interface Around {
+  /** Of the node that it comes to. */
+  readonly mac: string
+  readonly source: string
+  readonly destination: string
+  readonly sourcePort: number
+  /** The sender's identity; 300 unless said. */
+  readonly number?: number
+  readonly flags?: number
+  readonly udpChecksum?: number
+  readonly fragment?: number
+  readonly hasWrongSum?: boolean
+  readonly behind?: Buffer
+}
+
+/** A frame in a tunnel. */
+export function wrap(inner: Buffer, { mac, source, destination, sourcePort, number = 300, ...rest }: Around): Buffer {
+  const l4 = Buffer.alloc(16)
+  l4.writeUInt16BE(sourcePort, 0)
+  l4.writeUInt16BE(8472, 2)
+  l4.writeUInt16BE(16 + inner.length, 4)
+  l4.writeUInt16BE(rest.udpChecksum ?? 0, 6)
+  l4.writeUInt32BE(rest.flags ?? 0x08000000, 8)
+  l4.writeUInt32BE(number * 256, 12)
+  const start = Buffer.alloc(12)
+  start[0] = 0x45
+  start.writeUInt16BE(36 + inner.length, 2)
+  start.writeUInt16BE(rest.fragment ?? 0, 6)
+  start[8] = 64
+  start[9] = 17
+  const ip = Buffer.concat([start, addressBytes(source), addressBytes(destination)])
+  ip.writeUInt16BE(sum16(ip) ^ (rest.hasWrongSum ? 1 : 0), 10)
+  const ethernet = Buffer.concat([parseMac(mac), parseMac('02:00:00:00:00:99'), Buffer.from('0800', 'hex')])
+  return Buffer.concat([ethernet, ip, l4, inner, rest.behind ?? Buffer.alloc(0)])
+}
+
 /** What a frame says, read back. Throws where a checksum is wrong. */
 export interface Seen {
   readonly from: string

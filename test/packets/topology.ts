@@ -334,7 +334,7 @@ export async function serve(place: Place, address: string, port: number): Promis
 /** Transactions or bytes a second; throws with what netload said. */
 export async function load(
   place: Place,
-  mode: 'rr' | 'crr' | 'urr' | 'stream',
+  mode: 'rr' | 'crr' | 'urr' | 'ugso' | 'stream',
   address: string,
   port: number,
   milliseconds = 20,
