@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { layoutCluster, nodesMax } from './cluster/layout.ts'
+import { lockCluster } from './cluster/lock.ts'
 
 export function addDown(program: Command): void {
   program
@@ -16,6 +17,7 @@ export function addDown(program: Command): void {
       }
       if (process.getuid?.() !== 0)
         throw new Error('weft down ends processes and unmounts: run it as root (sudo npx weft down)')
+      using _lock = await lockCluster(name, 'down')
       await takeDown(layout)
       process.stdout.write(`cluster ${JSON.stringify(name)} is gone\n`)
     })

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { layoutCluster } from './cluster/layout.ts'
+import { lockCluster } from './cluster/lock.ts'
 import { observe } from './cluster/observe.ts'
 import { planUp } from './cluster/plan.ts'
 import { bringsGatewayCrds, collect, parsePort, parseTunnel } from './flags.ts'
@@ -57,6 +58,7 @@ export function addUp(program: Command): void {
       const { readMachine, requireMachine } = await import('./cluster/prerequisites.ts')
       requireMachine(readMachine(layout.stateDir))
       const { applyUp } = await import('./cluster/apply.ts')
+      using _lock = await lockCluster(layout.name, 'up')
       const summary = await applyUp(layout, planUp({ layout }, observe(layout)), { apiPort, readyWithinMs })
       process.stdout.write(`${summary}\n`)
     })

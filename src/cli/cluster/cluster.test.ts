@@ -1,12 +1,16 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import test from 'ava'
 import type { Feature } from '#kernel/features.ts'
 import { listenOnLoopback } from './apply.ts'
 import { agentSpec, serverSpec } from './commands.ts'
 import { addressOf, layoutCluster } from './layout.ts'
+import { lockCluster } from './lock.ts'
 import { connectedMarker, logFile, pidFile, processNames } from './observe.ts'
 import { type Action, type Observed, planUp } from './plan.ts'
 import { type MachineFacts, portTaken, programs, readMachine, requireMachine } from './prerequisites.ts'
@@ -328,5 +332,23 @@ test('a pid is ours only with the start time that was written beside it', (t) =>
     t.is(logTail(join(dir, 'none')), '(no log)')
   } finally {
     rmSync(dir, { recursive: true })
+  }
+})
+
+test('one command at a time changes a cluster; another is told which, and a killed one holds nobody up', async (t) => {
+  const name = `lock-${process.pid}`
+  const lock = pathToFileURL(join(import.meta.dirname, 'lock.ts')).href
+  const script = `const { lockCluster } = await import('${lock}')
+    await lockCluster('${name}', 'up'); console.log('held'); setInterval(() => {}, 1e6)`
+  const other = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await once(other.stdout, 'data')
+  await t.throwsAsync(lockCluster(name, 'down'), {
+    message: `weft up (pid ${other.pid}) is at work on cluster "${name}": run weft down again when it has ended`,
+  })
+  other.kill('SIGKILL')
+  await once(other, 'exit')
+  for (const command of ['up', 'down']) {
+    using _lock = await lockCluster(name, command)
+    await t.throwsAsync(lockCluster(name, 'up'), { message: new RegExp(`weft ${command} \\(pid ${process.pid}\\)`) })
   }
 })
