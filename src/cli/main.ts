@@ -42,6 +42,11 @@ for (const add of [
 ])
   add(program)
 
+// `weft bpf ct | head`: whoever read has enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit()
+})
 try {
   await program.parseAsync()
 } catch (error) {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import test from 'ava'
 import { eventually } from '#base/async/eventually.ts'
 import { layoutCluster } from '#cli/cluster/layout.ts'
@@ -9,6 +9,7 @@ import { TestCluster, weft } from './cluster.ts'
 
 /** `weft up`, again, after a crash of everything, and `weft down`: what is there and what is left. */
 const name = 't-life'
+const main = resolve(import.meta.dirname, '../../src/cli/main.ts')
 
 test.after.always(() => {
   weft('down', '--name', name)
@@ -86,6 +87,10 @@ test.serial('up, up again, kill -9 of everything, up, kill -9 of everything, dow
 
   cluster.weftUp()
   t.deepEqual(status().processes, first.processes, 'a second up changes nothing')
+  const piped = spawnSync('sh', ['-c', `"$0" "$1" status --name ${name} | :`, process.execPath, main], {
+    encoding: 'utf8',
+  })
+  t.is(piped.stderr, '', 'a reader who has gone ends a command without a word')
 
   cluster.kubectl('create', 'configmap', 'kept', '--from-literal=a=b')
   cluster.kubectl('create', 'deployment', 'd', '--image=weft.local/echo:1')
