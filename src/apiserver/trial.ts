@@ -131,7 +131,7 @@ export interface Event {
 }
 
 /** A watch, line by line. `next()` waits for the next event and throws when there is none for a while. */
-export class WatchReader {
+class WatchReader {
   readonly #chunks: AsyncIterator<Uint8Array>
   #text = ''
 

@@ -227,8 +227,10 @@ export class Netlink implements Disposable {
     )
   }
 
-  /** `10.0.0.1/24`. The address is there at once: no duplicate address detection. */
-  /** `isOwn`: for this node's own use; the kernel does not take it for the source of what goes elsewhere (RT_SCOPE_HOST). */
+  /**
+   * `10.0.0.1/24`. The address is there at once: no duplicate address detection. `isOwn`: for this node's own use; the kernel
+   * does not take it for the source of what goes elsewhere (RT_SCOPE_HOST).
+   */
   async addAddress(index: number, cidr: string, { isOwn = false } = {}): Promise<void> {
     const { bytes, prefix } = splitCidr(cidr)
     const family = familyOf(bytes)
