@@ -102,7 +102,7 @@ struct {
 /* Which backend's address a client had, by Service. The kernel forgets the longest unused. */
 struct affinity_key {
 	__u64 service;
-	struct address client; /* of a packet's source; of a socket: { 0, 0, cookie of its network namespace } */
+	struct address client; /* of a packet's source; of a socket: { 0, or AF_INET6 for IPv6; 0; cookie of its network namespace } */
 };
 
 struct affinity {

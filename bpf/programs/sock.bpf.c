@@ -47,6 +47,11 @@ INLINE void set_peer6(struct bpf_sock_addr *ctx, const struct address *address, 
 	ctx->user_port = port;
 }
 
+INLINE int is_v4(const struct address *a)
+{
+	return a->word[2] == V4_MAPPED && !a->word[0] && !a->word[1];
+}
+
 /* This host's own: 127.0.0.0/8 and ::1, and the unspecified address, by which the stack means the same. */
 INLINE int is_loopback(const struct address *a)
 {
@@ -91,8 +96,9 @@ INLINE enum lb_result choose(struct bpf_sock_addr *ctx, struct peer *peer, const
 	key.protocol = ctx->protocol;
 	if (key.protocol != IPPROTO_TCP && key.protocol != IPPROTO_UDP)
 		return LB_NO_SERVICE;
-	/* It has no address of its own yet: a pod is its network namespace. */
+	/* It has no address of its own yet: a pod is its network namespace, in each family one. */
 	cookie = bpf_get_netns_cookie(ctx);
+	client.word[0] = is_v4(&key.address) ? 0 : bpf_htonl(AF_INET6);
 	client.word[2] = cookie >> 32;
 	client.word[3] = cookie;
 	if (is_loopback(&key.address)) {
@@ -130,37 +136,70 @@ INLINE void remember_connected(struct bpf_sock_addr *ctx, const struct peer *pee
 	t->backend_port = backend->port;
 }
 
+INLINE void datagram_key(struct bpf_sock_addr *ctx, const struct peer *peer, struct datagram_key *key)
+{
+	key->cookie = bpf_get_socket_cookie(ctx);
+	key->backend = peer->address;
+	key->backend_port = peer->port;
+}
+
 INLINE void remember_datagram(struct bpf_sock_addr *ctx, const struct peer *peer, const struct backend *backend)
 {
-	struct datagram_key key = { .cookie = bpf_get_socket_cookie(ctx), .backend = backend->address };
 	struct datagram value = { .frontend = peer->address, .frontend_port = peer->port };
+	const struct peer to = { .address = backend->address, .port = backend->port };
+	struct datagram_key key = {};
 	struct datagram *known;
 
-	key.backend_port = backend->port;
+	datagram_key(ctx, &to, &key);
 	known = bpf_map_lookup_elem(&datagrams_v1, &key);
 	if (known && known->frontend_port == value.frontend_port && address_equal(&known->frontend, &value.frontend))
 		return;
 	bpf_map_update_elem(&datagrams_v1, &key, &value, BPF_ANY);
 }
 
+/* From now on the socket calls this peer by its own name, whatever it called it before. */
+INLINE void forget_datagram(struct bpf_sock_addr *ctx, const struct peer *peer)
+{
+	struct datagram_key key = {};
+
+	if (ctx->protocol != IPPROTO_UDP)
+		return;
+	datagram_key(ctx, peer, &key);
+	if (bpf_map_lookup_elem(&datagrams_v1, &key))
+		bpf_map_delete_elem(&datagrams_v1, &key);
+}
+
+INLINE void forget_connected(struct bpf_sock_addr *ctx, const struct peer *peer)
+{
+	if (ctx->sk)
+		bpf_sk_storage_delete(&connected_v1, ctx->sk);
+	forget_datagram(ctx, peer);
+}
+
+/* Of a connected socket: what it asked for when it was connected. */
+INLINE int recall_connected(const struct peer *peer, struct peer *name, struct bpf_sock *sk)
+{
+	const struct translation *t = bpf_sk_storage_get(&connected_v1, sk, 0, 0);
+
+	if (!t || t->backend_port != peer->port || !address_equal(&t->backend, &peer->address))
+		return 0;
+	name->address = t->frontend;
+	name->port = t->frontend_port;
+	return 1;
+}
+
 /* The name that the socket used, where `peer` is the backend it got; 0 where it used none. */
 INLINE int recall(struct bpf_sock_addr *ctx, const struct peer *peer, struct peer *name)
 {
 	struct datagram_key key = {};
-	struct translation *t;
-	struct datagram *d;
+	const struct datagram *d;
 
-	t = ctx->sk ? bpf_sk_storage_get(&connected_v1, ctx->sk, 0, 0) : 0;
-	if (t && t->backend_port == peer->port && address_equal(&t->backend, &peer->address)) {
-		name->address = t->frontend;
-		name->port = t->frontend_port;
-		return 1;
-	}
+	/* What a datagram socket was connected to once counts no longer. */
+	if (ctx->sk && (ctx->protocol != IPPROTO_UDP || ctx->sk->state == BPF_TCP_ESTABLISHED))
+		return recall_connected(peer, name, ctx->sk);
 	if (ctx->protocol != IPPROTO_UDP)
 		return 0;
-	key.cookie = bpf_get_socket_cookie(ctx);
-	key.backend = peer->address;
-	key.backend_port = peer->port;
+	datagram_key(ctx, peer, &key);
 	d = bpf_map_lookup_elem(&datagrams_v1, &key);
 	if (!d)
 		return 0;
@@ -184,6 +223,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
+		forget_connected(ctx, &peer);
 		return PROCEED;
 	}
 }
@@ -203,8 +243,18 @@ int connect6(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
+		forget_connected(ctx, &peer);
 		return PROCEED;
 	}
+}
+
+/* An IPv6 socket connected to an IPv4 address names its peer with every datagram: it has asked for it once, and has it. */
+INLINE int is_own_peer(const struct bpf_sock_addr *ctx)
+{
+	const struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->family == AF_INET6 && sk->state == BPF_TCP_ESTABLISHED && sk->dst_ip6[3] == ctx->user_ip4 &&
+	       sk->dst_ip6[2] == V4_MAPPED && sk->dst_port == (__be16)ctx->user_port;
 }
 
 SEC("cgroup/sendmsg4")
@@ -213,6 +263,8 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	const struct backend *backend;
 	struct peer peer = {};
 
+	if (is_own_peer(ctx))
+		return PROCEED;
 	peer4(ctx, &peer);
 	switch (choose(ctx, &peer, &backend)) {
 	case LB_CHOSEN:
@@ -222,6 +274,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
+		forget_datagram(ctx, &peer);
 		return PROCEED;
 	}
 }
@@ -241,6 +294,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
+		forget_datagram(ctx, &peer);
 		return PROCEED;
 	}
 }
@@ -289,17 +343,21 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	return PROCEED;
 }
 
-/* A process of the node that listened on a node port would never hear of a packet, and nobody would know why. */
-INLINE int check_bind(struct bpf_sock *ctx, int v4)
+INLINE int is_node_port(const struct bpf_sock *ctx, __be32 family)
 {
 	struct frontend_key key = { .port = bpf_htons(ctx->src_port) };
 
 	key.protocol = ctx->protocol;
-	if (!is_node(bpf_get_netns_cookie(ctx)))
+	key.address.word[2] = family;
+	return bpf_map_lookup_elem(&frontends_v2, &key) != 0;
+}
+
+/* A process of the node that listened on a node port would never hear of a packet, and nobody would know why. */
+INLINE int check_bind(const struct bpf_sock *ctx, int hears4, int hears6)
+{
+	if (!is_node(bpf_get_netns_cookie((void *)ctx)))
 		return PROCEED;
-	if (v4)
-		key.address.word[2] = V4_MAPPED;
-	if (!bpf_map_lookup_elem(&frontends_v2, &key))
+	if (!(hears4 && is_node_port(ctx, V4_MAPPED)) && !(hears6 && is_node_port(ctx, 0)))
 		return PROCEED;
 	bpf_set_retval(-EADDRINUSE);
 	return REJECT;
@@ -308,11 +366,18 @@ INLINE int check_bind(struct bpf_sock *ctx, int v4)
 SEC("cgroup/post_bind4")
 int post_bind4(struct bpf_sock *ctx)
 {
-	return check_bind(ctx, 1);
+	return check_bind(ctx, 1, 0);
 }
 
+/*
+ * At all addresses it hears both families. One that wants IPv6 alone (IPV6_V6ONLY) looks the same from here, and is refused the
+ * node port of the other family too.
+ */
 SEC("cgroup/post_bind6")
 int post_bind6(struct bpf_sock *ctx)
 {
-	return check_bind(ctx, 0);
+	const __u32 word[] = { ctx->src_ip6[0], ctx->src_ip6[1], ctx->src_ip6[2], ctx->src_ip6[3] };
+	int begins0 = !word[0] && !word[1], mapped = begins0 && word[2] == V4_MAPPED;
+
+	return check_bind(ctx, mapped || (begins0 && !word[2] && !word[3]), !mapped);
 }
