@@ -1,5 +1,11 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
+import { eventually } from '#base/async/eventually.ts'
 import type { Service } from '#datapath/datapath.ts'
+import { namespaceDir } from '#kernel/netns.ts'
 import { inPod, load, onNode, peerNames, serve, type TestPod, type TestServer, Topology } from './topology.ts'
 
 /** The node's loopback addresses by the socket hooks, and sockets of the kernel's own. */
@@ -88,4 +94,94 @@ test('S18: who listens on the node’s loopback keeps his port, and cannot take 
   await t.throwsAsync(serve(here, '127.0.0.1', 30_080), { message: /ended with/ })
   await using _ = await serve(here, '127.0.0.1', 30_090)
   t.true((await load(here, 'crr', '127.0.0.1', 30_090)) > 0)
+})
+
+const inside = (pod: TestPod, command: string, ...args: readonly string[]): string =>
+  execFileSync('nsenter', [`--net=${join(namespaceDir, pod.name)}`, command, ...args], { encoding: 'utf8' })
+
+/** One end of a multipath connection, until it is disposed of. */
+async function multipath(pod: TestPod, role: 'server' | 'client', address: string): Promise<AsyncDisposable> {
+  const script = join(import.meta.dirname, 'mptcp.ts')
+  const args = [
+    `--net=${join(namespaceDir, pod.name)}`,
+    process.execPath,
+    script,
+    pod.node.cgroupPath,
+    role,
+    address,
+    '9000',
+  ]
+  const child = spawn('nsenter', args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const closed = once(child, 'close')
+  await Promise.race([
+    once(child.stdout, 'data'),
+    closed.then(([code]) => Promise.reject(new Error(`the ${role} ended with ${code}`))),
+  ])
+  return {
+    async [Symbol.asyncDispose]() {
+      // It may wait in a call for somebody who never comes.
+      child.kill()
+      await closed
+    },
+  }
+}
+
+/*
+ * Most of what connects by itself in the kernel (NFS, SMB, iSCSI, NBD, 9p, RDS, DLM) this kernel was built without; multipath
+ * TCP it has. kernel_connect() works on a copy of its caller's address (Linux 6.6): the hook rewrites that one.
+ */
+test('S25: a connection that the kernel itself makes is led to a backend, or refused, as any process’s is', async (t) => {
+  if (!existsSync('/proc/sys/net/mptcp')) {
+    t.log('this kernel has no MPTCP (CONFIG_MPTCP), which is what connects here by itself')
+    t.pass()
+    return
+  }
+  const service = (last: number, backends: readonly string[]): Service => ({
+    frontend: { address: `10.96.0.${last}`, port: 9000, protocol: 'TCP' },
+    backends: backends.map((address) => ({ address, port: 9000, protocol: 'TCP' })),
+  })
+  const services = [service(50, [near.v4]), service(51, []), service(52, [near.v4])]
+  const { datapath } = client.node
+  for (const pod of [client, near])
+    inside(pod, 'ip', 'mptcp', 'limits', 'set', 'subflow', '8', 'add_addr_accepted', '8')
+  await using _server = await multipath(near, 'server', near.v4)
+  await using _client = await multipath(client, 'client', near.v4)
+  const peers = (): string[] =>
+    inside(client, 'ss', '-Htn', 'dport', '=', ':9000')
+      .trim()
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/)[4] ?? '')
+  const failed = (): number => {
+    const [names = '', values = ''] = inside(client, 'cat', '/proc/net/netstat')
+      .split('\n')
+      .filter((line) => line.startsWith('MPTcpExt'))
+    return Number(values.split(' ')[names.split(' ').indexOf('MPJoinSynTxConnectErr')])
+  }
+  t.deepEqual(peers(), [`${near.v4}:9000`])
+  /** The server says that it has this address too: the client's kernel connects to it. */
+  const announce = (last: number): void => {
+    inside(near, 'ip', 'mptcp', 'endpoint', 'add', `10.96.0.${last}`, 'signal')
+  }
+  const limits = { withinMs: 10_000, pauseMs: 20 }
+  const are = async (count: number): Promise<void> => {
+    await eventually(() => {
+      if (peers().length !== count) throw new Error(`connections to ${peers().join(', ')}`)
+    }, limits)
+    t.deepEqual(peers(), Array(count).fill(`${near.v4}:9000`))
+  }
+  datapath.changeServices(services, [])
+  announce(50)
+  await are(2)
+  t.is(failed(), 0)
+  announce(51)
+  await eventually(() => {
+    if (failed() !== 1) throw new Error(`${failed()} connections were refused`)
+  }, limits)
+  t.is(peers().length, 2)
+  announce(52)
+  await are(3)
+  datapath.changeServices(
+    [],
+    services.map((s) => s.frontend),
+  )
 })
