@@ -27,6 +27,28 @@ int weft_map_info(int fd, struct weft_map_info *out)
 	return 0;
 }
 
+int weft_map_btf(int fd, uint32_t ids[2], void *out, uint32_t room)
+{
+	struct bpf_btf_info types = { .btf = pointer(out), .btf_size = room };
+	struct bpf_map_info i = {};
+	union bpf_attr a = {};
+	int btf, error = bpf_info(fd, &i, sizeof(i));
+
+	if (error)
+		return error;
+	if (!i.btf_id)
+		return -ENOENT;
+	ids[0] = i.btf_key_type_id;
+	ids[1] = i.btf_value_type_id;
+	a.btf_id = i.btf_id;
+	btf = bpf(BPF_BTF_GET_FD_BY_ID, &a);
+	if (btf < 0)
+		return btf;
+	error = bpf_info(btf, &types, sizeof(types));
+	close(btf);
+	return error ? error : (int)types.btf_size;
+}
+
 int weft_map_create(uint32_t type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries_max,
 		    uint32_t flags)
 {

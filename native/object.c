@@ -75,7 +75,9 @@ int weft_object_open(const void *elf, uint32_t size, const char *name, const cha
 		bpf_object__for_each_map(map, object->bpf) {
 			/* Globals belong to one load of one object. */
 			/* scratch_…: what is left there from one packet to the next is of use to this object alone, if at all. */
-			if (bpf_map__is_internal(map) || !strncmp(bpf_map__name(map), "scratch_", 8))
+			/* before_…: another version's, under its own name (weft_object_reuse). */
+			if (bpf_map__is_internal(map) || !strncmp(bpf_map__name(map), "scratch_", 8) ||
+			    !strncmp(bpf_map__name(map), "before_", 7))
 				continue;
 			if (snprintf(path, sizeof(path), "%s/%s", pin_dir, bpf_map__name(map)) >= (int)sizeof(path)) {
 				weft_object_close(object);
@@ -129,6 +131,29 @@ int weft_object_resize(struct weft_object *object, const char *name, uint32_t en
 	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
 
 	return map ? bpf_map__set_max_entries(map, entries_max) : -ENOENT;
+}
+
+int weft_object_reuse(struct weft_object *object, const char *name, int fd)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
+
+	return map ? bpf_map__reuse_fd(map, fd) : -ENOENT;
+}
+
+int weft_object_btf(struct weft_object *object, void *out, uint32_t room)
+{
+	const struct btf *btf = bpf_object__btf(object->bpf);
+	const void *data;
+	uint32_t size;
+
+	if (!btf)
+		return -ENOENT;
+	data = btf__raw_data(btf, &size);
+	if (!data)
+		return -ENOMEM;
+	if (size <= room)
+		memcpy(out, data, size);
+	return size;
 }
 
 int weft_object_load(struct weft_object *object)

@@ -25,6 +25,32 @@ int weft_program_info(int fd, struct weft_program_info *out)
 	return 0;
 }
 
+int weft_program_maps(int fd, uint32_t *ids, uint32_t room)
+{
+	struct bpf_prog_info i = { .nr_map_ids = room, .map_ids = pointer(ids) };
+	int error = bpf_info(fd, &i, sizeof(i));
+
+	return error ? error : (int)i.nr_map_ids;
+}
+
+int weft_program_name(int fd, char *out)
+{
+	struct bpf_prog_info i = {};
+	int error = bpf_info(fd, &i, sizeof(i));
+
+	if (!error)
+		memcpy(out, i.name, sizeof(i.name));
+	return error;
+}
+
+int weft_program_open(uint32_t id)
+{
+	union bpf_attr a = {};
+
+	a.prog_id = id;
+	return bpf(BPF_PROG_GET_FD_BY_ID, &a);
+}
+
 int weft_test_run(struct weft_test_run *run)
 {
 	union bpf_attr a = {};

@@ -21,6 +21,10 @@ WEFT_API int weft_object_open(const void *elf, uint32_t size, const char *name, 
 WEFT_API int weft_object_set(struct weft_object *object, const char *global, const void *value, uint32_t size);
 /* At most this many entries in a map of the object, before load. */
 WEFT_API int weft_object_resize(struct weft_object *object, const char *map, uint32_t entries_max);
+/* A map that is there already, whatever its name and layout, in place of one of the object's, before load. */
+WEFT_API int weft_object_reuse(struct weft_object *object, const char *map, int fd);
+/* The object's types (BTF). Returns their size; more than room: nothing was written. */
+WEFT_API int weft_object_btf(struct weft_object *object, void *out, uint32_t room);
 WEFT_API int weft_object_load(struct weft_object *object);
 /* A new descriptor, the caller's to close. */
 WEFT_API int weft_object_program(struct weft_object *object, const char *name);
@@ -42,6 +46,12 @@ struct weft_program_info {
 	uint64_t run_nanoseconds;
 };
 WEFT_API int weft_program_info(int fd, struct weft_program_info *out);
+/* The maps that a program uses, by number, at most room of them. Returns how many there are. */
+WEFT_API int weft_program_maps(int fd, uint32_t *ids, uint32_t room);
+/* Its name, 16 bytes with the NUL. */
+WEFT_API int weft_program_name(int fd, char *out);
+/* Of a program by its number: a new descriptor, the caller's to close. */
+WEFT_API int weft_program_open(uint32_t id);
 
 struct weft_link_info {
 	uint32_t id;
@@ -101,6 +111,8 @@ struct weft_map_info {
 	char name[16];
 };
 WEFT_API int weft_map_info(int fd, struct weft_map_info *out);
+/* The types (BTF) that a map was made with; ids: of its key and its value. Returns their size, -ENOENT where there are none. */
+WEFT_API int weft_map_btf(int fd, uint32_t ids[2], void *out, uint32_t room);
 WEFT_API int weft_map_create(uint32_t type, const char *name, uint32_t key_size, uint32_t value_size,
 			     uint32_t entries_max, uint32_t flags);
 WEFT_API int weft_map_lookup(int fd, const void *key, void *value);

@@ -213,6 +213,8 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 		failed = bpf_map_update_elem(&flows_v1, &place->key, flow, BPF_NOEXIST);
 		if (!failed) {
 			__sync_fetch_and_add(waiting, 1);
+			if (cfg_flow_before)
+				leave_flow(&place->key, flow);
 			return CONTINUE;
 		}
 		if (failed == -17) { /* EEXIST: another CPU was first, perhaps with the other end's packet */

@@ -6,6 +6,7 @@
 #ifndef WEFT_LIB_FLOW_H
 #define WEFT_LIB_FLOW_H
 
+#include "lib/before.h"
 #include "lib/clock.h"
 #include "lib/deny.h"
 #include "lib/fault.h"
@@ -123,6 +124,17 @@ INLINE void account(struct flow *flow, const struct __sk_buff *skb, __u32 side, 
 	flow->bytes[side & 1] += skb->len;
 }
 
+/* The flow, or none: also as the version before this one had it. */
+INLINE struct flow *find_flow(const struct tuple *key)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows_v1, key);
+
+	if (flow || !cfg_flow_before || !may_write())
+		return flow;
+	take_flow(key);
+	return bpf_map_lookup_elem(&flows_v1, key);
+}
+
 /* Sequence numbers compare modulo 2^32. */
 INLINE int after(__u32 a, __u32 b)
 {
@@ -168,6 +180,8 @@ INLINE __u32 counted_to(__u32 flags, __u32 number)
 /* `counted`: as counted_to says; an answered flow of nobody is counted nowhere. Of several CPUs that do this, one counts. */
 FUNCTION int remove_flow(const struct tuple *key, __u32 flags, __u32 number)
 {
+	if (key && may_write())
+		forget_left_flow(key);
 	if (key && may_write() && bpf_map_delete_elem(&flows_v1, key) == 0 && (number || !(flags & FLOW_ANSWERED)))
 		count_share(counted_to(flags, number), FAULTY(14, 0, -1));
 	return 0;

@@ -5,6 +5,7 @@
 #ifndef WEFT_LIB_NAT_H
 #define WEFT_LIB_NAT_H
 
+#include "lib/before.h"
 #include "lib/clock.h"
 #include "lib/icmp.h"
 #include "lib/rewrite.h"
@@ -53,6 +54,17 @@ INLINE struct nat_work *nat_work(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&scratch_nat, &zero);
+}
+
+/* The entry of a packet, or none: also as the version before this one had it. */
+INLINE struct rewrite *translation_of(const struct tuple *key)
+{
+	struct rewrite *r = bpf_map_lookup_elem(&translations_v1, key);
+
+	if (r || !cfg_rewrite_before || !may_write())
+		return r;
+	take_pair(key);
+	return bpf_map_lookup_elem(&translations_v1, key);
 }
 
 INLINE int tuple_equal(const struct tuple *a, const struct tuple *b)
@@ -146,6 +158,7 @@ INLINE void forget_pair(const struct tuple *question, const struct rewrite *r)
 	turn_round(&r->to, &answer);
 	bpf_map_delete_elem(&translations_v1, question);
 	bpf_map_delete_elem(&translations_v1, &answer);
+	forget_left_pair(question, &answer);
 }
 
 /*
@@ -154,7 +167,7 @@ INLINE void forget_pair(const struct tuple *question, const struct rewrite *r)
  */
 INLINE struct rewrite *find_rewrite(const struct packet *pkt, __u64 time)
 {
-	struct rewrite *r = bpf_map_lookup_elem(&translations_v1, &pkt->tuple), *answer;
+	struct rewrite *r = translation_of(&pkt->tuple), *answer;
 	struct tuple key;
 
 	if (!r)
@@ -221,6 +234,9 @@ INLINE long write_answer(struct nat_work *w)
 	long failed;
 
 	turn_round(&w->question.to, &w->key);
+	/* A port that is another connection's since before is not free. */
+	if (cfg_rewrite_before)
+		take_pair(&w->key);
 	failed = bpf_map_update_elem(&translations_v1, &w->key, &w->answer, BPF_NOEXIST);
 	if (FAULTY(28, 1, failed != -EEXIST))
 		return FAULTY(28, 0, failed);
@@ -272,8 +288,13 @@ FUNCTION int write_pair(CONTEXT *ctx, struct nat_work *w, __u32 how, __u32 rando
 			continue;
 		}
 		failed = bpf_map_update_elem(&translations_v1, &w->asked, &w->question, BPF_ANY);
-		if (!failed)
+		if (!failed) {
+			if (cfg_rewrite_before) {
+				leave_rewrite(&w->key, &w->answer);
+				leave_rewrite(&w->asked, &w->question);
+			}
 			return REASON_FORWARDED;
+		}
 		bpf_map_delete_elem(&translations_v1, &w->key);
 		return REASON_MAP_WRITE_FAILED;
 	}
@@ -301,7 +322,7 @@ FUNCTION int translate_error(struct __sk_buff *skb, struct packet *pkt, __u32 *f
 	if (parse_inner(skb, pkt, q) != CONTINUE)
 		return 0;
 	turn_round(&q->tuple, &w->key);
-	r = bpf_map_lookup_elem(&translations_v1, &w->key);
+	r = translation_of(&w->key);
 	if (!r || ((*flags & r->flags & REWRITE_ANSWER) && !(r->flags & REWRITE_HAIRPIN)))
 		return 0;
 	/* Masquerade's own, and only where it is its turn. */

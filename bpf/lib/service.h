@@ -126,7 +126,7 @@ FUNCTION int serve_container(struct __sk_buff *skb, struct packet *pkt, const st
 		r->flags |= REWRITE_HAIRPIN;
 	}
 	/* What was outside until now is a Service's: another connection. */
-	old = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
+	old = translation_of(&pkt->tuple);
 	if (old && (old->flags & REWRITE_MASQUERADE) && may_write())
 		forget_pair(&pkt->tuple, old);
 	verdict = begin_pair(skb, pkt, w, PAIR_KEEP_PORT);
@@ -267,7 +267,7 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	if (address_flags(&pkt->tuple.destination) & (ADDRESS_NODE | ADDRESS_VIRTUAL | ADDRESS_RESOLVER))
 		return CONTINUE;
 	/* Of a Service that is no more: its packets must not begin something else under the same ports. */
-	known = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
+	known = translation_of(&pkt->tuple);
 	if (known && !(known->flags & REWRITE_MASQUERADE))
 		return drop(REASON_NO_NAT_MAPPING);
 	/* The stack says "time exceeded" about the packet that the pod sent, and to the pod. */

@@ -35,7 +35,7 @@ FUNCTION int relate(struct __sk_buff *skb, struct packet *pkt, __u32 hook)
 	    (hook == HOOK_CONTAINER && !address_equal(&inner.tuple.destination, &pkt->tuple.source)))
 		return drop(REASON_FORBIDDEN_ICMP);
 	find_place(&inner.tuple, &place);
-	flow = bpf_map_lookup_elem(&flows_v1, &place.key);
+	flow = find_flow(&place.key);
 	if (!flow) {
 		flow = find_embryo(&place.key, now(skb));
 		if (flow && (flow->flags & FLOW_ESTABLISHED))
@@ -84,7 +84,7 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 	place = &with->place;
 	find_place(&pkt->tuple, place);
 	place->hook = hook;
-	flow = bpf_map_lookup_elem(&flows_v1, &place->key);
+	flow = find_flow(&place->key);
 	if (!flow)
 		return begin(skb, pkt, place, from, to);
 	/* Whoever wears an address of this node outside wears it in a known connection, too. */

@@ -3,6 +3,7 @@
  * find themselves, so that what is swept late is only room that is taken longer.
  */
 #include "lib/base.h"
+#include "lib/before.h"
 #include "lib/clock.h"
 #include "maps/flows.h"
 
@@ -47,5 +48,36 @@ int sweep(struct sweep *ctx)
 	bpf_for_each_map_elem(&flows_v1, sweep_flow, &s, 0);
 	ctx->kept = s.kept;
 	ctx->removed = s.removed;
+	return 0;
+}
+
+/* What is told of a map of before that has been emptied. */
+struct taking {
+	__u32 taken;
+	__u32 known; /* was here already, or found no room */
+};
+
+static long take_left_flow(void *map, const struct tuple *key, void *old, struct taking *t)
+{
+	struct tuple copy = *key;
+
+	if (take_flow(&copy))
+		t->taken++;
+	else
+		t->known++;
+	forget_left_flow(&copy);
+	return 0;
+}
+
+/* After the last link has moved on to these programs. */
+SEC("syscall")
+int take_flows(struct taking *ctx)
+{
+	struct taking t = {};
+
+	if (cfg_flow_before)
+		bpf_for_each_map_elem(&before_flows, take_left_flow, &t, 0);
+	ctx->taken = t.taken;
+	ctx->known = t.known;
 	return 0;
 }

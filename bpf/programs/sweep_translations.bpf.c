@@ -5,6 +5,7 @@
 #include "lib/base.h"
 #include "lib/clock.h"
 #include "lib/address.h"
+#include "lib/before.h"
 #include "lib/life.h"
 #include "lib/tuple.h"
 #include "maps/translations.h"
@@ -81,5 +82,36 @@ int sweep_translations(struct translation_sweep *ctx)
 	bpf_for_each_map_elem(&translations_v1, sweep_pair, &s, 0);
 	ctx->kept = s.kept;
 	ctx->removed = s.removed;
+	return 0;
+}
+
+/* As in sweep.bpf.c. */
+struct taking {
+	__u32 taken;
+	__u32 known;
+};
+
+static long take_left_rewrite(void *map, const struct tuple *key, void *old, struct taking *t)
+{
+	struct tuple copy = *key;
+
+	if (take_rewrite(&copy))
+		t->taken++;
+	else
+		t->known++;
+	bpf_map_delete_elem(&before_pairs, &copy);
+	return 0;
+}
+
+/* Entry by entry: the other one of each pair is among them. */
+SEC("syscall")
+int take_translations(struct taking *ctx)
+{
+	struct taking t = {};
+
+	if (cfg_rewrite_before)
+		bpf_for_each_map_elem(&before_pairs, take_left_rewrite, &t, 0);
+	ctx->taken = t.taken;
+	ctx->known = t.known;
 	return 0;
 }

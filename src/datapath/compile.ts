@@ -33,6 +33,8 @@ export interface CompileOptions {
   /** Abilities of this node's kernel that the sources ask for with #ifdef; `WEFT_HAVE_` is put in front. */
   readonly features?: readonly string[]
   readonly clang?: string
+  /** Other sources than ours (tests): a directory like bpf/. */
+  readonly sourceDir?: string
 }
 
 export interface CompiledObject {
@@ -47,16 +49,19 @@ export interface CompiledObject {
  * image brings them) no clang is needed. Throws with clang's words, or with what to install.
  */
 export async function compile(options: CompileOptions): Promise<CompiledObject[]> {
-  const { cacheDir, clang = 'clang' } = options
+  const { cacheDir, clang = 'clang', sourceDir = bpfDir } = options
   const flags = compilerFlags(options.features ?? [])
-  const sources = hash(...sourceFiles().flatMap((file) => [file, readFileSync(join(bpfDir, file))]), ...flags)
+  const sources = hash(
+    ...sourceFiles(sourceDir).flatMap((file) => [file, readFileSync(join(sourceDir, file))]),
+    ...flags,
+  )
   const version = await clangVersion(clang)
   const dir = version === undefined ? anyOf(cacheDir, sources) : join(cacheDir, `${sources}-${hash(version)}`)
   if (dir === undefined)
     throw new Error(
       `Cannot compile bpf/: there is no ${clang} on this node, and ${cacheDir} has no objects of these sources: install clang, or bring the objects`,
     )
-  if (version !== undefined && !existsSync(dir)) await compileInto(dir, clang, flags)
+  if (version !== undefined && !existsSync(dir)) await compileInto(dir, { clang, flags, sourceDir })
   return objectNames.map((name) => {
     const elf = readFileSync(join(dir, `${name}.o`))
     return { name, elf, hash: hash(elf) }
@@ -64,7 +69,14 @@ export async function compile(options: CompileOptions): Promise<CompiledObject[]
 }
 
 /** Made aside and moved into place whole, so that a crash or a second compiler leaves no half cache. */
-async function compileInto(dir: string, clang: string, flags: readonly string[]): Promise<void> {
+async function compileInto(
+  dir: string,
+  {
+    clang,
+    flags,
+    sourceDir,
+  }: { readonly clang: string; readonly flags: readonly string[]; readonly sourceDir: string },
+): Promise<void> {
   mkdirSync(dirname(dir), { recursive: true })
   // Threads of one process compile, too.
   const aside = mkdtempSync(`${dir}.`)
@@ -74,7 +86,7 @@ async function compileInto(dir: string, clang: string, flags: readonly string[])
         const out = join(aside, `${name}.o`)
         const args = [...flags, '-c', join('programs', `${name}.bpf.c`), '-o', resolve(out)]
         try {
-          await run(clang, args, { cwd: bpfDir, timeout: compileWithinMs })
+          await run(clang, args, { cwd: sourceDir, timeout: compileWithinMs })
         } catch (error) {
           const { stderr = '', killed } = error as { stderr?: string; killed?: boolean }
           const words = killed ? `clang did not end within ${compileWithinMs / 1000} s` : stderr
@@ -126,8 +138,8 @@ function anyOf(cacheDir: string, sources: string): string | undefined {
   return found === undefined ? undefined : join(cacheDir, found)
 }
 
-function sourceFiles(): string[] {
-  return readdirSync(bpfDir, { recursive: true, encoding: 'utf8' })
+function sourceFiles(dir: string): string[] {
+  return readdirSync(dir, { recursive: true, encoding: 'utf8' })
     .filter((file) => /\.[ch]$/.test(file))
     .toSorted()
 }

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
-import { type Program, tickNanoseconds } from '#kernel/bpf/program.ts'
+import { tickNanoseconds } from '#kernel/bpf/program.ts'
 import { isMac, Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import { Attachments } from './attach.ts'
@@ -17,9 +17,8 @@ import type {
   Service,
 } from './datapath.ts'
 import type { Backend, Frontend } from './frontend.ts'
-import { load, openMap, openOldMap, prunePrograms, removeOldMap } from './load.ts'
+import { load, openMap, programOf, prunePrograms } from './load.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
-import { endpointsMapV1 } from './maps/endpoints.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
@@ -29,6 +28,7 @@ import { PodSide } from './pod-side.ts'
 import { Probe, type ProbeOptions } from './probe.ts'
 import { NodeRoutes } from './routes.ts'
 import { ServiceSide } from './service-side.ts'
+import { attachAll, Succession } from './succession.ts'
 import { setTunnel } from './tunnel.ts'
 
 export interface KernelDatapathOptions {
@@ -136,6 +136,9 @@ export class KernelDatapath implements Datapath {
       gatewayMac,
       ...node,
     })
+    // Another version's connections first: programs that know both layouts, until every link has them.
+    const place = { uplink: uplink.index, tunnel: tunnelIndex, xdp, cgroupPath }
+    using succession = await Succession.begin({ ...options, objects }, globals, place)
     const { programs, fresh } = load(objects, globals, pinDir)
     for (const program of programs.values()) held.use(program)
     const open = (name: string): BpfMap => held.use(openMap(pinDir, name))
@@ -145,27 +148,18 @@ export class KernelDatapath implements Datapath {
     const services = new ServiceSide(open, { attachments, sweeper, uplink, ...inNamespace, clock })
     const counters = open(countersMap)
     services.exclude(options.noMasquerade ?? [])
-    const before = openOldMap(pinDir, endpointsMapV1)
-    const taken = before === undefined ? [] : pods.takeOver(before)
-    before?.[Symbol.dispose]()
 
     // Attached; pods that are there already get this agent's programs.
-    const changed = [
-      attachments.attachCgroup(cgroupPath),
-      await attachments.attachDevice('uplink', 'node', uplink.index),
-      await attachments.attachXdp(xdp, uplink.index),
-      tunnelIndex !== undefined && (await attachments.attachDevice('overlay', 'node', tunnelIndex)),
-    ]
-    changed.push(attachments.updateDevices('endpoint'))
+    const changed = await attachAll(attachments, place)
     prunePrograms(objects, globals, pinDir)
-    if (before !== undefined) {
-      removeOldMap(pinDir, endpointsMapV1)
-      log.info({ taken }, 'pods were taken over from the layout of an earlier version')
+    if (succession !== undefined) {
+      const { carried, pods: taken } = succession
+      log.info(
+        { carried, pods: taken, ...succession.finish() },
+        'what another version left in its own layout was taken over',
+      )
     }
-    log.info(
-      { loaded: fresh, attached: changed.includes(true), uplink: options.uplink, pinDir },
-      'datapath is in place',
-    )
+    log.info({ loaded: fresh, attached: changed, uplink: options.uplink, pinDir }, 'datapath is in place')
     const beside = await otherWaysOut(netlink, uplink)
     if (beside.length > 0)
       log.warn(
@@ -294,10 +288,4 @@ export class KernelDatapath implements Datapath {
   [Symbol.dispose](): void {
     this.#held.dispose()
   }
-}
-
-function programOf(programs: ReadonlyMap<string, Program>, name: string): Program {
-  const program = programs.get(name)
-  if (program === undefined) throw new Error(`Cannot run program ${name}: it is not loaded`)
-  return program
 }

@@ -8,6 +8,14 @@ import { hasCode } from '#kernel/errno.ts'
 import type { CompiledObject } from './compile.ts'
 import { programs, tools } from './object.ts'
 
+/** Maps of another version, which programs shall know beside their own. */
+export interface OtherMaps {
+  /** Tells programs that know them from those that do not. */
+  readonly mark: string
+  /** Before the object is loaded. */
+  tell(object: BpfObject): void
+}
+
 /** Programs of this node by name, loaded or found where an earlier agent left them. */
 export interface Loaded {
   readonly programs: ReadonlyMap<string, Program>
@@ -18,14 +26,20 @@ export interface Loaded {
 /**
  * Puts every program into the kernel and pins it below `pinDir/programs/<hash>`, with its maps in `pinDir/maps`.
  * The hash is of the object and its globals: what is pinned under it is this very program, so a restart loads nothing.
+ * With `left`, programs that also know the maps of another version.
  */
-export function load(objects: readonly CompiledObject[], globals: ReadonlyMap<string, Buffer>, pinDir: string): Loaded {
+export function load(
+  objects: readonly CompiledObject[],
+  globals: ReadonlyMap<string, Buffer>,
+  pinDir: string,
+  left?: OtherMaps,
+): Loaded {
   const mapDir = join(pinDir, 'maps')
   mkdirSync(mapDir, { recursive: true, mode: 0o700 })
   const found = new Map<string, Program>()
   const fresh: string[] = []
   for (const object of objects) {
-    const version = versionOf(object, globals)
+    const version = versionOf(object, globals, left)
     const dir = join(pinDir, 'programs', version)
     const names = [...programs, ...tools].filter((p) => p.object === object.name).map((p) => p.name)
     const known = names.map((name) => Program.openPin(join(dir, name)))
@@ -40,6 +54,7 @@ export function load(objects: readonly CompiledObject[], globals: ReadonlyMap<st
     mkdirSync(dir, { recursive: true, mode: 0o700 })
     using loading = BpfObject.open(object.name, object.elf, mapDir)
     for (const [name, value] of globals) setIfUsed(loading, name, value)
+    left?.tell(loading)
     loading.load()
     for (const name of names) {
       const program = loading.program(name)
@@ -63,23 +78,19 @@ export function prunePrograms(
   }
 }
 
+/** One of those that were loaded. */
+export function programOf(programs: ReadonlyMap<string, Program>, name: string): Program {
+  const program = programs.get(name)
+  if (program === undefined) throw new Error(`Cannot run program ${name}: it is not loaded`)
+  return program
+}
+
 /** A map that a loaded object has pinned. */
 export function openMap(pinDir: string, name: string): BpfMap {
   const path = join(pinDir, 'maps', name)
   const fd = openPin(path)
   if (fd === undefined) throw new Error(`Cannot open map ${name}: nothing is pinned at ${path}`)
   return new BpfMap(fd)
-}
-
-/** A map of a layout that the present programs no longer have; undefined where no earlier version left one. */
-export function openOldMap(pinDir: string, name: string): BpfMap | undefined {
-  const fd = openPin(join(pinDir, 'maps', name))
-  return fd === undefined ? undefined : new BpfMap(fd)
-}
-
-/** After the last link has moved on to programs that do not read it. */
-export function removeOldMap(pinDir: string, name: string): void {
-  rmSync(join(pinDir, 'maps', name), { force: true })
 }
 
 /** An object has the globals that its program reads; the compiler left the others out. */
@@ -91,8 +102,9 @@ export function setIfUsed(object: BpfObject, name: string, value: Buffer): void 
   }
 }
 
-function versionOf(object: CompiledObject, globals: ReadonlyMap<string, Buffer>): string {
+function versionOf(object: CompiledObject, globals: ReadonlyMap<string, Buffer>, left?: OtherMaps): string {
   const sum = createHash('sha256').update(object.hash)
+  if (left !== undefined) sum.update(left.mark)
   for (const [name, value] of globals) sum.update(name).update(value)
   return `${object.name}-${sum.digest('hex').slice(0, 16)}`
 }

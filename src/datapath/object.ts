@@ -36,6 +36,8 @@ export const programs: readonly ProgramSpec[] = [
 export const tools: readonly Pick<ProgramSpec, 'object' | 'name'>[] = [
   { object: 'sweep', name: 'sweep' },
   { object: 'sweep_translations', name: 'sweep_translations' },
+  { object: 'sweep', name: 'take_flows' },
+  { object: 'sweep_translations', name: 'take_translations' },
 ]
 
 /** The kernel counts ticks from five minutes before the counter's lower half runs over (INITIAL_JIFFIES). */

@@ -109,6 +109,12 @@ export const objectSet = bind<(object: ObjectPointer, global: string, value: Uin
 export const objectResize = bind<(object: ObjectPointer, map: string, entriesMax: number) => number>(
   'int weft_object_resize(weft_object *, const char *, uint32_t)',
 )
+export const objectReuse = bind<(object: ObjectPointer, map: string, fd: number) => number>(
+  'int weft_object_reuse(weft_object *, const char *, int)',
+)
+export const objectBtf = bind<(object: ObjectPointer, out: Bytes, room: number) => number>(
+  'int weft_object_btf(weft_object *, void *, uint32_t)',
+)
 export const objectLoad = bind<(object: ObjectPointer) => number>('int weft_object_load(weft_object *)')
 export const objectProgram = bind<(object: ObjectPointer, name: string) => number>(
   'int weft_object_program(weft_object *, const char *)',
@@ -131,6 +137,11 @@ export const openPin = bind<(path: string) => number>('int weft_open_pin(const c
 export const programInfoOf = bind<(fd: number, out: ProgramInfoOut) => number>(
   'int weft_program_info(int, _Out_ weft_program_info *)',
 )
+export const programMaps = bind<(fd: number, ids: Uint32Array, room: number) => number>(
+  'int weft_program_maps(int, void *, uint32_t)',
+)
+export const programName = bind<(fd: number, out: Uint8Array) => number>('int weft_program_name(int, void *)')
+export const programOpen = bind<(id: number) => number>('int weft_program_open(uint32_t)')
 export const linkInfoOf = bind<(fd: number, out: LinkInfoOut) => number>(
   'int weft_link_info(int, _Out_ weft_link_info *)',
 )
@@ -161,6 +172,9 @@ export const runSyscallNow = (program: number, context: Buffer): number =>
   syscallRun(program, context, context.length) as number
 
 export const mapInfoOf = bind<(fd: number, out: MapInfoOut) => number>('int weft_map_info(int, _Out_ weft_map_info *)')
+export const mapBtf = bind<(fd: number, ids: Uint32Array, out: Bytes, room: number) => number>(
+  'int weft_map_btf(int, void *, void *, uint32_t)',
+)
 export const mapLookup = bind<(fd: number, key: Uint8Array, value: Uint8Array) => number>(
   'int weft_map_lookup(int, const void *, void *)',
 )

@@ -183,7 +183,8 @@ async function exchangedPrograms(cluster: TestCluster, node: string, before: rea
   for (;;) {
     const present = programsOf(cluster.layout.name, node)
     const [program] = present
-    const isRelaid = readdirSync(`/run/weft/${cluster.layout.name}/${node}/bpf/maps`).includes('flows_v2')
+    const maps = readdirSync(`/run/weft/${cluster.layout.name}/${node}/bpf/maps`)
+    const isRelaid = maps.includes('flows_v2') && !maps.includes('flows_v1')
     if (present.length === 1 && program !== undefined && !before.includes(program) && isRelaid) return program
     if (performance.now() > end) {
       const log = logTail(logFile(cluster.layout, `${node}/agent`), 20)
@@ -215,11 +216,11 @@ function bringUp(from: string, cluster: string): Promise<string> {
 }
 
 /** Maps of the connections, which have another layout after the upgrade. */
-const relaid = /\b(flows|embryonic|shares)_v1\b/g
+const relaid = /\b(flows|embryonic|shares|translations)_v1\b/g
 
 /**
- * The same sources with another program in each hook, and flows that take more room: another layout is another map, which has
- * nothing in it. What is under way is then met in its middle by each program in its turn.
+ * The same sources with another program in each hook, and flows and translations that take more room: another layout is
+ * another map. What is under way is taken over from the one before.
  */
 function upgradedCheckout(): string {
   const dir = mkdtempSync(join(tmpdir(), 'weft-upgrade-'))
@@ -238,7 +239,11 @@ function upgradedCheckout(): string {
   edit(join(dir, 'bpf/maps/flows.h'), 'struct flow', (text) =>
     text.replace(/(struct flow \{.*?)\n\};/s, '$1\n\t__u64 more[2];\n};'),
   )
-  edit(join(dir, 'src/datapath/maps/flows.ts'), 'map', (text) => text.replace(relaid, '$1_v2'))
+  edit(join(dir, 'bpf/maps/translations.h'), 'struct rewrite', (text) =>
+    text.replace(/(struct rewrite \{.*?)\n\};/s, '$1\n\t__u64 more;\n};'),
+  )
+  for (const file of ['flows.ts', 'translations.ts'])
+    edit(join(dir, 'src/datapath/maps', file), 'map', (text) => text.replace(relaid, '$1_v2'))
   for (const file of readdirSync(join(dir, 'bpf'), { recursive: true, encoding: 'utf8' })) {
     if (!/\.[ch]$/.test(file)) continue
     const path = join(dir, 'bpf', file)

@@ -6,17 +6,20 @@ import test from 'ava'
 import { encodeAddress } from '#datapath/maps/address.ts'
 import { BpfObject } from '#kernel/bpf/object.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
-import { inPod, load, serve, type TestPod, Topology } from './topology.ts'
+import { installOther, otherVersion } from './relaid.ts'
+import { inPod, load, onFabric, serve, type TestPod, Topology } from './topology.ts'
 
 /** What an earlier version has left in the kernel, and what its successor makes of it. */
 let topology: Topology
 let a: TestPod
 let b: TestPod
+let far: TestPod
 
 test.before(async () => {
-  topology = await Topology.create({ label: 'u', direct: 'programs' })
+  topology = await Topology.create({ label: 'u' })
   a = await topology.node(1).addPod()
   b = await topology.node(1).addPod()
+  far = await topology.node(2).addPod()
 })
 test.after.always(() => topology?.[Symbol.asyncDispose]())
 
@@ -100,5 +103,65 @@ test.serial(
     t.deepEqual(node.datapath.endpointPolicies().get(b.v4), { egressSet: 0, ingressSet: 7 })
     t.is(node.datapath.flows().filter(({ tuple }) => tuple.destinationPort === 8081).length <= 1, true)
     node.datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], ingressSet: 0 }] })
+  },
+)
+
+test.serial(
+  'L1: connections go on and begin while programs of another layout come and go again: upgrade, roll-back, upgrade',
+  async (t) => {
+    const node = topology.node(1)
+    const [address = ''] = node.addresses
+    const other = await otherVersion()
+    const pins = (): string[] =>
+      readdirSync(join(node.pinDir, 'maps')).filter((name) => /^(flows|translations)_v/.test(name))
+    // One at a time is served at a port.
+    const nodePorts = [b, far].flatMap((pod, i) =>
+      [0, 1].map((j) => ({ pod, port: 8090 + j, nodePort: 30_800 + 10 * i + j })),
+    )
+    const services = nodePorts.map(({ pod, port, nodePort }) => {
+      const backends = [{ address: pod.v4, port, protocol: 'TCP' as const }]
+      const frontend = { address: '0.0.0.0', port: nodePort, protocol: 'TCP' as const }
+      return { frontend, backends, outside: { backends }, number: `${nodePort}`, port: 80, affinitySeconds: 600 }
+    })
+    node.datapath.changeServices(services, [])
+    // b may answer and begin nothing: an answer that nobody knows to be one is refused.
+    const identities = [a, b].map((pod, i) => ({ address: pod.v4, identity: 300 + i, owner: pod.name }))
+    node.datapath.upsertIdentities(identities)
+    node.datapath.changePolicy({ endpoints: [{ addresses: [b.v4, b.v6], egressSet: 9 }] })
+    await using servers = new AsyncDisposableStack()
+    for (const port of [8090, 8091]) {
+      servers.use(await serve(onFabric(topology), '172.30.0.1', port))
+      for (const pod of [b, far]) servers.use(await serve(inPod(pod), pod.v4, port))
+    }
+    const forMs = 2_500
+    const running = [
+      // Under the node's address: to the outside, and from there to a pod of the other node.
+      load(inPod(a), 'rr', '172.30.0.1', 8090, forMs),
+      load(inPod(a), 'urr', '172.30.0.1', 8090, forMs),
+      load(inPod(a), 'crr', '172.30.0.1', 8091, forMs),
+      load(onFabric(topology), 'rr', address, 30_810, forMs),
+      load(onFabric(topology), 'crr', address, 30_811, forMs),
+      load(onFabric(topology), 'rr', address, 30_800, forMs),
+      load(onFabric(topology), 'crr', address, 30_801, forMs),
+      load(inPod(a), 'urr', b.v4, 8090, forMs),
+    ]
+    const all = Promise.all(running)
+    const isOver = all.then(
+      () => true,
+      () => true,
+    )
+    let rounds = 0
+    do {
+      node.closeDatapath()
+      const taken = await installOther(node, other)
+      const { translations = 0, affinity_v1: affinities = 0 } = taken
+      t.true(translations > 0 && affinities > 0, JSON.stringify(taken))
+      t.deepEqual(pins(), ['flows_v7', 'translations_v7'])
+      await node.openDatapath()
+      t.deepEqual(pins(), ['flows_v1', 'translations_v1'])
+      rounds++
+    } while (!(await Promise.race([isOver, false])))
+    for (const [i, rate] of (await all).entries()) t.true(rate > 0, `${i}`)
+    t.log(`${rounds} rounds`, (await all).join(' '))
   },
 )

@@ -1,6 +1,7 @@
 import { checkResult, hasCode, KernelError } from '../errno.ts'
 import { Fd } from '../fd.ts'
 import * as ffi from '../ffi.ts'
+import { Btf, type Members } from './btf.ts'
 
 /** enum bpf_map_type of linux/bpf.h, as far as we tell them apart. */
 const perCpuTypes: ReadonlySet<number> = new Set([5, 6, 10])
@@ -20,6 +21,9 @@ export interface MapOperation {
   readonly outcome: 'success' | 'fail'
   readonly count: number
 }
+
+/** BPF_NOEXIST. */
+const noExist = 1
 
 const openMaps = new Set<BpfMap>()
 const operations = new Map<string, { -readonly [K in keyof MapOperation]: MapOperation[K] }>()
@@ -64,6 +68,9 @@ export class BpfMap extends Fd {
   /** What a look-up returns: one value per possible CPU, each on eight bytes, for per-CPU maps. */
   readonly readSize: number
   readonly name: string
+  readonly id: number
+  /** enum bpf_map_type. */
+  readonly type: number
   /** It can be full. */
   readonly fills: boolean
 
@@ -75,6 +82,8 @@ export class BpfMap extends Fd {
     this.valueSize = out.value_size
     this.entriesMax = out.entries_max
     this.name = out.name
+    this.id = out.id
+    this.type = out.type
     this.fills = fillingTypes.has(out.type)
     openMaps.add(this)
     this.readSize = perCpuTypes.has(out.type) ? Math.ceil(out.value_size / 8) * 8 * ffi.possibleCpus() : out.value_size
@@ -127,6 +136,38 @@ export class BpfMap extends Fd {
       return true
     } catch (error) {
       if (hasCode(error, 'ENOENT')) return false
+      throw error
+    }
+  }
+
+  /** False where there is one already, or (`E2BIG`) no room for it. */
+  add(key: Uint8Array, value: Uint8Array): boolean {
+    this.#check('the key', key, this.keySize)
+    this.#check('the value', value, this.valueSize)
+    try {
+      counted(this.name, 'update', 1, () =>
+        checkResult(ffi.mapUpdate(this.number, key, value, noExist), `add an entry to map ${this.name}`),
+      )
+      return true
+    } catch (error) {
+      if (hasCode(error, 'EEXIST') || hasCode(error, 'E2BIG')) return false
+      throw error
+    }
+  }
+
+  /** What its keys and values are made of; undefined where nobody said so when it was made. */
+  get types(): { readonly key: Members; readonly value: Members } | undefined {
+    const ids = new Uint32Array(2)
+    const action = `read the types of map ${this.name}`
+    try {
+      const size = checkResult(ffi.mapBtf(this.number, ids, null, 0), action)
+      const out = Buffer.alloc(size)
+      checkResult(ffi.mapBtf(this.number, ids, out, size), action)
+      const btf = new Btf(out)
+      const [key = 0, value = 0] = ids
+      return key === 0 || value === 0 ? undefined : { key: btf.membersOf(key), value: btf.membersOf(value) }
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined
       throw error
     }
   }

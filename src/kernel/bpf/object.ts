@@ -1,5 +1,6 @@
 import { checkResult } from '../errno.ts'
 import * as ffi from '../ffi.ts'
+import { Btf } from './btf.ts'
 import { BpfMap } from './map.ts'
 import { Program } from './program.ts'
 
@@ -53,6 +54,21 @@ export class BpfObject implements Disposable {
 
   resizeMap(name: string, entriesMax: number): void {
     checkResult(ffi.objectResize(this.#pointer, name, entriesMax), `resize map ${name} to ${entriesMax} entries`)
+  }
+
+  /** Another map, of whatever name and layout, in place of the object's of that name; it stays its owner's. ENOENT: there is none. */
+  reuseMap(name: string, map: BpfMap): void {
+    const action = `use map ${map.name} as ${name} of BPF object ${this.#name}`
+    checkResult(ffi.objectReuse(this.#pointer, name, map.number), action)
+  }
+
+  /** Its types. */
+  get types(): Btf {
+    const action = `read the types of BPF object ${this.#name}`
+    const size = checkResult(ffi.objectBtf(this.#pointer, null, 0), action)
+    const out = Buffer.alloc(size)
+    checkResult(ffi.objectBtf(this.#pointer, out, size), action)
+    return new Btf(out)
   }
 
   /** Verifies and loads. Throws `KernelError` with the verifier's words. */

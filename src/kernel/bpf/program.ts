@@ -40,6 +40,30 @@ export class Program extends Fd {
     return fd === undefined ? undefined : new Program(fd)
   }
 
+  /** By its number in the kernel, whoever loaded it; undefined where it has gone. */
+  static openId(id: number): Program | undefined {
+    try {
+      return new Program(checkResult(ffi.programOpen(id), `open BPF program ${id}`))
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined
+      throw error
+    }
+  }
+
+  /** As the kernel knows it: 15 characters at most. */
+  get name(): string {
+    const out = Buffer.alloc(16)
+    checkResult(ffi.programName(this.number, out), 'read the name of a BPF program')
+    return out.toString('latin1', 0, out.indexOf(0))
+  }
+
+  /** Numbers of the maps that it uses. */
+  get mapIds(): number[] {
+    const ids = new Uint32Array(256)
+    const count = checkResult(ffi.programMaps(this.number, ids, ids.length), 'read the maps of a BPF program')
+    return [...ids.subarray(0, count)]
+  }
+
   pin(path: string): void {
     checkResult(ffi.pin(this.number, path), `pin a program at ${path}`)
   }
@@ -151,6 +175,17 @@ export function runSyscallNow(program: Program, context: Buffer): void {
   checkResult(ffi.runSyscallNow(program.number, context), 'run a BPF program')
 }
 
+/** enum bpf_link_type, as far as what a link is of can go. */
+const linkTypes = { cgroup: 3, xdp: 6, tcx: 11 } as const
+
+interface LinkInfo {
+  readonly programId: number
+  readonly ifindex: number
+  readonly cgroupId: bigint
+  /** False once its device or cgroup has gone. */
+  readonly isAttached: boolean
+}
+
 /** An attached program: it stays attached while the link is open or pinned. */
 export class Link extends Fd {
   /** `ifindex` is a number of `namespace` (absent: of our own). */
@@ -194,10 +229,17 @@ export class Link extends Fd {
   }
 
   /** `ifindex` and `cgroupId` (a directory's inode) are 0 once the device or cgroup has gone. */
-  get info(): { readonly programId: number; readonly ifindex: number; readonly cgroupId: bigint } {
+  get info(): LinkInfo {
     const out = {} as ffi.LinkInfoOut
     checkResult(ffi.linkInfoOf(this.number, out), 'read about a BPF link')
-    return { programId: out.program_id, ifindex: out.ifindex, cgroupId: BigInt(out.cgroup_id) }
+    const cgroupId = BigInt(out.cgroup_id)
+    const isAttached = out.type === linkTypes.tcx || out.type === linkTypes.xdp ? out.ifindex !== 0 : true
+    return {
+      programId: out.program_id,
+      ifindex: out.ifindex,
+      cgroupId,
+      isAttached: isAttached && (out.type !== linkTypes.cgroup || cgroupId !== 0n),
+    }
   }
 }
 
