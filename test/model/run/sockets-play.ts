@@ -18,6 +18,9 @@ export interface Played {
   readonly difference: string | undefined
 }
 
+/** A difference is shrunk for so long and no longer. Histories are played many times faster than that. */
+const longestMs = (histories: number): number => Math.max(40_000, histories * 100)
+
 /** Plays histories until hooks and rules disagree. Throws what is neither's fault. */
 export function playSockets(world: SocketWorld, { histories, seed }: PlayOptions): Played {
   const met: Met = new Map()
@@ -34,7 +37,7 @@ export function playSockets(world: SocketWorld, { histories, seed }: PlayOptions
   const details = fc.check(property, {
     numRuns: histories,
     seed,
-    interruptAfterTimeLimit: 60_000,
+    interruptAfterTimeLimit: longestMs(histories),
     endOnFailure: process.env.WEFT_END !== undefined,
   })
   const seconds = (performance.now() - start) / 1_000
