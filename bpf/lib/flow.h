@@ -39,6 +39,7 @@ struct place {
 	struct tuple key;
 	__u32 lower; /* the packet's sender is the key's source */
 	enum hook hook;
+	__u32 is_guess; /* nobody has looked whether there is a flow */
 };
 
 /* Too large for the stack, of which a chain of functions has 512 bytes. */

@@ -11,6 +11,9 @@
 /* A step's answer, never a program's: what was found does not count, the packet begins a connection. */
 #define FORGOTTEN (-1001)
 
+/* Likewise: whether the packet is the first of its connection has to be looked up. */
+#define NOT_SURE (-1002)
+
 INLINE int drop(enum reason reason)
 {
 	return -(int)reason;
