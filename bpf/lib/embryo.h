@@ -217,6 +217,8 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 				leave_flow(&place->key, flow);
 			return CONTINUE;
 		}
+		if (place->is_guess)
+			return NOT_SURE;
 		if (failed == -17) { /* EEXIST: another CPU was first, perhaps with the other end's packet */
 			other = bpf_map_lookup_elem(&flows_v1, &place->key);
 			if (!other || (other->flags & FLOW_ANSWERED))
@@ -226,6 +228,8 @@ FUNCTION int write_embryo(struct __sk_buff *skb, struct packet *pkt, const struc
 		/* Full: it may yet be one that nobody answers. */
 		flow->flags &= ~FLOW_ESTABLISHED;
 	}
+	if (place->is_guess)
+		return NOT_SURE;
 	note_embryonic(flow->seen);
 	/* FLOW_ESTABLISHED in `how`: there is an entry of a flow that is over. */
 	failed = bpf_map_update_elem(&embryonic_v1, &place->key, flow, flags & FLOW_ESTABLISHED ? BPF_ANY : BPF_NOEXIST);
@@ -254,6 +258,8 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 		return drop(REASON_MAP_WRITE_FAILED);
 	j = &with->j;
 	embryo = find_embryo(&place->key, now(skb));
+	if (embryo && place->is_guess)
+		return NOT_SURE;
 	if (embryo) {
 		if (!(embryo->flags & FLOW_ESTABLISHED) && !is_older(now(skb), embryo->seen, embryo->timeout)) {
 			/* As in track(): before anything is asked, or cut, on its behalf. */
@@ -276,11 +282,14 @@ FUNCTION int begin(struct __sk_buff *skb, struct packet *pkt, struct place *plac
 	j->tuple = pkt->tuple;
 	ask(j, pkt, client, 0);
 	verdict = judge(j, from, to);
+	/* What is refused may be of a connection that is allowed. */
+	if (verdict && place->is_guess)
+		return NOT_SURE;
 	/* What comes from outside is not this node's own, nor one of its pods'. */
 	if (place->hook >= FAULTY(15, HOOK_OVERLAY, HOOK_NETDEV) &&
 	    (j->client_identity == IDENTITY_HOST || bpf_map_lookup_elem(&endpoints_v2, &pkt->tuple.source) ||
 	     (place->hook == HOOK_OVERLAY && identity_by_address(&pkt->tuple.source) == IDENTITY_HOST)))
-		return drop(REASON_INVALID_IDENTITY);
+		return place->is_guess ? NOT_SURE : drop(REASON_INVALID_IDENTITY);
 	if (!is_beginning(pkt)) {
 		flags |= FLOW_ADOPTED;
 		/* What lb has just sent on to a Service is a question. */

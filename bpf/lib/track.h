@@ -84,6 +84,14 @@ INLINE int track(struct __sk_buff *skb, struct packet *pkt, const struct endpoin
 	place = &with->place;
 	find_place(&pkt->tuple, place);
 	place->hook = hook;
+	/* A SYN is nearly always the first of its connection, and the insertion says where it is not: that saves the look. */
+	place->is_guess = pkt->tuple.protocol == IPPROTO_TCP && is_beginning(pkt) && may_write() && !cfg_flow_before;
+	if (place->is_guess) {
+		verdict = begin(skb, pkt, place, from, to);
+		if (verdict != NOT_SURE)
+			return verdict;
+		place->is_guess = 0;
+	}
 	flow = find_flow(&place->key);
 	if (!flow)
 		return begin(skb, pkt, place, from, to);
