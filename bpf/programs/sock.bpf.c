@@ -58,7 +58,8 @@ INLINE int is_loopback(const struct address *a)
 	if (a->word[0] || a->word[1])
 		return 0;
 	if (a->word[2] == V4_MAPPED)
-		return (a->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) || !a->word[3];
+		return (a->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) ||
+		       FAULTY(62, 0, !a->word[3]);
 	return !a->word[2] && (a->word[3] == bpf_htonl(1) || !a->word[3]);
 }
 
@@ -74,7 +75,7 @@ INLINE int is_node(__u64 cookie)
  */
 INLINE const struct frontend *loopback_frontend(struct frontend_key *key, struct peer *peer, __u64 cookie)
 {
-	if (!is_node(cookie))
+	if (!FAULTY(61, 1, is_node(cookie)))
 		return 0;
 	/* Said of the peer afterwards as the stack would say it. */
 	if (!key->address.word[3])
@@ -98,7 +99,7 @@ INLINE enum lb_result choose(struct bpf_sock_addr *ctx, struct peer *peer, const
 		return LB_NO_SERVICE;
 	/* It has no address of its own yet: a pod is its network namespace, in each family one. */
 	cookie = bpf_get_netns_cookie(ctx);
-	client.word[0] = is_v4(&key.address) ? 0 : bpf_htonl(AF_INET6);
+	client.word[0] = FAULTY(63, 1, is_v4(&key.address)) ? 0 : bpf_htonl(AF_INET6);
 	client.word[2] = cookie >> 32;
 	client.word[3] = cookie;
 	if (is_loopback(&key.address)) {
@@ -117,7 +118,7 @@ INLINE enum lb_result choose(struct bpf_sock_addr *ctx, struct peer *peer, const
 /* Says what a closed port would say. */
 INLINE int refuse(void)
 {
-	bpf_set_retval(-ECONNREFUSED);
+	bpf_set_retval(FAULTY(69, -EPERM, -ECONNREFUSED));
 	return REJECT;
 }
 
@@ -131,7 +132,7 @@ INLINE void remember_connected(struct bpf_sock_addr *ctx, const struct peer *pee
 	if (!t)
 		return; /* getpeername will say the backend */
 	t->frontend = peer->address;
-	t->frontend_port = peer->port;
+	t->frontend_port = FAULTY(70, backend->port, peer->port);
 	t->backend = backend->address;
 	t->backend_port = backend->port;
 }
@@ -165,13 +166,13 @@ INLINE void forget_datagram(struct bpf_sock_addr *ctx, const struct peer *peer)
 	if (ctx->protocol != IPPROTO_UDP)
 		return;
 	datagram_key(ctx, peer, &key);
-	if (bpf_map_lookup_elem(&datagrams_v1, &key))
+	if (FAULTY(64, 0, bpf_map_lookup_elem(&datagrams_v1, &key) != 0))
 		bpf_map_delete_elem(&datagrams_v1, &key);
 }
 
 INLINE void forget_connected(struct bpf_sock_addr *ctx, const struct peer *peer)
 {
-	if (ctx->sk)
+	if (FAULTY(65, 0, ctx->sk != 0))
 		bpf_sk_storage_delete(&connected_v1, ctx->sk);
 	forget_datagram(ctx, peer);
 }
@@ -195,7 +196,7 @@ INLINE int recall(struct bpf_sock_addr *ctx, const struct peer *peer, struct pee
 	const struct datagram *d;
 
 	/* What a datagram socket was connected to once counts no longer. */
-	if (ctx->sk && (ctx->protocol != IPPROTO_UDP || ctx->sk->state == BPF_TCP_ESTABLISHED))
+	if (ctx->sk && (ctx->protocol != IPPROTO_UDP || FAULTY(66, 1, ctx->sk->state == BPF_TCP_ESTABLISHED)))
 		return recall_connected(peer, name, ctx->sk);
 	if (ctx->protocol != IPPROTO_UDP)
 		return 0;
@@ -263,7 +264,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	const struct backend *backend;
 	struct peer peer = {};
 
-	if (is_own_peer(ctx))
+	if (FAULTY(67, 0, is_own_peer(ctx)))
 		return PROCEED;
 	peer4(ctx, &peer);
 	switch (choose(ctx, &peer, &backend)) {
@@ -379,5 +380,5 @@ int post_bind6(struct bpf_sock *ctx)
 	const __u32 word[] = { ctx->src_ip6[0], ctx->src_ip6[1], ctx->src_ip6[2], ctx->src_ip6[3] };
 	int begins0 = !word[0] && !word[1], mapped = begins0 && word[2] == V4_MAPPED;
 
-	return check_bind(ctx, mapped || (begins0 && !word[2] && !word[3]), !mapped);
+	return check_bind(ctx, mapped || FAULTY(68, 0, begins0 && !word[2] && !word[3]), !mapped);
 }

@@ -8,6 +8,8 @@ const stepsPerHistory = 60
 export interface PlayOptions {
   readonly histories: number
   readonly seed: number
+  /** A difference is made as small as can be. */
+  readonly shrinks?: boolean
 }
 
 export interface Played {
@@ -22,7 +24,7 @@ export interface Played {
 const longestMs = (histories: number): number => Math.max(40_000, histories * 100)
 
 /** Plays histories until hooks and rules disagree. Throws what is neither's fault. */
-export function playSockets(world: SocketWorld, { histories, seed }: PlayOptions): Played {
+export function playSockets(world: SocketWorld, { histories, seed, shrinks = true }: PlayOptions): Played {
   const met: Met = new Map()
   const start = performance.now()
   let asked = 0
@@ -39,6 +41,7 @@ export function playSockets(world: SocketWorld, { histories, seed }: PlayOptions
     seed,
     interruptAfterTimeLimit: longestMs(histories),
     endOnFailure: process.env.WEFT_END !== undefined,
+    endOnFailure: !shrinks,
   })
   const seconds = (performance.now() - start) / 1_000
   const { errorInstance: error } = details
