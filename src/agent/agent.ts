@@ -253,7 +253,7 @@ export function createAgent(options: AgentOptions): Agent {
     let probe: Probe | undefined
     const routes = new Map<string, Route>([
       ['/v1/status', async () => statusOf(running)],
-      ['/v1/bpf/', mapsRoute(kernel, nameIndex)],
+      ['/v1/bpf/', mapsRoute(kernel, nameIndex, join(options.pinDir, 'maps'))],
       ['/v1/flows', flowsRoute(flows)],
       [
         '/v1/why',

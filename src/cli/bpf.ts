@@ -10,6 +10,20 @@ const maps = {
   address: 'addresses of nodes and load balancers, and which this node announces',
   policy: 'what each policy set allows, and which element of which policy says so',
   metrics: 'packets and bytes by reason and direction',
+  network: 'networks that policies name, and the number that stands for each',
+  epoch: 'how often policies, and who has which address, have changed',
+  range: 'sources that a load balancer’s Service lets in',
+  affinity: 'which backend a client had last',
+  member: 'backends that such a client may come back to',
+  stale: 'backends that are gone, until the next sweep',
+  exclusion: 'networks that pods talk to under their own addresses',
+  fragment: 'ports of datagrams that came in parts',
+  datagram: 'whom a datagram socket asked for, by who answers',
+  answer: 'refusals that were answered, by the device of the pod',
+  share: 'connections by pod',
+  flood: 'when a connection last met the map of floods',
+  listener: 'sockets of the gateway that take what comes for its addresses',
+  lost: 'flow records for which there was no room',
 } as const
 
 export function addBpf(program: Command): void {
@@ -19,23 +33,39 @@ export function addBpf(program: Command): void {
   program
     .command('bpf')
     .description('what the nodes have in the kernel, with names')
-    .argument('<map>', 'endpoint, ipcache, lb, ct, nat, address, policy or metrics')
+    .argument('<map>', 'one of those below')
     .option('--name <name>', 'the cluster', 'weft')
     .option('--node-name <node>', 'this node only')
     .option('-o, --output <format>', 'text or json', 'text')
     .addHelpText('after', `\nMaps:\n${list}`)
     .action(async (map: string, { name, nodeName, output }: { name: string; nodeName?: string; output: string }) => {
       if (output !== 'text' && output !== 'json') throw new RangeError(`--output ${output}: use text or json`)
-      const { agentSockets, ask } = await import('./agents/ask.ts')
-      const dumps = await Promise.all(
-        agentSockets(name, nodeName).map(async (agent) => ({
-          node: agent.node,
-          ...(await ask<{ map: string; columns: string[]; rows: string[][] }>(agent, `/v1/bpf/${map}`)),
-        })),
+      const { AgentSilent, agentSockets, ask } = await import('./agents/ask.ts')
+      const agents = agentSockets(name, nodeName)
+      let silent = 0
+      const found = await Promise.all(
+        agents.map(async (agent) => {
+          try {
+            return [{ node: agent.node, ...(await ask<Dump>(agent, `/v1/bpf/${map}`)) }]
+          } catch (error) {
+            // One that is dead keeps nobody from the others' maps.
+            if (!(error instanceof AgentSilent) || ++silent === agents.length) throw error
+            process.stderr.write(`weft: ${error.message}: its maps are missing\n`)
+            process.exitCode = 1
+            return []
+          }
+        }),
       )
+      const dumps = found.flat()
       if (output === 'json') process.stdout.write(`${JSON.stringify(dumps, null, 2)}\n`)
       else for (const { node, columns, rows } of dumps) process.stdout.write(formatTable(node, columns, rows))
     })
+}
+
+interface Dump {
+  readonly map: string
+  readonly columns: readonly string[]
+  readonly rows: readonly (readonly string[])[]
 }
 
 function formatTable(node: string, columns: readonly string[], rows: readonly (readonly string[])[]): string {

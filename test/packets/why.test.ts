@@ -2,6 +2,9 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import type { Names } from '#agent/flows/record.ts'
+import { type MapDump, mapsRoute } from '#agent/local/maps.ts'
+import { sideMaps } from '#agent/local/side-maps.ts'
 import { firstFrame } from '#agent/why/packet.ts'
 import { explain, type Step } from '#agent/why/why.ts'
 import type { Outside, Service } from '#datapath/datapath.ts'
@@ -76,6 +79,14 @@ test.before(async () => {
   ])
 })
 
+const names: Names = {
+  party: () => ({}),
+  service: () => undefined,
+  serviceNumbered: (number) => (number === named.row.number ? named.service : undefined),
+  rule: () => undefined,
+  set: () => [],
+}
+
 const fromOutside = (address: string, port: number, to: string, more: Partial<Outside> = {}): Service => {
   const backends = [{ address: to, port: 80, protocol: 'TCP' as const }]
   return { frontend: { address, port, protocol: 'TCP' }, backends, outside: { backends, ...more } }
@@ -96,13 +107,7 @@ function askAll(node: number, hook: Hook, from: string, to: string, port: number
     {
       nodeName: `node-${node}`,
       datapath,
-      names: {
-        party: () => ({}),
-        service: () => undefined,
-        serviceNumbered: (number) => (number === named.row.number ? named.service : undefined),
-        rule: () => undefined,
-        set: () => [],
-      },
+      names,
       rules: {
         rule: (number) => ({
           ...{ namespace: 'default', name: `rule-${number}`, uid: 'u', generation: 1 },
@@ -260,6 +265,64 @@ test.serial('asking writes no map, counts nothing and records nothing', (t) => {
     t.deepEqual(recorded, [])
     return
   }
+})
+
+test.serial('every map of bpf/maps has a dump, and each of its rows a word under each heading', async (t) => {
+  const { datapath, pinDir } = topology.node(1)
+  // What nobody lists: the ring, sockets, and what `lb` has in its rows already.
+  const within = ['events_v1', 'connected_v1', 'listener_sockets_v1', 'slots_v1', 'backends_v1', 'embryonic_v1']
+  const own = [
+    'endpoints_v2',
+    'identities_v1',
+    'frontends_v2',
+    'policy_v1',
+    'flows_v1',
+    'translations_v1',
+    'addresses_v1',
+  ]
+  const pins = Object.values(sideMaps).map(({ pin }) => pin)
+  t.deepEqual([...within, ...own, ...pins, 'counters_v2'].toSorted(), definedMaps().toSorted())
+  const frontend = { address: outside.balancer, port: 91, protocol: 'TCP' } as const
+  const backends = [{ address: near.v4, port: 80, protocol: 'TCP' as const }]
+  const ranged = { backends, ranges: ['192.0.2.0/24', '2001:db8::/32'] }
+  datapath.changeServices([{ frontend, ...named.row, affinitySeconds: 60, backends, outside: ranged }], [])
+  datapath.changePolicy({ networks: new Map([['10.0.0.0/8', 16_777_216]]) })
+  await t.throwsAsync(load({ ...inPod(client) }, 'crr', outside.balancer, 91, 1), undefined, 'its backend is closed')
+  const route = mapsRoute(datapath, names, join(pinDir, 'maps'))
+  const rowsOf = async (map: string): Promise<MapDump['rows']> => {
+    const dump = (await route(new URLSearchParams({ rest: map }), new AbortController().signal)) as MapDump
+    for (const row of dump.rows) {
+      t.is(row.length, dump.columns.length, map)
+      t.true(
+        row.every((cell) => cell !== ''),
+        `${map}: ${row.join('|')}`,
+      )
+    }
+    return dump.rows
+  }
+  const all = ['endpoint', 'ipcache', 'lb', 'ct', 'nat', 'address', 'policy', 'metrics', ...Object.keys(sideMaps)]
+  for (const map of all) await rowsOf(map)
+  t.deepEqual(
+    (await rowsOf('network')).filter(([text]) => text === '10.0.0.0/8'),
+    [['10.0.0.0/8', '16777216']],
+  )
+  t.deepEqual((await rowsOf('range')).filter(([service]) => service === 'default/web').toSorted(), [
+    ['default/web', '192.0.2.0/24'],
+    ['default/web', '2001:db8::/32'],
+  ])
+  t.deepEqual(
+    (await rowsOf('affinity')).map(([service, from]) => [service, from?.split(' ')[0]]),
+    [['default/web', 'network']],
+  )
+  t.true(
+    (await rowsOf('member')).some(
+      ([service, , , backend]) => service === 'default/web' && backend?.startsWith(near.v4),
+    ),
+  )
+  const unknown = async () => route(new URLSearchParams({ rest: 'foo' }), new AbortController().signal)
+  await t.throwsAsync(unknown, { instanceOf: RangeError, message: /no map "foo": use one of endpoint, .*, lost$/ })
+  datapath.changeServices([], [frontend])
+  datapath.changePolicy({ removedNetworks: ['10.0.0.0/8'] })
 })
 
 function askAboutAll(): void {

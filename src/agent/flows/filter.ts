@@ -1,5 +1,6 @@
 import { parseSelector } from '#api/meta/selector.ts'
 import { cidrContains, parseAddress, parseCidr } from '#base/net/address.ts'
+import { reasons } from '#datapath/maps/counters.ts'
 import { protocolName, reasonCode, verdictOf } from './present.ts'
 import type { Flow, Party } from './record.ts'
 
@@ -42,17 +43,25 @@ const on =
   (flow) =>
     test(flow, side)
 
-const isPod =
-  (wanted: string) =>
-  (flow: Flow, side: Side): boolean => {
-    const [namespace, name] = wanted.includes('/') ? (wanted.split('/', 2) as [string, string]) : ['default', wanted]
+/** `namespace/name`, `namespace/`, or `name` in `default`. */
+function splitName(wanted: string, what: string): readonly [string, string] {
+  const [first = '', second, ...more] = wanted.split('/')
+  if (first === '' || more.length > 0)
+    throw new RangeError(`${what} "${wanted}": use NAME, NAMESPACE/NAME or NAMESPACE/`)
+  return second === undefined ? ['default', first] : [first, second]
+}
+
+const isPod = (wanted: string) => {
+  const [namespace, name] = splitName(wanted, 'pod')
+  return (flow: Flow, side: Side): boolean => {
     const party: Party = flow[side]
     return party.namespace === namespace && party.pod !== undefined && party.pod.startsWith(name)
   }
-const inNamespace =
-  (wanted: string) =>
-  (flow: Flow, side: Side): boolean =>
-    flow[side].namespace === wanted
+}
+const inNamespace = (wanted: string) => {
+  if (!/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(wanted)) throw new RangeError(`"${wanted}" is no name of a namespace`)
+  return (flow: Flow, side: Side): boolean => flow[side].namespace === wanted
+}
 const hasLabels = (wanted: string) => {
   const selector = parseSelector(wanted)
   return (flow: Flow, side: Side): boolean =>
@@ -90,33 +99,55 @@ const fields: { readonly [F in keyof FlowQuery]-?: (wanted: string) => Test } = 
   fromPort: (w) => on('source')(hasPort(w)),
   toPort: (w) => on('destination')(hasPort(w)),
   identity: (w) => {
-    const identity = numberFrom(w, 'identity', 0xffff_ffff)
+    const identity = reserved.get(w.toLowerCase()) ?? numberFrom(w, 'identity', 0xffff_ffff)
     return ({ event }) => event.sourceIdentity === identity || event.destinationIdentity === identity
   },
   service: (w) => {
-    const [namespace, name] = w.includes('/') ? (w.split('/', 2) as [string, string]) : ['default', w]
+    const [namespace, name] = splitName(w, 'service')
     return ({ service }) => service?.namespace === namespace && service.name.startsWith(name)
   },
-  protocol:
-    (w) =>
-    ({ event }) =>
-      protocolName(event.protocol).toLowerCase() === w.toLowerCase(),
+  protocol: (w) => {
+    const wanted = oneOf('protocol', w.toLowerCase(), ['tcp', 'udp', 'sctp', 'icmp', 'icmpv4', 'icmpv6', 'http'])
+    if (wanted === 'http') return ({ http }) => http !== undefined
+    return ({ event }) => {
+      const name = protocolName(event.protocol).toLowerCase()
+      return wanted === 'icmp' ? name.startsWith('icmp') : name === wanted
+    }
+  },
   verdict: (w) => {
     const wanted = w.toUpperCase()
     if (wanted !== 'FORWARDED' && wanted !== 'DROPPED')
       throw new RangeError(`verdict "${w}" is never given: use FORWARDED or DROPPED`)
     return (flow) => verdictOf(flow) === wanted
   },
-  dropReasonDesc: (w) => (flow) =>
-    verdictOf(flow) === 'DROPPED' && (reasonCode(flow.event.reason) === w.toUpperCase() || flow.event.reason === w),
-  trafficDirection:
-    (w) =>
-    ({ event }) =>
-      event.direction === w.toUpperCase(),
+  dropReasonDesc: (w) => {
+    const wanted = oneOf('reason', reasonCode(w), lossReasons.map(reasonCode))
+    return (flow) => verdictOf(flow) === 'DROPPED' && reasonCode(flow.event.reason) === wanted
+  },
+  trafficDirection: (w) => {
+    const wanted = oneOf('direction', w.toUpperCase(), ['INGRESS', 'EGRESS'])
+    return ({ event }) => event.direction === wanted
+  },
   nodeName:
     (w) =>
     ({ node }) =>
       node === w,
+}
+
+/** Reserved identities (bpf/abi/identity.h), as people write them; `reserved:` before them is Hubble's. */
+const reserved: ReadonlyMap<string, number> = new Map(
+  ['host', 'world', 'remote-node', 'unknown'].flatMap((name, i) => [
+    [name, i + 1] as const,
+    [`reserved:${name}`, i + 1] as const,
+  ]),
+)
+
+/** Reasons for a drop; the first says that there was none. */
+const lossReasons = reasons.slice(1)
+
+function oneOf(what: string, given: string, known: readonly string[]): string {
+  if (known.includes(given)) return given
+  throw new RangeError(`${what} "${given}" is never seen: use one of ${known.join(', ')}`)
 }
 
 export const queryFields = Object.keys(fields) as (keyof FlowQuery)[]

@@ -135,10 +135,12 @@ test('a Service that was asked for is named', (t) => {
   const { flows, source, names } = bench()
   const web = {
     metadata: { name: 'web', namespace: 'default' },
-    spec: { clusterIPs: ['10.96.0.9'], ports: [{ port: 80, protocol: 'TCP' }] },
+    spec: { clusterIPs: ['10.96.0.9'], ports: [{ port: 80, protocol: 'TCP', nodePort: 30_080 }] },
     status: {},
   } as unknown as Service
   names.serviceChanged(web, undefined)
+  t.is(names.service('172.30.0.11', 30_080, 6)?.name, 'web', 'at any node')
+  t.is(names.service('172.30.0.11', 30_080, 17), undefined)
   source.put({ frontend: '10.96.0.9' }, {})
   t.deepEqual(
     flows.recent({}).map((f) => f.service?.name),
@@ -150,6 +152,20 @@ test('a Service that was asked for is named', (t) => {
   names.serviceChanged(undefined, web)
   t.is(flows.recent({})[0]?.service, undefined)
   t.is(names.serviceNumbered(number), undefined)
+  t.is(names.service('172.30.0.11', 30_080, 6), undefined)
+})
+
+test('whose policy spoke is said, and not at whose device: of two pods of a node both are judged at the first', (t) => {
+  const { flows, source } = bench()
+  source.put({})
+  const [flow] = flows.recent({})
+  if (flow === undefined) throw new Error('no flow')
+  const by = { namespace: 'default', name: 'p', path: 'spec.ingress[0].from[0]' }
+  const fields = (more: Partial<Flow>) => Object.keys((flowJson({ ...flow, ...more }) as { flow: object }).flow)
+  const egress = { ...flow.event, direction: 'EGRESS' as const }
+  t.true(fields({ event: egress, allowedBy: [{ ...by, direction: 'ingress' }] }).includes('ingress_allowed_by'))
+  t.true(fields({ event: egress, deniedBy: [{ ...by, direction: 'ingress' }] }).includes('ingress_denied_by'))
+  t.true(fields({ event: egress, allowedBy: [by] }).includes('egress_allowed_by'))
 })
 
 test('fields of a query must all hold, values of one are alternatives', (t) => {
@@ -172,10 +188,22 @@ test('fields of a query must all hold, values of one are alternatives', (t) => {
   t.deepEqual(ports({ ip: ['10.9.0.0/16'] }), [83])
   t.deepEqual(ports({ toPort: ['82', '83'] }), [82, 83])
   t.deepEqual(ports({ namespace: ['kube-system'] }), [])
+  t.deepEqual(ports({ protocol: ['icmp'] }), [])
+  t.deepEqual(ports({ protocol: ['TCP'] }), ports({}))
+  t.deepEqual(ports({ dropReasonDesc: ['Policy denied'] }), ports({ dropReasonDesc: ['POLICY_DENIED'] }))
+  t.deepEqual(ports({ identity: ['reserved:world'] }), ports({ identity: ['2'] }))
   for (const [bad, words] of [
     [{ verdict: ['MAYBE'] }, /verdict "MAYBE" is never given/],
     [{ port: ['http'] }, /port "http" is no number/],
     [{ ip: ['10.0.0'] }, /"10.0.0" is neither an address nor a network/],
+    // What can never match would be an empty answer that looks like peace.
+    [{ protocol: ['tpc'] }, /protocol "tpc" is never seen: use one of tcp, .*http/],
+    [{ trafficDirection: ['sideways'] }, /direction "SIDEWAYS" is never seen: use one of INGRESS, EGRESS/],
+    [{ dropReasonDesc: ['no reason'] }, /reason "NO_REASON" is never seen: .*POLICY_DENIED/],
+    [{ fromPod: ['a/b/c'] }, /pod "a\/b\/c": use NAME, NAMESPACE\/NAME/],
+    [{ service: [''] }, /service "": use NAME/],
+    [{ namespace: ['Shop'] }, /"Shop" is no name of a namespace/],
+    [{ identity: ['hots'] }, /identity "hots" is no number/],
   ] as const)
     t.throws(() => compileQuery(bad), { instanceOf: RangeError, message: words })
 })

@@ -91,7 +91,7 @@ export class NameIndex implements Names {
     port: number,
     protocol: number,
   ): { readonly namespace: string; readonly name: string } | undefined {
-    return this.#services.get(`${address} ${port} ${protocol}`)
+    return this.#services.get(`${address} ${port} ${protocol}`) ?? this.#services.get(`node ${port} ${protocol}`)
   }
 
   serviceNumbered(number: string): { readonly namespace: string; readonly name: string } | undefined {
@@ -155,11 +155,15 @@ function partyOf({ metadata }: Pod): Party {
 
 const protocolNumbers = { TCP: 6, UDP: 17, SCTP: 132 } as const
 
+/** `node` stands for any address of any node: node ports are one Service's there. */
 function serviceKeys(service: Service | undefined): string[] {
   if (service === undefined) return []
   const { clusterIPs = [], externalIPs = [], ports = [] } = service.spec
   const balanced = (service.status.loadBalancer?.ingress ?? []).flatMap(({ ip }) => (ip === undefined ? [] : [ip]))
+  const protocolOf = (protocol: string | undefined): number => protocolNumbers[protocol as 'TCP'] ?? 6
+  const atNodes = ports.flatMap((p) => (p.nodePort ? [`node ${p.nodePort} ${protocolOf(p.protocol)}`] : []))
   return [...clusterIPs, ...externalIPs, ...balanced]
     .filter((address) => address !== 'None')
-    .flatMap((address) => ports.map((p) => `${address} ${p.port} ${protocolNumbers[p.protocol as 'TCP'] ?? 6}`))
+    .flatMap((address) => ports.map((p) => `${address} ${p.port} ${protocolOf(p.protocol)}`))
+    .concat(atNodes)
 }

@@ -1,10 +1,12 @@
 import type { Datapath } from '#datapath/datapath.ts'
 import { frontendName } from '#datapath/frontend.ts'
 import { flowFlags } from '#datapath/maps/flows.ts'
+import { setNotReady } from '#datapath/maps/policy.ts'
 import { rewriteFlags } from '#datapath/maps/translations.ts'
 import { protocolName } from '../flows/present.ts'
 import type { Names } from '../flows/record.ts'
 import type { Route } from './local.ts'
+import { readSideMap, sideMaps } from './side-maps.ts'
 
 /** A map as rows of texts under headings, with the names that its numbers stand for. */
 export interface MapDump {
@@ -57,20 +59,24 @@ const dumps: Readonly<Record<string, (datapath: Datapath, names: Names) => Omit<
       ]
     }),
   }),
-  policy: (datapath, names) => ({
-    columns: ['SET', 'PEER', 'PROTOCOL', 'PORT', 'RULE', 'FROM'],
-    rows: datapath.policyEntries().map(({ set, peer, protocol, port, portBits, rule }) => {
-      const source = names.rule(rule)
-      return [
-        `${set}`,
-        peer === 0 ? 'anyone' : `${peer}`,
-        protocol === undefined ? 'any' : protocolName(protocol),
-        portBits === 0 ? 'any' : portRange(port, portBits),
-        `${rule}`,
-        source === undefined ? '?' : `${source.namespace}/${source.name} ${source.path ?? ''}`.trimEnd(),
-      ]
-    }),
-  }),
+  policy: (datapath, names) => {
+    const peerName = peerNames(datapath, names)
+    return {
+      columns: ['SET', 'PEER', 'WHO', 'PROTOCOL', 'PORT', 'RULE', 'FROM'],
+      rows: datapath.policyEntries().map(({ set, peer, protocol, port, portBits, rule }) => {
+        const source = names.rule(rule)
+        return [
+          `${set}`,
+          `${peer}`,
+          peerName(peer),
+          protocol === undefined ? 'any' : protocolName(protocol),
+          portBits === 0 ? 'any' : portRange(port, portBits),
+          `${rule}`,
+          source === undefined ? '?' : `${source.namespace}/${source.name} ${source.path ?? ''}`.trimEnd(),
+        ]
+      }),
+    }
+  },
   ct: (datapath, names) => ({
     columns: ['PROTOCOL', 'CLIENT', 'SERVER', 'STATE', 'PACKETS', 'BYTES', 'RULES'],
     rows: datapath.flows().map(({ tuple, client, server, flags, egressRule, ingressRule }) => [
@@ -117,12 +123,17 @@ const dumps: Readonly<Record<string, (datapath: Datapath, names: Names) => Omit<
 
 /** `/v1/bpf/NAME`. */
 export const mapsRoute =
-  (datapath: Datapath, names: Names): Route =>
+  (datapath: Datapath, names: Names, mapDir: string): Route =>
   async (query) => {
     const map = query.get('rest') ?? ''
+    const side = Object.hasOwn(sideMaps, map) ? sideMaps[map] : undefined
+    if (side !== undefined)
+      return { map, columns: side.columns, rows: readSideMap(side, mapDir, names) } satisfies MapDump
     const dump = Object.hasOwn(dumps, map) ? dumps[map] : undefined
     if (dump === undefined)
-      throw new RangeError(`there is no map "${map}": use one of ${Object.keys(dumps).join(', ')}`)
+      throw new RangeError(
+        `there is no map "${map}": use one of ${[...Object.keys(dumps), ...Object.keys(sideMaps)].join(', ')}`,
+      )
     return { map, ...dump(datapath, names) } satisfies MapDump
   }
 
@@ -131,7 +142,21 @@ function who(names: Names, address: string, identity: number): string {
   return namespace === undefined ? (entity ?? '-') : `${namespace}/${pod}`
 }
 
-const setName = (set: number | undefined): string => (set === undefined || set === 0 ? 'open' : `${set}`)
+/** A peer is anyone, the class of a network, or an identity: what pods have it, the first of them by name. */
+function peerNames(datapath: Datapath, names: Names): (peer: number) => string {
+  const networks = new Map([...datapath.policyNetworks()].map(([text, number]) => [number, text]))
+  const pods = new Map<number, Set<string>>()
+  for (const [address, identity] of datapath.identities())
+    pods.set(identity, (pods.get(identity) ?? new Set()).add(who(names, address, identity)))
+  return (peer) => {
+    if (peer === 0) return 'anyone'
+    const [first, ...more] = [...(pods.get(peer) ?? [])].toSorted()
+    return networks.get(peer) ?? (first === undefined ? '-' : `${first}${more.length > 0 ? ` +${more.length}` : ''}`)
+  }
+}
+
+const setName = (set: number | undefined): string =>
+  set === undefined || set === 0 ? 'open' : set === setNotReady ? 'closed' : `${set}`
 
 function portRange(port: number, bits: number): string {
   const last = port | (0xffff >>> bits)

@@ -9,6 +9,9 @@ export interface AgentSocket {
   readonly path: string
 }
 
+/** Nobody is behind an agent's socket: it has died, or is about to start. */
+export class AgentSilent extends Error {}
+
 /** Agents of the cluster whose sockets are there, by name. Throws where there is none, with what to do. */
 export function agentSockets(cluster: string, only?: string): AgentSocket[] {
   const dir = `/run/weft/${cluster}`
@@ -42,7 +45,9 @@ function open(
       ...(signal === undefined ? {} : { signal }),
     })
     asked.once('response', resolve)
-    asked.once('error', (cause) => reject(new Error(`the agent of ${node} does not answer at ${path}`, { cause })))
+    asked.once('error', (cause) =>
+      reject(new AgentSilent(`the agent of ${node} does not answer at ${path}`, { cause })),
+    )
     asked.end()
   })
 }

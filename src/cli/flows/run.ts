@@ -1,5 +1,5 @@
 import { Scope } from '#base/async/scope.ts'
-import { agentSockets, askForAll } from '../agents/ask.ts'
+import { AgentSilent, type AgentSocket, agentSockets, askForAll } from '../agents/ask.ts'
 import { untilTold } from '../signals.ts'
 
 export interface FlowsRequest {
@@ -30,19 +30,45 @@ export async function runFlows({ cluster, query, follow, last, since, output }: 
   const sinceMs = since === undefined ? undefined : String(parseSince(since, Date.now()))
   const stopping = new AbortController()
   const asked = { ...query, last: String(last), since: sinceMs, follow: follow ? 'true' : undefined }
-  const streams = agentSockets(cluster).map((agent) => askForAll<Line>(agent, '/v1/flows', asked, stopping.signal))
+  const agents = agentsOf(cluster, query.nodeName)
+  let silent = 0
+  /** One agent that is dead does not keep the others' flows from being seen; all of them dead is an error. */
+  const told = async <T>(stream: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      return await stream()
+    } catch (error) {
+      if (!(error instanceof AgentSilent) || ++silent === agents.length) throw error
+      process.stderr.write(`weft: ${error.message}: its flows are missing\n`)
+      process.exitCode = 1
+      return undefined
+    }
+  }
+  const streamOf = (agent: AgentSocket) => askForAll<Line>(agent, '/v1/flows', asked, stopping.signal)
   if (!follow) {
-    const lines = (await Promise.all(streams.map((stream) => Array.fromAsync(stream)))).flat()
+    const found = await Promise.all(agents.map((agent) => told(() => Array.fromAsync(streamOf(agent)))))
+    const lines = found.flatMap((some) => some ?? [])
     for (const line of lines.toSorted((a, b) => a.time - b.time)) print(line)
     return
   }
   await using scope = new Scope(stopping.signal)
-  for (const stream of streams)
-    scope.start(async () => {
-      for await (const line of stream) print(line)
-    })
+  for (const agent of agents)
+    scope.start(() =>
+      told(async () => {
+        for await (const line of streamOf(agent)) print(line)
+        if (!stopping.signal.aborted) process.stderr.write(`weft: the agent of ${agent.node} tells no more\n`)
+      }),
+    )
   void untilTold().then(() => stopping.abort(new DOMException('told to stop', 'AbortError')))
   await scope.done()
+}
+
+/** Those of the nodes that are wanted. Throws where one of these is none. */
+function agentsOf(cluster: string, wanted: readonly string[] | undefined): AgentSocket[] {
+  const all = agentSockets(cluster)
+  const stranger = wanted?.find((node) => !all.some((agent) => agent.node === node))
+  if (stranger !== undefined)
+    throw new RangeError(`--node-name ${stranger}: use one of ${all.map(({ node }) => node).join(', ')}`)
+  return all.filter(({ node }) => wanted?.includes(node) ?? true)
 }
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
