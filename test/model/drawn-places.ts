@@ -3,12 +3,12 @@ import { type Cluster, nameOf, type Pod } from './cluster.ts'
 import type { Draw } from './draw.ts'
 import type { Destination } from './drawn-packets.ts'
 import type { Hook } from './journey.ts'
-import { outside, ownNode, slots, strangers } from './universe.ts'
+import { nodes, outside, slots, strangers } from './universe.ts'
 
 /** Where packets come from and go to: pods, Services, nodes, the world, and addresses that are nobody's. */
 
 /** What other nodes send comes by the tunnel where there is one, mostly as whose it is. */
-export function wayOf(cluster: Cluster, source: string, draw: Draw): Hook {
+export function wayOf(cluster: Cluster, source: string, draw: Draw, ownNode: string): Hook {
   const pod = [...cluster.pods.values()].find((p) => p.addresses.includes(source))
   const node = [...cluster.nodes.values()].find((n) => n.name === pod?.node || n.addresses.includes(source))
   const isNobody = pod === undefined && node === undefined
@@ -23,10 +23,11 @@ export function wayOf(cluster: Cluster, source: string, draw: Draw): Hook {
 }
 
 /** Somebody whose packets come by the uplink; now and then one who says that he is one of ours. */
-export function stranger(cluster: Cluster, others: readonly Pod[], family: 4 | 6, draw: Draw): string {
+export function stranger(cluster: Cluster, others: readonly Pod[], family: 4 | 6, draw: Draw, ownNode: string): string {
   const index = family === 4 ? 0 : 1
-  if (draw.oneIn(25)) return draw.of([...ownAddresses(cluster, family), slots[0]?.addresses[index] ?? ''])
-  const node = family === 4 ? '172.30.0.12' : 'fd00:172:30::12'
+  const ownSlot = slots.find((s) => s.node === ownNode)
+  if (draw.oneIn(25)) return draw.of([...ownAddresses(cluster, family, ownNode), ownSlot?.addresses[index] ?? ''])
+  const node = nodes.find((n) => n.name !== ownNode && n.name !== 'node-3')?.addresses[index] ?? ''
   if (draw.oneIn(2)) return draw.of([...outside[family], strangers[family][1] ?? '', node])
   return draw.of(others)?.addresses[index] ?? draw.of(outside[family])
 }
@@ -37,11 +38,12 @@ export function destination(
   others: readonly Pod[],
   family: 4 | 6,
   draw: Draw,
+  ownNode: string,
 ): Destination {
   const index = family === 4 ? 0 : 1
   const kind = draw.next(24)
   if (kind < 6) {
-    const service = serviceAddress(cluster, family, draw, false)
+    const service = serviceAddress(cluster, family, draw, false, ownNode)
     if (service !== undefined) return service
   }
   if (kind < 13) return { address: draw.of(local).addresses[index] ?? '' }
@@ -71,6 +73,7 @@ export function serviceAddress(
   family: 4 | 6,
   draw: Draw,
   isOutside: boolean,
+  ownNode: string,
 ): Destination | undefined {
   const service = draw.of([...cluster.services.values()])
   if (service === undefined) return undefined
@@ -80,7 +83,7 @@ export function serviceAddress(
     nodePort === undefined
       ? []
       : isOutside
-        ? ownAddresses(cluster, family)
+        ? ownAddresses(cluster, family, ownNode)
         : own([...cluster.nodes.values()].flatMap((n) => n.addresses))
   const choices: Destination[] = [
     ...(isOutside && !draw.oneIn(10) ? [] : own(service.clusterIPs)).map((address) => ({ address, protocol, port })),
@@ -95,7 +98,7 @@ export function serviceAddress(
 
 export const isMulticast = (address: string): boolean => /^(ff|22[4-9]|23)/.test(address)
 
-export const ownAddresses = (cluster: Cluster, family: 4 | 6): string[] =>
+export const ownAddresses = (cluster: Cluster, family: 4 | 6, ownNode: string): string[] =>
   (cluster.nodes.get(ownNode)?.addresses ?? []).filter((a) => familyOf(a) === family)
 
 /** By the uplink, whose first program is there or not. */

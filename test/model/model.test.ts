@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
+import { formatAcross, narrateAcross, parseAcross } from './across.ts'
 import { addressBytes, addressText, contains, familyOf } from './address.ts'
 import type { Cluster } from './cluster.ts'
 import { etherBytes, frameLength, sum, writeFrame } from './frame.ts'
@@ -192,4 +193,17 @@ for (const file of readdirSync(scenarios).filter((name) => name.endsWith('.txt')
     if (process.env.WEFT_REWRITE === '1') writeFileSync(join(scenarios, file), told)
     else t.is(told, text)
     t.pass()
+  })
+
+const across = join(scenarios, 'across')
+for (const file of readdirSync(across))
+  test(`scenario across/${file} is told as it is written`, (t) => {
+    const text = readFileSync(join(across, file), 'utf8')
+    const told = narrateAcross(text)
+    if (process.env.WEFT_REWRITE === '1') writeFileSync(join(across, file), told)
+    else t.is(told, text)
+    for (const line of text.split('\n')) {
+      const one = parseAcross(line)
+      if (one !== undefined) t.deepEqual(parseAcross(formatAcross(one)), one)
+    }
   })

@@ -78,14 +78,17 @@ function plain(packet: Packet): Packet {
 
 export class Player {
   readonly #materials: Materials
+  readonly #own: string
   readonly #recent: Exchange[] = []
   #at = 0
   #podNumber = 0
   /** Address of the pod that went last. */
   #left: string | undefined
 
-  constructor(materials: Materials) {
+  /** `own`: the node that it plays at. */
+  constructor(materials: Materials, own: string = ownNode) {
     this.#materials = materials
+    this.#own = own
   }
 
   /** What has become of a packet, so that later ones can refer to it. */
@@ -224,7 +227,8 @@ export class Player {
     // The rest of a datagram, or of another one between the same two.
     if (one.packet.fragment?.more === true && draw.oneIn(2)) return send(one.hook, rest(one.packet, draw))
     // Somebody outside has seen it, and says the same.
-    if (one.hook.from === 'pod' && draw.oneIn(25)) return send(wayOf(cluster, one.packet.source, draw), one.packet)
+    if (one.hook.from === 'pod' && draw.oneIn(25))
+      return send(wayOf(cluster, one.packet.source, draw, this.#own), one.packet)
     // The same is asked once more, from another port.
     if (draw.oneIn(8)) return send(one.hook, { ...one.packet, layer4: anew(one.packet.layer4, draw) })
     if (left === undefined || leftTo === undefined || draw.oneIn(6)) {
@@ -238,8 +242,8 @@ export class Player {
   #begin(cluster: Cluster, draw: Draw): Step | undefined {
     const family = draw.oneIn(3) ? 6 : 4
     const index = family === 4 ? 0 : 1
-    const local = [...cluster.pods.values()].filter((p) => p.node === ownNode && p.hostNetwork !== true)
-    const others = [...cluster.pods.values()].filter((p) => p.node !== ownNode)
+    const local = [...cluster.pods.values()].filter((p) => p.node === this.#own && p.hostNetwork !== true)
+    const others = [...cluster.pods.values()].filter((p) => p.node !== this.#own)
     if (local.length === 0) return undefined
     const pod = draw.of(local)
     const own = pod.addresses[index] ?? ''
@@ -251,26 +255,26 @@ export class Player {
     }
     const place = draw.next(20)
     if (place < 12) {
-      const to = destination(cluster, local, others, family, draw)
+      const to = destination(cluster, local, others, family, draw, this.#own)
       const strange = [...strangers[family], ...outside[family], draw.of(local).addresses[index] ?? '']
       return send({ from: 'pod', pod: nameOf(pod) }, packetTo(draw.oneIn(40) ? draw.of(strange) : own, to, draw))
     }
     if (place < 19) {
-      const from = stranger(cluster, others, family, draw)
-      const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true) : undefined
+      const from = stranger(cluster, others, family, draw, this.#own)
+      const service = draw.oneIn(2) ? serviceAddress(cluster, family, draw, true, this.#own) : undefined
       if (service !== undefined) {
         const packet = packetTo(from, service, draw)
-        return send(wayOf(cluster, from, draw), draw.oneIn(8) ? deceptive(packet, draw) : packet)
+        return send(wayOf(cluster, from, draw, this.#own), draw.oneIn(8) ? deceptive(packet, draw) : packet)
       }
-      const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family)]) : own
-      return send(wayOf(cluster, from, draw), packetTo(from, { address: to }, draw))
+      const to = draw.oneIn(12) ? draw.of([...strangers[family], ...ownAddresses(cluster, family, this.#own)]) : own
+      return send(wayOf(cluster, from, draw, this.#own), packetTo(from, { address: to }, draw))
     }
     if (cluster.isTunnelled === true && draw.oneIn(2)) {
-      const to = destination(cluster, local, others, family, draw)
-      const host = draw.of(ownAddresses(cluster, family))
+      const to = destination(cluster, local, others, family, draw, this.#own)
+      const host = draw.of(ownAddresses(cluster, family, this.#own))
       if (!isMulticast(to.address)) return send({ from: 'stack' }, packetTo(host, to, draw))
     }
-    const host = draw.of(ownAddresses(cluster, family))
+    const host = draw.of(ownAddresses(cluster, family, this.#own))
     return send({ from: 'host', pod: nameOf(pod) }, packetTo(host, { address: own }, draw))
   }
 }

@@ -16,7 +16,6 @@ import { parseMac } from '#kernel/netlink/netlink.ts'
 import { type Cluster, type Endpoint, type NetworkPolicy, nameOf, type Pod, type Service } from '../cluster.ts'
 import type { Tuple } from '../packet.ts'
 import type { Change } from '../scenario.ts'
-import { ownNode } from '../universe.ts'
 import { apiPolicy, apiService, containerPorts, slicesOf } from './api-objects.ts'
 import type { Programs } from './programs.ts'
 import type { World } from './world.ts'
@@ -30,6 +29,23 @@ const lastByte = (pod: Pod): string =>
 /** As the helpers for tunnels have it. */
 export const ipv4Number = (address: string): number => encodeIpv4(address).readUInt32BE()
 const encodeIpv4 = (address: string): Buffer => Buffer.from(address.split('.').map(Number))
+
+/** Numbers of identities by what stands behind them: the same on every node. */
+export class IdentityNumbers {
+  readonly #numbers = new Map<string, number>()
+
+  of(key: string): number {
+    const known = this.#numbers.get(key)
+    if (known !== undefined) return known
+    const number = identities.first + this.#numbers.size
+    this.#numbers.set(key, number)
+    return number
+  }
+
+  clear(): void {
+    this.#numbers.clear()
+  }
+}
 
 /**
  * The cluster's objects in the programs' maps, brought there as the agent brings them: the real compiler of policies, the real
@@ -47,12 +63,15 @@ export class ClusterMaps {
   #services: ServiceMaps | undefined
   #rows = new Map<string, readonly ServiceRow[]>()
   #backends = new Map<number, string>()
-  /** Identities by what stands behind them. */
-  #numbers = new Map<string, number>()
+  readonly #numbers: IdentityNumbers
+  /** Identities that the compiler has been told of. */
+  #known = new Set<number>()
   #cluster: Cluster | undefined
   #uids = 0
 
-  constructor(world: World, programs: Programs) {
+  /** `numbers`: of the whole cluster, where it has other nodes. */
+  constructor(world: World, programs: Programs, numbers = new IdentityNumbers()) {
+    this.#numbers = numbers
     this.#world = world
     this.#programs = programs
     this.#endpoints = new EndpointMap(programs.map(endpointsMap))
@@ -83,7 +102,8 @@ export class ClusterMaps {
     // The programs remember what was so in an epoch: there is none twice.
     this.#policy.state = { epoch: this.#policy.state.epoch + 1, networks: 0 }
     this.#compiler = new Compiler()
-    this.#numbers = new Map()
+    this.#numbers.clear()
+    this.#known = new Set()
     this.#cluster = undefined
     this.#rows = new Map()
     this.#backends = new Map()
@@ -111,7 +131,7 @@ export class ClusterMaps {
       service === undefined
         ? []
         : reflectService(apiService(service), slicesOf(service), {
-            nodeName: ownNode,
+            nodeName: this.#world.node,
             zone: undefined,
             externalUse: () => (service.isExternalGuarded === true ? 'outside' : 'all'),
           })
@@ -133,7 +153,7 @@ export class ClusterMaps {
   #setAddresses(): void {
     if (!this.#programs.has(addressesMap)) return
     const nodes = [...(this.#cluster?.nodes.values() ?? [])].flatMap(({ name, addresses }) =>
-      addresses.map((address) => ({ address, kind: name === ownNode ? ('own' as const) : ('node' as const) })),
+      addresses.map((address) => ({ address, kind: name === this.#world.node ? ('own' as const) : ('node' as const) })),
     )
     const virtual = [...(this.#cluster?.services.values() ?? [])].flatMap(({ ingressIPs = [] }) =>
       ingressIPs.map((address) => ({ address, kind: 'virtual' as const, isAnnounced: true })),
@@ -156,7 +176,7 @@ export class ClusterMaps {
     switch (change.do) {
       case 'node': {
         const { name, addresses } = change.node
-        const own = name === ownNode
+        const own = name === this.#world.node
         const identity = own ? identities.host : identities.remoteNode
         this.#addIdentities(addresses, identity, name, own ? 0 : Number(name.slice(5)))
         this.#setAddresses()
@@ -200,10 +220,9 @@ export class ClusterMaps {
 
   #setPod(pod: Pod): void {
     const key = JSON.stringify([pod.namespace, Object.entries(pod.labels).sort(), pod.ports])
-    let identity = this.#numbers.get(key)
-    if (identity === undefined) {
-      identity = identities.first + this.#numbers.size
-      this.#numbers.set(key, identity)
+    const identity = this.#numbers.of(key)
+    if (!this.#known.has(identity)) {
+      this.#known.add(identity)
       this.#compiler.shared.setIdentity(identity, {
         namespace: pod.namespace,
         labels: pod.labels,
@@ -211,7 +230,7 @@ export class ClusterMaps {
       })
     }
     const name = nameOf(pod)
-    if (pod.node !== ownNode) {
+    if (pod.node !== this.#world.node) {
       this.#round()
       this.#addIdentities(pod.addresses, identity, name, Number(pod.node.slice(5)))
       return
@@ -231,7 +250,7 @@ export class ClusterMaps {
       : (round?.endpoints.get(name) ?? this.#compiler.numbersOf(name) ?? { ingress: 0, egress: 0 })
     const ifindex = this.#world.devices.get(pod.addresses[0] ?? '')
     if (ifindex === undefined)
-      throw new RangeError(`${name} has no device: ${pod.addresses.join()} is no slot of ${ownNode}`)
+      throw new RangeError(`${name} has no device: ${pod.addresses.join()} is no slot of ${this.#world.node}`)
     const owner = ownerNumber(name)
     const epoch = this.#policy.state.epoch + 1
     const number = shareOf(pod)
@@ -258,7 +277,7 @@ export class ClusterMaps {
       this.#raiseEpoch()
       return
     }
-    if (pod.node === ownNode) {
+    if (pod.node === this.#world.node) {
       const ifindex = this.#world.devices.get(pod.addresses[0] ?? '') ?? 0
       for (const address of pod.addresses) this.#endpoints.removeOf(address, ifindex)
       this.#removeFlows(shareOf(pod))

@@ -9,7 +9,6 @@ import { reasonName, reasons } from '../reasons.ts'
 import { podCidrs } from '../scenario.ts'
 import { ipv4Number, podMac } from './cluster-maps.ts'
 import type { Answer, KernelNode } from './kernel-node.ts'
-import { nextHop, uplinkMac } from './world.ts'
 
 const verdicts = { drop: 2, stack: 0, pod: 7, out: 7, tunnel: 7, refusal: 7 } as const
 const verdictNames = new Map<number, string>([
@@ -18,7 +17,6 @@ const verdictNames = new Map<number, string>([
   [7, 'redirect'],
 ])
 const gateway = parseMac(gatewayMac)
-const uplink = parseMac(uplinkMac)
 const fixedIdentities = { host: 1, world: 2, 'remote node': 3, 'unknown pod': 4 } as const
 
 /** Room for the packet as it should have come out. */
@@ -40,7 +38,7 @@ export function differences(
   // What it leaves to the stack as it came, such a program does not tell of.
   const isSilent = (hook.from === 'uplink' || hook.from === 'tunnel') && outcome.end === 'stack'
   if (isSilent || (verdict === 0 && hook.from === 'stack'))
-    return wrapDiffers(kernel, model, outcome, answer) ?? packetDiffers(kernel, model, hook, outcome, length)
+    return wrapDiffers(kernel, model, outcome, answer) ?? packetDiffers(kernel, model, outcome, length)
   if (answer.reason !== reasons[outcome.reason])
     return `reason ${reasonName(answer.reason) ?? answer.reason}, the model says ${outcome.reason}`
   return (
@@ -51,7 +49,7 @@ export function differences(
     (outcome.backend === undefined || kernel.isChosen(outcome.backend)
       ? undefined
       : `backend number ${answer.choice}, the model says ${outcome.backend.address}:${outcome.backend.port}`) ??
-    packetDiffers(kernel, model, hook, outcome, length)
+    packetDiffers(kernel, model, outcome, length)
   )
 }
 
@@ -71,7 +69,12 @@ export function earlyDifference(
     const to = outcome.packet
     if (outcome.end !== 'out' || to === undefined)
       return `XDP sends it on, the model says ${outcome.end} (${outcome.reason})`
-    const size = writeFrame(expected, to, parseMac(nextHop(to.destination) ?? '00:00:00:00:00:00'), uplink)
+    const size = writeFrame(
+      expected,
+      to,
+      parseMac(kernel.world.nextHop(to.destination) ?? '00:00:00:00:00:00'),
+      parseMac(kernel.world.uplinkMac),
+    )
     return outDiffers(kernel, size)
   }
   if (did !== 'left') return `XDP: the packet is ${did}`
@@ -81,7 +84,7 @@ export function earlyDifference(
     ((layer4.kind === 'udp' && layer4.unsummed === true) ||
       ((layer4.kind === 'tcp' || layer4.kind === 'udp') && !looksUnfinished(bench.packet, packet)))
   if (outcome.end !== 'out' || outcome.packet === undefined || !isPlain) return undefined
-  if (nextHop(outcome.packet.destination) === undefined || model.cluster.nodes.size === 0) return undefined
+  if (kernel.world.nextHop(outcome.packet.destination) === undefined || model.cluster.nodes.size === 0) return undefined
   return 'XDP leaves to others what it could send on'
 }
 
@@ -131,13 +134,7 @@ function identityDiffers(
   return `${side} identity ${number}, the model says ${wanted} (${typeof identity === 'string' ? identity : identity.pod})`
 }
 
-function packetDiffers(
-  kernel: KernelNode,
-  model: NodeModel,
-  hook: Hook,
-  outcome: Outcome,
-  length: number,
-): string | undefined {
+function packetDiffers(kernel: KernelNode, model: NodeModel, outcome: Outcome, length: number): string | undefined {
   const { bench } = kernel
   const { end, packet } = outcome
   if (end === 'drop') return undefined
@@ -145,7 +142,7 @@ function packetDiffers(
     return bench.outLength === length && bench.packet.compare(bench.out, 0, length, 0, length) === 0
       ? undefined
       : 'the packet for the stack is another than what came'
-  return outDiffers(kernel, writeExpected(model, hook, outcome, packet, bench.packet))
+  return outDiffers(kernel, writeExpected(kernel, model, outcome, packet))
 }
 
 /** Between `expected` and what came out. */
@@ -159,12 +156,13 @@ function outDiffers({ bench }: KernelNode, size: number): string | undefined {
 }
 
 /** Into a pod: from its gateway to its MAC address. Out: the kernel writes the addresses later. */
-function writeExpected(model: NodeModel, _hook: Hook, outcome: Outcome, packet: Packet, came: Buffer): number {
+function writeExpected({ bench, world }: KernelNode, model: NodeModel, outcome: Outcome, packet: Packet): number {
+  const came = bench.packet
   // Back to where it came from, the MAC addresses turned round.
   if (outcome.end === 'refusal') return writeFrame(expected, packet, came.subarray(6, 12), came.subarray(0, 6))
   // To a pod of a node on this link, past the queue; everything else gets its addresses on the way.
-  const next = outcome.end === 'out' && isPods(packet.destination) ? nextHop(packet.destination) : undefined
-  if (next !== undefined) return writeFrame(expected, packet, parseMac(next), uplink)
+  const next = outcome.end === 'out' && isPods(packet.destination) ? world.nextHop(packet.destination) : undefined
+  if (next !== undefined) return writeFrame(expected, packet, parseMac(next), parseMac(world.uplinkMac))
   if (outcome.end !== 'pod') return writeFrame(expected, packet, came.subarray(0, 6), came.subarray(6, 12))
   const pod = model.cluster.pods.get(outcome.pod ?? '')
   return writeFrame(expected, packet, pod === undefined ? came.subarray(0, 6) : podMac(pod), gateway)

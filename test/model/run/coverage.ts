@@ -16,6 +16,11 @@ export class Coverage {
     this.#add(`early: ${did}`)
   }
 
+  /** Something that a run wants to have met. */
+  mark(key: string): void {
+    this.#add(key)
+  }
+
   #add(key: string): void {
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
   }
@@ -112,4 +117,20 @@ export const wanted: readonly string[] = [
   'error translated',
   'translation reset',
   'translation not reset by a stranger',
+]
+
+/** What a run across nodes must have met beside that. */
+export const wantedAcross: readonly string[] = [
+  'across: tunnel: pod',
+  'across: uplink: pod',
+  'across: tunnel: refusal',
+  'across: uplink: refusal',
+  'across: an answer arrives',
+  'across: a refusal goes back by the tunnel',
+  'across: a refusal goes back bare',
+  'across: a refusal arrives',
+  'across: an error arrives',
+  'across: a node port on the way',
+  'across: cut at the far end',
+  'across: one knows less',
 ]

@@ -6,14 +6,15 @@ import { NodeModel } from '../node.ts'
 import type { Packet } from '../packet.ts'
 import type { Materials } from '../player.ts'
 import { Player } from '../player.ts'
-import { changed, emptyCluster, formatStep, type Scenario, type Step } from '../scenario.ts'
-import { namespaces, nodes, ownNode, slots } from '../universe.ts'
+import { type Change, changed, emptyCluster, formatStep, type Scenario, type Step } from '../scenario.ts'
+import { namespaces, nodes, slots } from '../universe.ts'
 import { mtu } from '../way.ts'
 import { chosenBy } from './chance.ts'
 import { differences, earlyDifference } from './compare.ts'
 import type { Coverage } from './coverage.ts'
 import type { KernelNode } from './kernel-node.ts'
 import { limits } from './programs.ts'
+import { type Found, shortest } from './shrink.ts'
 
 /** What fast-check draws: objects, and a number for each step. */
 export interface History {
@@ -23,7 +24,7 @@ export interface History {
 }
 
 /** Steps that every history begins with. */
-function* opening(player: Player, { materials, isTunnelled }: History): Generator<Step> {
+export function* opening(player: Player, { materials, isTunnelled }: History): Generator<Step> {
   if (isTunnelled) yield { do: 'tunnel' }
   for (const node of nodes) yield { do: 'node', node }
   for (const namespace of namespaces) yield { do: 'namespace', namespace }
@@ -37,7 +38,7 @@ const tickMs = 1
 
 /** Programs and model, side by side, one step after the other. */
 export class Duel {
-  readonly model = new NodeModel(ownNode, emptyCluster, limits)
+  readonly model: NodeModel
   readonly #kernel: KernelNode
   readonly #coverage: Coverage | undefined
   packets = 0
@@ -48,18 +49,20 @@ export class Duel {
 
   constructor(kernel: KernelNode, coverage?: Coverage) {
     kernel.maps.reset()
+    this.model = new NodeModel(kernel.world.node, emptyCluster, limits)
     this.#kernel = kernel
     this.#chooser = chosenBy(kernel.maps, (endpoint) => kernel.isChosen(endpoint))
     this.#coverage = coverage
   }
 
-  #send(hook: Hook, packet: Packet): Played {
+  /** `came`: as another node has sent it, with the number that went with it. */
+  send(hook: Hook, packet: Packet, came?: Came): Played {
     const kernel = this.#kernel
     if (!kernel.canRun(hook) || !isRunnable(packet)) return {}
     this.packets++
-    const length = kernel.write(hook, packet)
+    const length = came === undefined ? kernel.write(hook, packet) : kernel.receive(hook, came.frame)
     const early = hook.from === 'uplink' && hook.early === true ? kernel.runEarly(length, this.#now) : undefined
-    const answer = early === undefined || early === 'left' ? kernel.run(hook, length, this.#now) : undefined
+    const answer = early === undefined || early === 'left' ? kernel.run(hook, length, this.#now, came?.key) : undefined
     const outcome = this.model.judge(hook, packet, this.#now, this.#chooser)
     this.#coverage?.count(hook, outcome)
     if (early !== undefined) this.#coverage?.countEarly(early)
@@ -69,34 +72,46 @@ export class Duel {
     return difference === undefined ? { outcome } : { outcome, difference }
   }
 
+  wait(ms: number): void {
+    this.#now += ms
+    this.#kernel.maps.sweep(this.#now)
+    this.model.sweep(this.#now)
+  }
+
+  /** The next packet is not at the same moment. */
+  tick(): void {
+    this.#now += tickMs
+  }
+
+  change(change: Change): void {
+    if (change.do === 'pod') mustBeFree(this.model, change.pod)
+    const cluster = changed(this.model.cluster, change)
+    this.#kernel.maps.change(change, cluster)
+    this.model.change(cluster)
+  }
+
   /** What was different; undefined: nothing. */
   play(step: Step): Played {
-    const { model } = this
-    switch (step.do) {
-      case 'wait':
-        this.#now += step.ms
-        this.#kernel.maps.sweep(this.#now)
-        model.sweep(this.#now)
-        return {}
-      case 'send': {
-        this.#now += tickMs
-        let last: Played = {}
-        for (let i = 0; i < (step.times ?? 1) && last.difference === undefined; i++)
-          last = this.#send(step.hook, step.packet)
-        return last
-      }
-      default: {
-        if (step.do === 'pod') mustBeFree(model, step.pod)
-        const cluster = changed(model.cluster, step)
-        this.#kernel.maps.change(step, cluster)
-        model.change(cluster)
-        return {}
-      }
+    if (step.do === 'wait') this.wait(step.ms)
+    else if (step.do !== 'send') this.change(step)
+    else {
+      this.tick()
+      let last: Played = {}
+      for (let i = 0; i < (step.times ?? 1) && last.difference === undefined; i++)
+        last = this.send(step.hook, step.packet)
+      return last
     }
+    return {}
   }
 }
 
-interface Played {
+/** A frame as it left another node's programs, and in the tunnel its key. */
+export interface Came {
+  readonly frame: Buffer
+  readonly key: number | undefined
+}
+
+export interface Played {
   readonly outcome?: Outcome
   readonly difference?: string
 }
@@ -138,11 +153,11 @@ export function playHistory(kernel: KernelNode, history: History, coverage: Cove
   return duel.packets
 }
 
-export class Difference extends Error {
-  readonly steps: readonly Step[]
+export class Difference<T = Step> extends Error {
+  readonly steps: readonly T[]
   /** That were sent until it showed. */
   readonly packets: number
-  constructor(what: string, steps: readonly Step[], packets: number) {
+  constructor(what: string, steps: readonly T[], packets: number) {
     super(what)
     this.steps = steps
     this.packets = packets
@@ -153,7 +168,7 @@ export class Difference extends Error {
 const triesMax = 4
 
 /** The first difference of a scenario, with its step; undefined: kernel and model agree. */
-function firstDifference(kernel: KernelNode, steps: readonly Step[]): { at: number; what: string } | undefined {
+function firstDifference(kernel: KernelNode, steps: readonly Step[]): Found | undefined {
   const hasChance = steps.some((step) => step.do === 'service')
   for (let i = 0; i < (hasChance ? triesMax : 1); i++) {
     const duel = new Duel(kernel)
@@ -165,40 +180,16 @@ function firstDifference(kernel: KernelNode, steps: readonly Step[]): { at: numb
   return undefined
 }
 
-/** Replays at most so many times while it looks for a shorter scenario. */
-const replaysMax = 3_000
-
-/** The shortest scenario that it finds on which kernel and model still disagree (delta debugging: halves, quarters, …, single steps). */
+/** The shortest scenario that it finds on which kernel and model still disagree. */
 export function shrink(kernel: KernelNode, difference: Difference): Scenario {
   // The world's devices and routes are those of all nodes.
-  const fixed = difference.steps.filter((step) => step.do === 'node' || step.do === 'namespace' || step.do === 'tunnel')
-  const places: ReadonlySet<Step> = new Set(fixed)
-  let steps = difference.steps.filter((step) => !places.has(step))
-  let what = difference.message
-  let replays = 0
-  for (let chunk = Math.ceil(steps.length / 2); chunk >= 1; ) {
-    let removed = false
-    for (let from = Math.max(0, steps.length - chunk - 1); from >= 0 && replays < replaysMax; from -= chunk) {
-      const shorter = [...steps.slice(0, from), ...steps.slice(from + chunk)]
-      replays++
-      let found: ReturnType<typeof firstDifference>
-      try {
-        found = firstDifference(kernel, [...fixed, ...shorter])
-      } catch {
-        // Without that step the rest makes no sense: it stays.
-        continue
-      }
-      if (found === undefined) continue
-      steps = shorter.slice(0, found.at + 1 - fixed.length)
-      what = found.what
-      removed = true
-      from = Math.min(from, steps.length - 1)
-    }
-    if (chunk === 1 && !removed) break
-    chunk = removed ? chunk : Math.floor(chunk / 2)
-  }
-  return { title: what, steps: [...fixed, ...steps] }
+  const fixed = difference.steps.filter(isOfTheWorld)
+  const rest = difference.steps.filter((step) => !isOfTheWorld(step))
+  const { steps, what } = shortest(fixed, rest, (steps) => firstDifference(kernel, steps))
+  return { title: what ?? difference.message, steps: [...fixed, ...steps] }
 }
+
+const isOfTheWorld = (step: Step): boolean => step.do === 'node' || step.do === 'namespace' || step.do === 'tunnel'
 
 /** What a person gets to see of a disagreement. */
 export function report(kernel: KernelNode, difference: Difference, seed: number): string {

@@ -5,9 +5,9 @@ import type { Endpoint } from '../cluster.ts'
 import { writeFrame } from '../frame.ts'
 import type { Hook } from '../journey.ts'
 import type { Packet } from '../packet.ts'
-import { ClusterMaps, ipv4Number, podMac } from './cluster-maps.ts'
+import { ClusterMaps, type IdentityNumbers, ipv4Number, podMac } from './cluster-maps.ts'
 import type { ProgramName, Programs } from './programs.ts'
-import { uplinkMac, type World } from './world.ts'
+import type { World } from './world.ts'
 
 /** What the programs said of one packet. Reused: read it before the next one. */
 export interface Answer {
@@ -38,7 +38,6 @@ const programOf = {
 } as const satisfies Record<Hook['from'], ProgramName>
 
 const gateway = parseMac(gatewayMac)
-const uplink = parseMac(uplinkMac)
 const stranger = parseMac('02:00:00:00:00:99')
 
 /** The compiled programs on maps of their own, asked of one packet after another by test-runs. */
@@ -56,13 +55,15 @@ export class KernelNode {
   }
   readonly bench = new PacketBench()
   readonly #early = new PacketBench()
-  readonly #world: World
+  readonly world: World
   readonly #programs: Programs
+  readonly #uplinkMac: Buffer
 
-  constructor(world: World, programs: Programs) {
-    this.#world = world
+  constructor(world: World, programs: Programs, numbers?: IdentityNumbers) {
+    this.world = world
     this.#programs = programs
-    this.maps = new ClusterMaps(world, programs)
+    this.#uplinkMac = parseMac(world.uplinkMac)
+    this.maps = new ClusterMaps(world, programs, numbers)
   }
 
   /** Whether the kernel chose this backend for the last packet. */
@@ -72,10 +73,10 @@ export class KernelNode {
 
   /** Device that a packet comes by. */
   #ifindexOf(hook: Hook): number {
-    if (hook.from === 'uplink') return this.#world.uplink
-    if (hook.from === 'tunnel' || hook.from === 'stack') return this.maps.isTunnelled ? this.#world.tunnel : 0
+    if (hook.from === 'uplink') return this.world.uplink
+    if (hook.from === 'tunnel' || hook.from === 'stack') return this.maps.isTunnelled ? this.world.tunnel : 0
     const pod = this.maps.cluster?.pods.get(hook.pod)
-    return this.#world.devices.get(pod?.addresses[0] ?? '') ?? 0
+    return this.world.devices.get(pod?.addresses[0] ?? '') ?? 0
   }
 
   canRun(hook: Hook): boolean {
@@ -89,7 +90,16 @@ export class KernelNode {
       const pod = this.maps.cluster?.pods.get(hook.pod)
       return writeFrame(bench.packet, packet, gateway, pod === undefined ? stranger : podMac(pod))
     }
-    return writeFrame(bench.packet, packet, hook.from === 'uplink' ? uplink : stranger, stranger)
+    return writeFrame(bench.packet, packet, hook.from === 'uplink' ? this.#uplinkMac : stranger, stranger)
+  }
+
+  /** A frame that another node has sent, as it comes to the hook. Returns its length. */
+  receive(hook: Hook, frame: Buffer): number {
+    const { packet } = this.bench
+    frame.copy(packet)
+    packet.set(hook.from === 'uplink' ? this.#uplinkMac : stranger, 0)
+    packet.set(stranger, 6)
+    return frame.length
   }
 
   /**
@@ -103,7 +113,7 @@ export class KernelNode {
     // Eight bytes of metadata in front: the time.
     context.writeUInt32LE(timeBytes, xdpAt.data)
     context.writeUInt32LE(timeBytes + length, xdpAt.end)
-    context.writeUInt32LE(this.#world.uplink, xdpAt.ifindex)
+    context.writeUInt32LE(this.world.uplink, xdpAt.ifindex)
     const ns = now * 1e6
     packet.writeUInt32LE(ns % 0x1_0000_0000, 0)
     packet.writeUInt32LE(Math.floor(ns / 0x1_0000_0000), 4)
@@ -119,8 +129,8 @@ export class KernelNode {
     return same ? 'left' : 'changed and left'
   }
 
-  /** Runs what `write` has written. Inside of the world's namespace. `now` is ms. */
-  run(hook: Hook, length: number, now: number): Answer {
+  /** Runs what `write` has written. Inside of the world's namespace. `now` is ms. `key`: the number that came with it. */
+  run(hook: Hook, length: number, now: number, key?: number): Answer {
     const { bench, answer } = this
     const { context } = bench
     // What the last run wrote there the kernel would refuse.
@@ -131,7 +141,7 @@ export class KernelNode {
     context.writeUInt32LE(ns % 0x1_0000_0000, at.tstamp)
     context.writeUInt32LE(Math.floor(ns / 0x1_0000_0000), at.tstamp + 4)
     if (hook.from === 'tunnel') {
-      context.writeUInt32LE(this.maps.claimed(hook.as), at.cb)
+      context.writeUInt32LE(key ?? this.maps.claimed(hook.as), at.cb)
       context.writeUInt32LE(ipv4Number(hook.node), at.cb + 4)
     }
     answer.verdict = bench.run(this.#programs.program(programOf[hook.from], this.maps.isTunnelled), length)

@@ -1,7 +1,9 @@
 import { parseArgs } from 'node:util'
-import { wanted } from './coverage.ts'
+import { wanted, wantedAcross } from './coverage.ts'
 import { faults } from './faults.ts'
-import { play } from './play.ts'
+import { Pair, Worlds } from './pair.ts'
+import { type Played, play, playPairs } from './play.ts'
+import { compileWithFault } from './programs.ts'
 import { World } from './world.ts'
 
 /** `npm run test:model`: the long run, and the seeded faults. */
@@ -17,11 +19,14 @@ const { values } = parseArgs({
 })
 if (values.help) {
   process.stdout.write(`npm run test:model -- [--packets N | --histories N] [--seed N]   50,000,000 packets unless said; 600 a history
+                                                   every fifth history is of two nodes together
 npm run test:model -- --faults [--only 3,7]        each seeded fault of bpf/ must be found\n`)
   process.exit(0)
 }
 /** What every outcome must have been reached at least. */
 const atLeast = 100
+/** What two nodes together must have reached in their fifth of a part. */
+const atLeastAcross = 10
 const seed = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.seed)
 const say = (line: string): void => {
   process.stdout.write(`${line}\n`)
@@ -50,21 +55,39 @@ if (values.faults) {
   /** A history's, about. */
   const packetsOf = 600
   let [packets, seconds] = [0, 0]
+  await using worlds = await Worlds.create('run')
+  using pair = new Pair(worlds, await compileWithFault(0))
+  /** Says whether there is an end to it. */
+  const tell = (
+    { difference, coverage, histories: of }: Played,
+    [all, least]: [readonly string[], number],
+    enoughOf: number,
+  ) => {
+    const missing = of >= enoughOf ? coverage.missing(all, least) : []
+    if (difference === undefined && missing.length === 0) return false
+    say(difference ?? `Not reached ${least} times: ${missing.join(', ')}`)
+    process.exitCode = 1
+    return true
+  }
   for (let part = 0; part * partOf < histories && packets < enough; part++) {
     const most = Math.min(partOf, histories - part * partOf, Math.ceil((enough - packets) / packetsOf))
-    const played = await play(world, { histories: most, seed: seed + part })
-    packets += played.packets
-    seconds += played.seconds
+    const across = Math.ceil(most / 5)
+    const played = await play(world, { histories: most - across, seed: seed + part })
+    const pairs =
+      played.difference === undefined ? playPairs(pair, { histories: across, seed: seed + part }) : undefined
+    packets += played.packets + (pairs?.packets ?? 0)
+    seconds += played.seconds + (pairs?.seconds ?? 0)
     const left =
       enough === Number.POSITIVE_INFINITY ? '' : `, ${minutes(((enough - packets) * seconds) / packets)} left`
     const rate = Math.round(packets / seconds)
     const megabytes = Math.round(process.memoryUsage.rss() / 2 ** 20)
     say(`${packets} packets, ${minutes(seconds)}, ${rate}/s, ${megabytes} MiB, seed ${seed + part}${left}`)
-    const missing = played.histories >= partOf ? played.coverage.missing(wanted, atLeast) : []
     if (part === 0) say(played.coverage.table())
-    if (played.difference === undefined && missing.length === 0) continue
-    say(played.difference ?? `Not reached ${atLeast} times: ${missing.join(', ')}`)
-    process.exitCode = 1
-    break
+    if (part === 0 && pairs !== undefined)
+      say(
+        `two nodes together:\n${wantedAcross.map((key) => `${pairs.coverage.get(key).toString().padStart(9)}  ${key}`).join('\n')}`,
+      )
+    if (tell(played, [wanted, atLeast], partOf - partOf / 5)) break
+    if (pairs !== undefined && tell(pairs, [wantedAcross, atLeastAcross], partOf / 5)) break
   }
 }

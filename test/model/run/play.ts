@@ -3,13 +3,14 @@ import { podArbitrary, policyArbitrary, serviceArbitrary } from '../universe.ts'
 import { Coverage } from './coverage.ts'
 import { Difference, type History, playHistory, report } from './history.ts'
 import { KernelNode } from './kernel-node.ts'
+import { type Pair, playAcross, reportAcross } from './pair.ts'
 import { compileWithFault, Programs } from './programs.ts'
 import type { World } from './world.ts'
 
 /** Numbers that a history is made of: each a packet, now and then a change or a while of waiting. */
 const stepsPerHistory = 445
 
-const historyArbitrary: fc.Arbitrary<History> = fc.record({
+export const historyArbitrary: fc.Arbitrary<History> = fc.record({
   isTunnelled: fc.constantFrom(false, false, true),
   materials: fc.record({
     pods: fc.array(podArbitrary, { minLength: 4, maxLength: 8 }),
@@ -60,5 +61,26 @@ export async function play(world: World, { histories, seed, fault = 0 }: PlayOpt
     packets += error.packets
     difference = fault === 0 ? report(kernel, error, seed) : error.message
   })
+  return { histories: played, packets, seconds: (performance.now() - start) / 1_000, coverage, difference }
+}
+
+/** The same on two nodes together. */
+export function playPairs(pair: Pair, { histories, seed }: Omit<PlayOptions, 'fault'>): Played {
+  const coverage = new Coverage()
+  const start = performance.now()
+  let packets = 0
+  let played = 0
+  const property = fc.property(historyArbitrary, (history) => {
+    packets += playAcross(pair, history, coverage)
+    played++
+  })
+  const details = fc.check(property, { numRuns: histories, seed, endOnFailure: true })
+  let difference: string | undefined
+  if (details.failed) {
+    const error = details.errorInstance
+    if (!(error instanceof Difference)) throw error
+    packets += error.packets
+    difference = reportAcross(pair, error, seed)
+  }
   return { histories: played, packets, seconds: (performance.now() - start) / 1_000, coverage, difference }
 }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { threadId } from 'node:worker_threads'
 import { bpfDir } from '#datapath/compile.ts'
 import { encodeAddress } from '#datapath/maps/address.ts'
 import { encodeConfig, gatewayMac } from '#datapath/object.ts'
@@ -12,7 +13,7 @@ import { openPin, type Program, tickNanoseconds } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { podCidrs, serviceCidrs } from '../scenario.ts'
 import { nodes } from '../universe.ts'
-import { uplinkMac, type World } from './world.ts'
+import type { World } from './world.ts'
 
 const run = promisify(execFile)
 
@@ -47,7 +48,8 @@ export async function compileWithFault(fault: number): Promise<ReadonlyMap<Sourc
     sum.update(file).update(readFileSync(join(bpfDir, file)))
   const dir = join(cacheDir, sum.digest('hex').slice(0, 24))
   if (!existsSync(dir)) {
-    const aside = `${dir}.${process.pid}`
+    // Test files are threads of one process.
+    const aside = `${dir}.${process.pid}.${threadId}`
     mkdirSync(aside, { recursive: true })
     const machine = { x64: 'x86_64-linux-gnu', arm64: 'aarch64-linux-gnu' }[process.arch as string]
     const flags = ['-O2', '-g', '-Wall', '-target', 'bpf', '-mcpu=v3', `-I${bpfDir}`]
@@ -59,12 +61,21 @@ export async function compileWithFault(fault: number): Promise<ReadonlyMap<Sourc
           run('clang', [...flags, '-c', join(bpfDir, 'programs', `${name}.bpf.c`), '-o', join(aside, `${name}.o`)]),
         ),
       )
-      if (!existsSync(dir)) renameSync(aside, dir)
+      moveThere(aside, dir)
     } finally {
       rmSync(aside, { recursive: true, force: true })
     }
   }
   return new Map(sourceNames.map((name) => [name, readFileSync(join(dir, `${name}.o`))]))
+}
+
+/** Somebody else may have been quicker: both have compiled the same. */
+function moveThere(aside: string, dir: string): void {
+  try {
+    renameSync(aside, dir)
+  } catch (error) {
+    if (!existsSync(dir)) throw error
+  }
 }
 
 const u32 = (value: number): Buffer => {
@@ -88,19 +99,20 @@ function* loadSource(
   tunnelIndex: number | undefined,
   isLive: boolean,
 ): Generator<[ProgramName, Program]> {
+  const own = nodes.find((node) => node.name === world.node)
   const globals = new Map([
     ...encodeConfig({
       serviceCidrs,
       podCidrs,
       gatewayMac,
-      uplinkMac,
+      uplinkMac: world.uplinkMac,
       ...(tunnelIndex === undefined ? {} : { tunnelIndex }),
       ...(isLive ? { tickNanoseconds: tickNanoseconds(), nodeCookie: world.namespace.cookie, records: false } : {}),
     }),
     ...(isLive ? [] : small),
     ['cfg_cable_ifindex', u32(world.uplink)],
-    ['cfg_node_address4', encodeAddress(nodes[0]?.addresses[0] ?? '')],
-    ['cfg_node_address6', encodeAddress(nodes[0]?.addresses[1] ?? '')],
+    ['cfg_node_address4', encodeAddress(own?.addresses[0] ?? '')],
+    ['cfg_node_address6', encodeAddress(own?.addresses[1] ?? '')],
   ])
   using object = BpfObject.open(source, elf, mapDir)
   for (const [global, value] of globals) ifThere(() => object.setGlobal(global, value))

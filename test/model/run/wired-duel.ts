@@ -15,7 +15,6 @@ import { ipv4Number, podMac } from './cluster-maps.ts'
 import { finished, layoutOf, makeSums, unmadeSum, wrongSum } from './received.ts'
 import type { Left, Taken } from './wire.ts'
 import { type Counts, unwrapped, type WiredNode } from './wired-node.ts'
-import { nextHop, uplinkMac } from './world.ts'
 
 /** What one packet must have led to. */
 interface Expected {
@@ -248,9 +247,9 @@ export class WiredDuel {
         return [{ place: this.#node.placeOf(outcome.pod ?? '') ?? '', frame: made(packet, podMac(pod), gateway) }]
       }
       case 'out': {
-        const next = packet === undefined ? undefined : nextHop(packet.destination, true)
+        const next = packet === undefined ? undefined : this.#node.world.nextHop(packet.destination)
         if (packet === undefined || next === undefined) return []
-        return [{ place: 'eth0', frame: made(packet, parseMac(next), uplink) }]
+        return [{ place: 'eth0', frame: made(packet, parseMac(next), parseMac(this.#node.world.uplinkMac)) }]
       }
       case 'tunnel': {
         if (packet === undefined || wrapped === undefined) return []
@@ -282,7 +281,6 @@ export class WiredDuel {
 }
 
 const gateway = parseMac(gatewayMac)
-const uplink = parseMac(uplinkMac)
 /** The first node's, as bytes. */
 const ownAddresses = ['ac1e000b', 'fd000172003000000000000000000011']
 

@@ -11,7 +11,7 @@ import { ClusterMaps, podMac } from './cluster-maps.ts'
 import type { ProgramName, Programs } from './programs.ts'
 import { finished } from './received.ts'
 import { type Left, type Taken, Wire } from './wire.ts'
-import { uplinkMac, type World } from './world.ts'
+import type { World } from './world.ts'
 
 const places = [
   ['from_netdev', 'uplink', 'tcxIngress'],
@@ -22,7 +22,6 @@ const places = [
 ] as const satisfies readonly (readonly [ProgramName, string, AttachType])[]
 
 const stranger = parseMac('02:00:00:00:00:99')
-const uplink = parseMac(uplinkMac)
 const gateway = parseMac(gatewayMac)
 
 /** The tunnel: VXLAN (RFC 7348) with the sender's identity as the network's number. */
@@ -47,7 +46,7 @@ export interface Counts {
 /** The programs attached to devices, as the agent attaches them: whatever a packet does happens. */
 export class WiredNode implements Disposable {
   readonly maps: ClusterMaps
-  readonly #world: World
+  readonly world: World
   readonly #programs: Programs
   readonly #links: { readonly name: ProgramName; readonly link: Link }[]
   /** Far ends, by the near one's name; and where the node's own stack sends. */
@@ -56,7 +55,7 @@ export class WiredNode implements Disposable {
   #early: Link | undefined
 
   private constructor(world: World, programs: Programs, links: { name: ProgramName; link: Link }[]) {
-    this.#world = world
+    this.world = world
     this.#programs = programs
     this.#links = links
     this.maps = new ClusterMaps(world, programs)
@@ -84,16 +83,16 @@ export class WiredNode implements Disposable {
     for (const { name, link } of this.#links) link.update(this.#programs.program(name, isTunnelled))
     this.#early?.detach()
     this.#early?.[Symbol.dispose]()
-    const { uplink: ifindex, namespace } = this.#world
+    const { uplink: ifindex, namespace } = this.world
     const program = this.#programs.program('xdp_entry', isTunnelled)
     this.#early = isEarly ? await Link.attachDevice(program, 'xdpGeneric', ifindex, namespace) : undefined
-    await this.#world.route(isTunnelled)
+    await this.world.route(isTunnelled)
     this.maps.reset()
     for (const wire of this.#wires.values()) while (wire.take() !== undefined);
   }
 
   setOffloads(offloads: 'on' | 'off'): void {
-    const { namespace, far } = this.#world
+    const { namespace, far } = this.world
     for (const device of ['eth0', ...podDevices]) {
       namespace.setOffloads(device, offloads)
       far?.setOffloads(`${device}-far`, offloads)
@@ -104,7 +103,7 @@ export class WiredNode implements Disposable {
   /** The packet as a frame on its way to where the hook is. A buffer of its own. */
   frameOf(hook: Hook, packet: Packet): Buffer {
     const pod = hook.from === 'pod' ? this.maps.cluster?.pods.get(hook.pod) : undefined
-    const to = hook.from === 'pod' ? gateway : hook.from === 'uplink' ? uplink : stranger
+    const to = hook.from === 'pod' ? gateway : hook.from === 'uplink' ? parseMac(this.world.uplinkMac) : stranger
     const length = writeFrame(this.#buffer, packet, to, pod === undefined ? stranger : podMac(pod))
     return Buffer.from(this.#buffer.subarray(0, length))
   }
@@ -139,7 +138,7 @@ export class WiredNode implements Disposable {
   #wrap(inner: Buffer, from: string, number: number): Buffer {
     const packet: Packet = {
       source: from,
-      destination: this.maps.cluster?.nodes.get(this.#world.node)?.addresses[0] ?? '',
+      destination: this.maps.cluster?.nodes.get(this.world.node)?.addresses[0] ?? '',
       hops: 64,
       layer4: {
         kind: 'udp',
@@ -149,7 +148,7 @@ export class WiredNode implements Disposable {
         unsummed: true,
       },
     }
-    const length = writeFrame(this.#buffer, packet, uplink, stranger)
+    const length = writeFrame(this.#buffer, packet, parseMac(this.world.uplinkMac), stranger)
     const frame = Buffer.from(this.#buffer.subarray(0, length))
     const at = etherBytes + vxlan.headers - 8
     frame.writeUInt32BE(vxlan.hasNumber << 24, at)
@@ -167,7 +166,7 @@ export class WiredNode implements Disposable {
   /** The device of a pod of this node, by its near end. */
   placeOf(pod: string): string | undefined {
     const address = this.maps.cluster?.pods.get(pod)?.addresses[0]
-    const at = slots.findIndex((slot) => slot.addresses[0] === address && slot.node === this.#world.node)
+    const at = slots.findIndex((slot) => slot.addresses[0] === address && slot.node === this.world.node)
     return at < 0 ? undefined : `pod${at}`
   }
 
@@ -184,7 +183,7 @@ export class WiredNode implements Disposable {
       const number = reasonTexts.indexOf(reason)
       sums[number] = (sums[number] ?? 0) + packets
     }
-    const stack = this.#world.namespace.within(
+    const stack = this.world.namespace.within(
       () =>
         ip4Received(readFileSync('/proc/thread-self/net/snmp', 'utf8')) +
         ip6Received(readFileSync('/proc/thread-self/net/snmp6', 'utf8')),

@@ -9,31 +9,22 @@ import { contains, familyOf } from '../address.ts'
 import { nodes, ownNode, slots } from '../universe.ts'
 import { mtu } from '../way.ts'
 
-export const uplinkMac = '02:00:00:00:00:11'
-
-/** Whom the node knows on its link. The third node it has to ask for first, which XDP leaves to others. */
-const neighbours: ReadonlyMap<string, string> = new Map([
-  ['172.30.0.1', '02:00:00:00:01:01'],
-  ['fd00:172:30::1', '02:00:00:00:01:01'],
-  ['172.30.0.12', '02:00:00:00:01:12'],
-  ['fd00:172:30::12', '02:00:00:00:01:12'],
-])
-
+/** MAC addresses of the nodes' uplinks, as far as they are played. */
+const uplinkMacs: Readonly<Record<string, string>> = { 'node-1': '02:00:00:00:00:11', 'node-2': '02:00:00:00:01:12' }
+const gatewayOnLink = '02:00:00:00:01:01'
 /** On wires that node is known as well: nobody would answer who asks. */
-const knownOnWires: ReadonlyMap<string, string> = new Map([
-  ['172.30.0.13', '02:00:00:00:01:13'],
-  ['fd00:172:30::13', '02:00:00:00:01:13'],
-])
+const knownOnWires = '02:00:00:00:01:13'
 
-/** MAC address of the next hop to an address outside of the node; undefined: nobody has asked for it. */
-export function nextHop(address: string, isWired = false): string | undefined {
-  const six = familyOf(address) === 6
-  const node = nodes.find((n) => n.podCidrs.some((cidr) => contains(cidr, address)))
-  const onLink = contains(six ? 'fd00:172:30::/64' : '172.30.0.0/24', address)
-  const gateway = six ? 'fd00:172:30::1' : '172.30.0.1'
-  const next = node === undefined ? (onLink ? address : gateway) : (node.addresses[six ? 1 : 0] ?? '')
-  return neighbours.get(next) ?? (isWired ? knownOnWires.get(next) : undefined)
-}
+/** Whom a node knows on its link. The third node it has to ask for first, which XDP leaves to others. */
+const neighboursOf = (own: string, isWired: boolean): ReadonlyMap<string, string> =>
+  new Map([
+    ['172.30.0.1', gatewayOnLink],
+    ['fd00:172:30::1', gatewayOnLink],
+    ...nodes.flatMap(({ name, addresses }) => {
+      const mac = uplinkMacs[name] ?? (isWired ? knownOnWires : undefined)
+      return name === own || mac === undefined ? [] : addresses.map((a) => [a, mac] as const)
+    }),
+  ])
 
 /**
  * A namespace that looks like the node under test: its devices and routes are there because bpf_fib_lookup asks the kernel
@@ -42,7 +33,7 @@ export function nextHop(address: string, isWired = false): string | undefined {
  */
 export class World implements AsyncDisposable {
   /** Its name in the cluster. */
-  readonly node = ownNode
+  readonly node: string
   readonly namespace: Namespace
   /** On a bpffs of its own: programs that share maps find them here. */
   readonly pinDir: string
@@ -53,9 +44,13 @@ export class World implements AsyncDisposable {
   readonly tunnel: number
   /** Of a wired one: where the other ends of its devices are. */
   readonly far: Namespace | undefined
+  readonly uplinkMac: string
   readonly #name: string
+  readonly #neighbours: ReadonlyMap<string, string>
 
   private constructor(
+    node: string,
+    isWired: boolean,
     name: string,
     namespace: Namespace,
     pinDir: string,
@@ -64,6 +59,9 @@ export class World implements AsyncDisposable {
     tunnel: number,
     far: Namespace | undefined,
   ) {
+    this.node = node
+    this.uplinkMac = uplinkMacs[node] ?? ''
+    this.#neighbours = neighboursOf(node, isWired)
     this.#name = name
     this.far = far
     this.namespace = namespace
@@ -73,7 +71,7 @@ export class World implements AsyncDisposable {
     this.tunnel = tunnel
   }
 
-  static async create(label: string, { isWired = false } = {}): Promise<World> {
+  static async create(label: string, { isWired = false, node: own = ownNode } = {}): Promise<World> {
     const name = `weft-model-${label}${process.pid}`
     const pinDir = `/run/${name}`
     createNamespace(name)
@@ -95,36 +93,45 @@ export class World implements AsyncDisposable {
       return namespace.ifindex(device)
     }
     await netlink.setLinkUp(namespace.ifindex('lo'))
-    const uplink = await add('eth0', uplinkMac)
+    const uplink = await add('eth0', uplinkMacs[own])
     // Only its MTU is looked at.
     const tunnel = isWired ? await setTunnel('vxlan', netlink, mtu, namespace) : await add('vxlan')
     if (tunnel === undefined) throw new Error('there is no tunnel')
     await netlink.setLinkMtu(tunnel, 1_450)
     const devices = new Map<string, number>()
     for (const [i, slot] of slots.entries())
-      if (slot.node === ownNode) devices.set(slot.addresses[0], await add(`pod${i}`, isWired ? gatewayMac : undefined))
+      if (slot.node === own) devices.set(slot.addresses[0], await add(`pod${i}`, isWired ? gatewayMac : undefined))
     for (const node of nodes) {
-      if (node.name === ownNode) {
+      if (node.name === own) {
         for (const address of node.addresses)
           await netlink.addAddress(uplink, `${address}/${familyOf(address) === 6 ? 64 : 24}`)
         for (const destination of node.podCidrs) await netlink.setRoute({ destination, type: 'unreachable' })
       }
     }
-    for (const route of routesToOthers(uplink)) await netlink.setRoute(route)
+    for (const route of routesToOthers(own, uplink)) await netlink.setRoute(route)
     for (const [destination, gateway] of [
       ['0.0.0.0/0', '172.30.0.1'],
       ['::/0', 'fd00:172:30::1'],
     ] as const)
       await netlink.setRoute({ destination, gateway, deviceIndex: uplink })
-    for (const [address, mac] of [...neighbours, ...(isWired ? knownOnWires : [])])
+    for (const [address, mac] of neighboursOf(own, isWired))
       await netlink.setNeighbour({ address, mac, deviceIndex: uplink })
-    return new World(name, namespace, pinDir, devices, uplink, tunnel, far)
+    return new World(own, isWired, name, namespace, pinDir, devices, uplink, tunnel, far)
+  }
+
+  /** MAC address of the next hop to an address outside of the node; undefined: nobody has asked for it. */
+  nextHop(address: string): string | undefined {
+    const six = familyOf(address) === 6
+    const node = nodes.find((n) => n.podCidrs.some((cidr) => contains(cidr, address)))
+    const onLink = contains(six ? 'fd00:172:30::/64' : '172.30.0.0/24', address)
+    const gateway = six ? 'fd00:172:30::1' : '172.30.0.1'
+    return this.#neighbours.get(node === undefined ? (onLink ? address : gateway) : (node.addresses[six ? 1 : 0] ?? ''))
   }
 
   /** The other nodes' pods are behind the tunnel from now on, or behind those nodes. */
   async route(isTunnelled: boolean): Promise<void> {
     using netlink = Netlink.open(this.namespace)
-    for (const route of routesToOthers(this.uplink, isTunnelled ? this.tunnel : undefined))
+    for (const route of routesToOthers(this.node, this.uplink, isTunnelled ? this.tunnel : undefined))
       await netlink.setRoute(route)
   }
 
@@ -146,9 +153,9 @@ export class World implements AsyncDisposable {
   }
 }
 
-const routesToOthers = (uplink: number, tunnel?: number): Route[] =>
+const routesToOthers = (own: string, uplink: number, tunnel?: number): Route[] =>
   nodes
-    .filter((node) => node.name !== ownNode)
+    .filter((node) => node.name !== own)
     .flatMap(({ podCidrs, addresses }) =>
       podCidrs.map((destination, i) =>
         tunnel === undefined
