@@ -1,12 +1,10 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
-import koffi from 'koffi'
 import { GatewayAddresses } from '#agent/gateway/sockets/addresses.ts'
 import { Steering } from '#agent/gateway/sockets/steer.ts'
 import { eventually } from '#base/async/eventually.ts'
@@ -16,22 +14,20 @@ import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath } from '#datapath/kernel.ts'
 import { openMap } from '#datapath/load.ts'
 import { gatewayMac } from '#datapath/object.ts'
-import { BpfObject } from '#kernel/bpf/object.ts'
-import { Link, type Program } from '#kernel/bpf/program.ts'
+import { Link } from '#kernel/bpf/program.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
 import { hasCode } from '#kernel/errno.ts'
-import { Netlink } from '#kernel/netlink/netlink.ts'
-import { addressBytes, createNamespace, deleteNamespace, Namespace } from '#kernel/netns.ts'
 import { Attached } from './attached.ts'
 import type { Churn } from './churn.ts'
 import { frame } from './frames.ts'
+import { loadOnlooker, sendMarked } from './others.ts'
+import { secondNetwork } from './second-network.ts'
 import {
   fabricAddresses,
   inPod,
   load,
   onFabric,
   onNode,
-  type Place,
   serve,
   type TestNode,
   type TestPod,
@@ -137,23 +133,6 @@ test.serial('M7, M13: forwarding that somebody turned off and routes that he too
   }
 })
 
-const libc = koffi.load('libc.so.6')
-const socket = libc.func('int socket(int domain, int type, int protocol)')
-const setsockopt = libc.func('int setsockopt(int fd, int level, int name, const int *value, uint length)')
-const sendto = libc.func('long sendto(int fd, const void *data, ulong size, int flags, const void *to, uint length)')
-const close = libc.func('int close(int fd)')
-
-/** A datagram whose socket has a mark (SO_MARK), as a process with CAP_NET_RAW may ask for. */
-function sendMarked(pod: TestPod, mark: number, to: string, port: number): void {
-  pod.namespace.within(() => {
-    const fd = socket(2, 2, 0) as number
-    const place = Buffer.concat([Buffer.from([2, 0, port >> 8, port & 255]), addressBytes(to), Buffer.alloc(8)])
-    const done = [setsockopt(fd, 1, 36, [mark | 0], 4), sendto(fd, Buffer.from('x'), 1, 0, place, place.length)]
-    close(fd)
-    if (done[0] !== 0 || done[1] !== 1) throw new Error(`the datagram was not sent: ${done.join()}`)
-  })
-}
-
 test.serial(
   'M14, M16: a mark that a pod sets opens nothing, also where it is one of ours or of another’s',
   async (t) => {
@@ -175,31 +154,6 @@ test.serial(
     t.pass()
   },
 )
-
-/** One that only looks on: it leaves each packet to the next. */
-const onlooker = `
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192); __type(key, __u32); __type(value, __u64); }
-	churned SEC(".maps");
-SEC("tc") int onlooker(struct __sk_buff *skb) { __u32 k = 0; bpf_map_lookup_elem(&churned, &k); return -1; }
-char LICENSE[] SEC("license") = "GPL";
-`
-
-function loadOnlooker(pinDir: string): Program {
-  const dir = mkdtempSync(join(tmpdir(), 'weft-onlooker-'))
-  try {
-    writeFileSync(join(dir, 'onlooker.c'), onlooker)
-    const machine = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
-    const flags = ['-O2', '-g', '-target', 'bpf', `-I/usr/include/${machine}-linux-gnu`]
-    execFileSync('clang', [...flags, '-c', join(dir, 'onlooker.c'), '-o', join(dir, 'onlooker.o')])
-    using object = BpfObject.open('onlooker', readFileSync(join(dir, 'onlooker.o')), join(pinDir, 'maps'))
-    object.load()
-    return object.program('onlooker')
-  } finally {
-    rmSync(dir, { recursive: true })
-  }
-}
 
 test.serial('M15: programs of others beside ours are left, and ours that somebody detached come back', async (t) => {
   const node = topology.node(1)
@@ -430,31 +384,6 @@ test.serial('M10: pods go out under an address that stays: not under a temporary
   )
 })
 
-/** Node 1 has a second way out, `eth1`, to a network of its own with somebody in it. */
-async function secondNetwork(node: TestNode): Promise<{ readonly place: Place; readonly away: () => void }> {
-  const name = topology.name('second')
-  createNamespace(name)
-  using namespace = Namespace.open(name)
-  using inside = Netlink.open(namespace)
-  await node.netlink.addVeth({ name: 'eth1' }, { name: 'eth0', namespace })
-  for (const [netlink, device, end] of [
-    [node.netlink, node.namespace.ifindex('eth1'), 11],
-    [inside, namespace.ifindex('eth0'), 1],
-  ] as const) {
-    await netlink.setLinkUp(device)
-    for (const cidr of [`198.51.100.${end}/24`, `2001:db8:51::${end}/64`]) await netlink.addAddress(device, cidr)
-  }
-  // All that he sends goes to the node.
-  for (const gateway of ['198.51.100.11', '2001:db8:51::11']) ip(name, 'route', 'add', 'default', 'via', gateway)
-  return {
-    place: { namespace: name },
-    away: () => {
-      ip(nameOf(node), 'link', 'del', 'eth1')
-      deleteNamespace(name)
-    },
-  }
-}
-
 /** A node port in both families for a pod. */
 const nodePort = (pod: TestPod, port: number): Service[] =>
   ([pod.v4, pod.v6] as const).map((address, i) => {
@@ -474,7 +403,7 @@ test.serial(
     }
     await again()
     t.deepEqual(warnings, [])
-    const { place, away } = await secondNetwork(node)
+    const { place, away } = await secondNetwork(topology, node)
     t.teardown(away)
     await again()
     t.deepEqual(warnings, [{ uplink: 'eth0', beside: ['eth1'], addresses: node.addresses }])
@@ -499,7 +428,7 @@ test.serial(
   'M6: what has the uplink’s address leaves as the routes for that address say, a node port’s answers and what pods send',
   async (t) => {
     const node = topology.node(1)
-    const { away } = await secondNetwork(node)
+    const { away } = await secondNetwork(topology, node)
     t.teardown(away)
     const services = [...nodePort(b, 30_960), ...nodePort(far, 30_961)]
     node.datapath.changeServices(services, [])
