@@ -77,6 +77,41 @@ int weft_attach_device(int netns, uint32_t ifindex, int program, uint32_t attach
 	return link;
 }
 
+/* BPF_PROG_QUERY as of Linux 6.6. */
+struct query {
+	uint32_t ifindex;
+	uint32_t attach_type;
+	uint32_t query_flags;
+	uint32_t attach_flags;
+	uint64_t programs;
+	uint32_t count;
+	uint32_t pad;
+	uint64_t program_flags;
+	uint64_t links;
+	uint64_t link_flags;
+	uint64_t revision;
+};
+
+int weft_query_device(int netns, uint32_t ifindex, uint32_t attach_type, uint32_t *programs, uint32_t *links,
+		      uint32_t room)
+{
+	struct query q = {
+		.ifindex = ifindex,
+		.attach_type = attach_type & 0xffff,
+		.programs = pointer(programs),
+		.links = pointer(links),
+		.count = room,
+	};
+	int home, failed, error;
+
+	error = netns_go_in(netns, &home);
+	if (error)
+		return error;
+	failed = syscall(__NR_bpf, BPF_PROG_QUERY, &q, sizeof(q)) < 0 ? -errno : 0;
+	netns_come_back(home);
+	return failed ? failed : (int)q.count;
+}
+
 int weft_attach_to(int target, int program, uint32_t attach_type)
 {
 	return link_create(program, target, attach_type);

@@ -70,6 +70,12 @@ WEFT_API int weft_link_info(int fd, struct weft_link_info *out);
  * up in netns (a descriptor), or in the caller's own namespace for -1. Returns the link.
  */
 WEFT_API int weft_attach_device(int netns, uint32_t ifindex, int program, uint32_t attach_type);
+/*
+ * The programs of one hook of a device (tcx), in the order in which they run, and each one's link, 0 for one without. At most
+ * room of them; returns how many there are.
+ */
+WEFT_API int weft_query_device(int netns, uint32_t ifindex, uint32_t attach_type, uint32_t *programs, uint32_t *links,
+			       uint32_t room);
 /* To what a descriptor is of: a cgroup, or a network namespace for sk_lookup. */
 WEFT_API int weft_attach_to(int target, int program, uint32_t attach_type);
 /* The program behind a link is exchanged without a packet in between. */

@@ -2,10 +2,11 @@ import test from 'ava'
 import { Registry } from 'prom-client'
 import type { Service as KubeService } from '#api/gen/core-v1.ts'
 import type { Endpoint, EndpointSlice } from '#api/gen/discovery-v1.ts'
-import { endpointSlices, services } from '#api/gen/resources.ts'
+import { endpointSlices, events, nodes, services } from '#api/gen/resources.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
+import { EventRecorder } from '#client/events.ts'
 import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
 import type { Service } from '#datapath/datapath.ts'
@@ -13,6 +14,7 @@ import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
 import { frontendName } from '#datapath/frontend.ts'
 import type { Signals } from '#gateway/engine.ts'
 import { registerGatewayMetrics } from './gateway/metrics.ts'
+import { Hooks } from './hooks.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import { planServices } from './services/plan.ts'
 import { reflectService } from './services/reflect.ts'
@@ -332,4 +334,32 @@ test('what the agent counts has no label that grows with what runs, and is read 
     [...labels].filter((label) => !closed.includes(label)),
     [],
   )
+})
+
+test('M15: Hooks: whose program ran before ours is said in an event and, for ten minutes, in the status', async (t) => {
+  const { client, clock, informers, stop } = cluster()
+  await using _ = informers
+  const kernel = new FakeKernel()
+  client.seed(nodes, { metadata: { name: 'self' }, spec: {} })
+  const known = informers.of(nodes)
+  await known.whenSynced(stop.signal)
+  const hooks = new Hooks({
+    nodeName: 'self',
+    nodes: known,
+    datapath: new FakeDatapath(kernel),
+    events: new EventRecorder({ client, component: 'weft-agent', clock }),
+    clock,
+    log: silentLog,
+  })
+  t.deepEqual(hooks.status(), { displaced: 0, trouble: '' })
+  kernel.displaced.push({ program: 'cil_from_contai', id: 7, before: 'from_container', ifindex: 3 })
+  const running = hooks.run(stop.signal).catch(() => {})
+  const said = informers.of(events)
+  await eventually(() => said.list().some(({ reason }) => reason === 'ProgramDisplaced'))
+  t.is(hooks.status().displaced, 1)
+  t.regex(hooks.status().trouble, /^cil_from_contai \(7\) had been attached before our from_container: /)
+  clock.advance(600_000)
+  t.deepEqual(hooks.status(), { displaced: 1, trouble: '' })
+  stop.abort()
+  await running
 })

@@ -39,6 +39,7 @@ import { flowsRoute } from './flows/route.ts'
 import { NodeEngine } from './gateway/engine/engine.ts'
 import { Gateways } from './gateway/gateway.ts'
 import { NodeHealth } from './health/health.ts'
+import { Hooks } from './hooks.ts'
 import { livePodsSelector } from './identity/reflect.ts'
 import { type Route, serveLocal } from './local/local.ts'
 import { mapsRoute } from './local/maps.ts'
@@ -279,6 +280,15 @@ export function createAgent(options: AgentOptions): Agent {
     scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
     scope.start((stop) => flows.run(stop))
     scope.start((stop) => sweepFlows(kernel, { clock, log, observe: observeSweep }, stop))
+    const hooks = new Hooks({
+      ...common,
+      nodes: known.nodes,
+      nodeName,
+      events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
+      log: log.child({ loop: 'hooks' }),
+    })
+    running.hooks = hooks
+    scope.start((stop) => hooks.run(stop))
     // From another namespace than the node's nobody could be reached.
     if (namespace === undefined) {
       const health = new NodeHealth({ nodes: known.nodes, nodeName, clock, log: log.child({ loop: 'health' }) })

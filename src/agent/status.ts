@@ -9,6 +9,7 @@ import { registerFlowMetrics } from './flows/metrics.ts'
 import type { Gateways, GatewaysStatus } from './gateway/gateway.ts'
 import { registerGatewayMetrics } from './gateway/metrics.ts'
 import type { HealthStatus, NodeHealth } from './health/health.ts'
+import type { Hooks } from './hooks.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import type { Nodes } from './nodes/nodes.ts'
 import type { Policies } from './policy/policy.ts'
@@ -25,6 +26,7 @@ export interface AgentStatus {
   readonly gateways: GatewaysStatus | undefined
   readonly health: HealthStatus | undefined
   readonly policies: ReturnType<Policies['status']> | undefined
+  readonly hooks: ReturnType<Hooks['status']> | undefined
   readonly features: readonly Feature[]
 }
 
@@ -40,6 +42,7 @@ export interface Running {
   policies?: Policies
   gateways?: Gateways
   health?: NodeHealth
+  hooks?: Hooks
   flows?: Flows | undefined
 }
 
@@ -52,6 +55,7 @@ export const statusOf = ({ state, features, ...parts }: Running): AgentStatus =>
   policies: parts.policies?.status(),
   gateways: parts.gateways?.status(),
   health: parts.health?.status(),
+  hooks: parts.hooks?.status(),
   features,
 })
 
@@ -89,6 +93,10 @@ export function registerAll(registry: Registry, running: Running): ReturnType<ty
     'Nodes that do not answer from here',
     () => running.health?.status().unreachable.length,
   )
+  metrics.counter('weft_programs_displaced_total', 'Programs of others that were found running before ours', [], () => {
+    const found = running.hooks?.status().displaced
+    return found === undefined ? [] : [{ value: found }]
+  })
   registerNameMetrics(metrics, () => running.names?.status())
   return observeSweep
 }

@@ -1,6 +1,6 @@
-import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { Link, type Program } from '#kernel/bpf/program.ts'
+import { attachedTo, Link, Program } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { Fd } from '#kernel/fd.ts'
 import type { Namespace } from '#kernel/netns.ts'
@@ -74,6 +74,59 @@ export class Attachments {
       }
     }
     return changed
+  }
+
+  /**
+   * A program that somebody put before ours decides first, and what it passes never meets ours: then ours becomes the first
+   * again, without a packet in between. `another` gives the program once more, for one hook takes none twice; it is disposed.
+   */
+  async keepFirst(another: (spec: ProgramSpec) => Program): Promise<Displaced[]> {
+    const found: Displaced[] = []
+    for (const spec of programs.filter(({ hook }) => hook === 'tcxIngress' || hook === 'tcxEgress')) {
+      for (const name of readdirSync(this.#dir)) {
+        if (!name.startsWith(`${spec.place}-`) || !name.endsWith(`-${spec.name}`)) continue
+        using link = Link.openPin(join(this.#dir, name))
+        const others = link === undefined ? [] : this.#before(spec, link)
+        if (link === undefined || others.length === 0) continue
+        const { ifindex } = link.info
+        found.push(...others.map((id) => ({ program: nameOf(id), id, before: spec.name, ifindex })))
+        await this.#becomeFirst(spec, name, link, another)
+      }
+    }
+    return found
+  }
+
+  /** Numbers of the programs that run before ours. */
+  #before(spec: ProgramSpec, link: Link): number[] {
+    const { id, ifindex } = link.info
+    if (ifindex === 0) return []
+    try {
+      const all = attachedTo(spec.hook, ifindex, this.#namespace)
+      const place = all.findIndex(({ linkId }) => linkId === id)
+      return all.slice(0, Math.max(place, 0)).map(({ programId }) => programId)
+    } catch (error) {
+      // The device went in this moment.
+      if (hasCode(error, 'ENODEV')) return []
+      throw error
+    }
+  }
+
+  async #becomeFirst(
+    spec: ProgramSpec,
+    name: string,
+    link: Link,
+    another: (spec: ProgramSpec) => Program,
+  ): Promise<void> {
+    const path = join(this.#dir, name)
+    using program = another(spec)
+    using next = await Link.attachDevice(program, spec.hook, link.info.ifindex, this.#namespace)
+    // Taken away meanwhile, as with its pod.
+    if (!existsSync(path)) return next.detach()
+    next.pin(`${path}-next`)
+    // In place of the other: who comes back after a crash finds one of the two.
+    renameSync(`${path}-next`, path)
+    link.detach()
+    next.update(this.#program(spec))
   }
 
   /** Socket hooks, for every process in the cgroup and below it. */
@@ -153,6 +206,21 @@ export class Attachments {
     this.#remove(name)
     return 'missing'
   }
+}
+
+/** Somebody's program that was found running before one of ours. */
+export interface Displaced {
+  /** As the kernel knows it, 15 characters at most; empty where it has gone. */
+  readonly program: string
+  readonly id: number
+  /** The one of ours. */
+  readonly before: string
+  readonly ifindex: number
+}
+
+function nameOf(programId: number): string {
+  using program = Program.openId(programId)
+  return program?.name ?? ''
 }
 
 /** Places that are devices. */

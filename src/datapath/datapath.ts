@@ -1,3 +1,4 @@
+import type { Displaced } from './attach.ts'
 import type { Backend, Frontend } from './frontend.ts'
 import type { Counter } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
@@ -170,6 +171,12 @@ export interface Datapath extends Disposable {
   nodeRoutes(): Promise<ReadonlyMap<string, string>>
 
   counters(): Counter[]
+
+  /**
+   * On devices ours run before everybody else's programs; where somebody has put one in front they are moved there again. Says
+   * which those were.
+   */
+  keepFirst(): Promise<readonly Displaced[]>
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { Displaced } from './attach.ts'
 import type {
   AddressIdentity,
   Datapath,
@@ -38,6 +39,8 @@ export class FakeKernel {
   readonly identities = new Map<string, AddressIdentity>()
   readonly policy = new Map<string, PolicyEntry>()
   readonly networks = new Map<string, number>()
+  /** Programs of others that are in front of ours. */
+  readonly displaced: Displaced[] = []
   /** Raised once a change. */
   epoch = 0
 }
@@ -191,6 +194,11 @@ export class FakeDatapath implements Datapath {
   /** Nothing ever travels here. */
   counters(): Counter[] {
     return reasons.flatMap((reason) => directions.map((direction) => ({ reason, direction, packets: 0, bytes: 0 })))
+  }
+
+  /** Who is in the way is asked for once. */
+  async keepFirst(): Promise<readonly Displaced[]> {
+    return this.kernel.displaced.splice(0)
   }
 
   [Symbol.dispose](): void {}

@@ -5,7 +5,7 @@ import type { BpfMap } from '#kernel/bpf/map.ts'
 import { tickNanoseconds } from '#kernel/bpf/program.ts'
 import { isMac, Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
-import { Attachments } from './attach.ts'
+import { Attachments, type Displaced } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
 import type {
   AddressIdentity,
@@ -17,7 +17,7 @@ import type {
   Service,
 } from './datapath.ts'
 import type { Backend, Frontend } from './frontend.ts'
-import { load, openMap, programOf, prunePrograms } from './load.ts'
+import { load, loadAgain, openMap, programOf, prunePrograms } from './load.ts'
 import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
@@ -74,6 +74,8 @@ interface Parts {
   readonly routes: NodeRoutes
   readonly counters: BpfMap
   readonly probing: ProbeOptions
+  readonly attachments: Attachments
+  readonly pinDir: string
   readonly uplinkIndex: number
   readonly namespace: Namespace | undefined
   /** Whatever this process has open. */
@@ -87,16 +89,21 @@ export class KernelDatapath implements Datapath {
   readonly #routes: NodeRoutes
   readonly #counters: BpfMap
   readonly #probing: ProbeOptions
+  readonly #attachments: Attachments
+  readonly #pinDir: string
   readonly #namespace: Namespace | undefined
   readonly #held: DisposableStack
   readonly uplinkIndex: number
 
-  private constructor({ pods, services, routes, counters, probing, uplinkIndex, namespace, held }: Parts) {
+  private constructor(parts: Parts) {
+    const { pods, services, routes, counters, probing, attachments, pinDir, uplinkIndex, namespace, held } = parts
     this.#pods = pods
     this.#services = services
     this.#routes = routes
     this.#counters = counters
     this.#probing = probing
+    this.#attachments = attachments
+    this.#pinDir = pinDir
     this.#namespace = namespace
     this.#held = held
     this.uplinkIndex = uplinkIndex
@@ -172,6 +179,8 @@ export class KernelDatapath implements Datapath {
       routes: new NodeRoutes(netlink, uplink.index, tunnelIndex),
       counters,
       probing: { objects, globals, mapDir: join(pinDir, 'maps'), ...inNamespace },
+      attachments,
+      pinDir,
       uplinkIndex: uplink.index,
       namespace,
       held: held.move(),
@@ -277,6 +286,11 @@ export class KernelDatapath implements Datapath {
 
   counters(): Counter[] {
     return readCounters(this.#counters)
+  }
+
+  keepFirst(): Promise<readonly Displaced[]> {
+    const { objects, globals } = this.#probing
+    return this.#attachments.keepFirst((spec) => loadAgain(objects, globals, this.#pinDir, spec))
   }
 
   /** The attached programs once more, to be asked. The caller's to dispose. */

@@ -6,7 +6,7 @@ import { BpfObject } from '#kernel/bpf/object.ts'
 import { openPin, Program } from '#kernel/bpf/program.ts'
 import { hasCode } from '#kernel/errno.ts'
 import type { CompiledObject } from './compile.ts'
-import { programs, tools } from './object.ts'
+import { type ProgramSpec, programs, tools } from './object.ts'
 
 /** Maps of another version, which programs shall know beside their own. */
 export interface OtherMaps {
@@ -63,6 +63,21 @@ export function load(
     }
   }
   return { programs: found, fresh }
+}
+
+/** A program once more, with a number of its own, pinned nowhere. The caller's to dispose. */
+export function loadAgain(
+  objects: readonly CompiledObject[],
+  globals: ReadonlyMap<string, Buffer>,
+  pinDir: string,
+  spec: Pick<ProgramSpec, 'object' | 'name'>,
+): Program {
+  const object = objects.find(({ name }) => name === spec.object)
+  if (object === undefined) throw new Error(`Cannot load program ${spec.name}: there is no object ${spec.object}`)
+  using loading = BpfObject.open(object.name, object.elf, join(pinDir, 'maps'))
+  for (const [name, value] of globals) setIfUsed(loading, name, value)
+  loading.load()
+  return loading.program(spec.name)
 }
 
 /** Pins of programs that are no longer used go once every link has moved on. */

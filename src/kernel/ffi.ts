@@ -152,6 +152,16 @@ export const attachDevice = (netns: number, ifindex: number, program: number, at
     const done = (error: Error | null, result: number) => (error === null ? resolve(result) : reject(error))
     deviceAttach.async(netns, ifindex, program, attachType, done)
   })
+export const queryDevice = bind<
+  (
+    netns: number,
+    ifindex: number,
+    attachType: number,
+    programs: Uint32Array,
+    links: Uint32Array,
+    room: number,
+  ) => number
+>('int weft_query_device(int, uint32_t, uint32_t, void *, void *, uint32_t)')
 export const attachTo = bind<(target: number, program: number, attachType: number) => number>(
   'int weft_attach_to(int, int, uint32_t)',
 )

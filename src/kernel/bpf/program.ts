@@ -19,8 +19,9 @@ const attachTypes = {
   /** Generic: XDP_FLAGS_SKB_MODE. Native is what the driver does itself, XDP_FLAGS_DRV_MODE. */
   xdpGeneric: 37 | (2 << 16),
   xdpNative: 37 | (4 << 16),
-  tcxIngress: 46,
-  tcxEgress: 47,
+  /** BPF_F_BEFORE, and nothing that it be before: the first of all. */
+  tcxIngress: 46 | (8 << 16),
+  tcxEgress: 47 | (8 << 16),
 } as const
 export type AttachType = keyof typeof attachTypes
 
@@ -179,6 +180,7 @@ export function runSyscallNow(program: Program, context: Buffer): void {
 const linkTypes = { cgroup: 3, xdp: 6, tcx: 11 } as const
 
 interface LinkInfo {
+  readonly id: number
   readonly programId: number
   readonly ifindex: number
   readonly cgroupId: bigint
@@ -235,6 +237,7 @@ export class Link extends Fd {
     const cgroupId = BigInt(out.cgroup_id)
     const isAttached = out.type === linkTypes.tcx || out.type === linkTypes.xdp ? out.ifindex !== 0 : true
     return {
+      id: out.id,
       programId: out.program_id,
       ifindex: out.ifindex,
       cgroupId,
@@ -242,6 +245,21 @@ export class Link extends Fd {
     }
   }
 }
+
+/** What is attached to one hook of a device by tcx, whoever attached it, in the order in which it runs. */
+export function attachedTo(
+  type: AttachType,
+  ifindex: number,
+  namespace?: Namespace,
+): { readonly programId: number; readonly linkId: number }[] {
+  const [programs, links] = [new Uint32Array(attachedMax), new Uint32Array(attachedMax)]
+  const result = ffi.queryDevice(namespace?.number ?? -1, ifindex, attachTypes[type], programs, links, attachedMax)
+  const count = checkResult(result, `ask what is attached to ${type} of device ${ifindex}`)
+  return Array.from({ length: count }, (_, i) => ({ programId: programs[i] ?? 0, linkId: links[i] ?? 0 }))
+}
+
+/** BPF_MPROG_MAX of the kernel: more there cannot be. */
+const attachedMax = 64
 
 /** Undefined where nothing is pinned. */
 export function openPin(path: string): number | undefined {
