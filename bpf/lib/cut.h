@@ -62,6 +62,9 @@ FUNCTION int cut(struct __sk_buff *skb, struct packet *pkt, const struct place *
 	/* The refusal went back under the name that was asked; this goes on as it was going. */
 	pkt->tuple = onward->tuple;
 	pkt->tcp_flags = TCP_RST | onward->flags;
+	pkt->sequence = onward->sequence;
+	pkt->acknowledgement = onward->acknowledgement;
+	pkt->length = 0;
 	pkt->flags |= PACKET_EVENT;
 	pkt->cut = -verdict;
 	pkt->flags &= ~PACKET_OPTIONS;

@@ -21,7 +21,8 @@ INLINE int skim_l4(struct packet *pkt, const struct l4_header *h, void *end, __u
 		if ((void *)h + sizeof(struct tcphdr) > end)
 			return 0;
 		header = (h->offset >> 4) * 4;
-		if (header < sizeof(struct tcphdr) || header > bytes || (h->flags & (TCP_FIN | TCP_SYN | TCP_RST)))
+		if (header < sizeof(struct tcphdr) || header > bytes ||
+		    (h->flags & FAULTY(45, TCP_SYN, TCP_FIN | TCP_SYN | TCP_RST)))
 			return 0;
 		pkt->tcp_flags = h->flags;
 		pkt->sequence = bpf_ntohl(h->sequence);
@@ -46,7 +47,8 @@ INLINE int skim4(struct __sk_buff *skb, struct packet *pkt, __u32 outer)
 	if ((void *)(ip + 1) > end)
 		return 0;
 	total = bpf_ntohs(ip->tot_len);
-	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)) || total < sizeof(*ip) || total > left || ip->ttl < 2)
+	if (*(__u8 *)ip != 0x45 || FAULTY(46, 0, ip->frag_off & bpf_htons(0x3fff)) || total < sizeof(*ip) || total > left ||
+	    ip->ttl < FAULTY(47, 1, 2))
 		return 0;
 	address_from4(&pkt->tuple.source, ip->saddr);
 	address_from4(&pkt->tuple.destination, ip->daddr);
@@ -79,9 +81,11 @@ INLINE struct flow *plain_flow(const struct place *place, const struct packet *p
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows_v1, &place->key);
 
-	if (!flow || flow->epoch != pkt->epoch || is_older(time, flow->seen, flow->timeout) ||
-	    (flow->flags & (FLOW_ANSWERED | FLOW_NATED | FLOW_CLOSED | FLOW_FIN_BOTH)) != FLOW_ANSWERED ||
-	    (place->hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL)))
+	if (!flow || FAULTY(48, 0, flow->epoch != pkt->epoch) ||
+	    FAULTY(49, 0, is_older(time, flow->seen, flow->timeout)) ||
+	    (flow->flags & (FLOW_ANSWERED | FAULTY(50, 0, FLOW_NATED) | FLOW_CLOSED | FAULTY(51, 0, FLOW_FIN_BOTH))) !=
+		    FLOW_ANSWERED ||
+	    FAULTY(52, 0, place->hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL)))
 		return 0;
 	return flow;
 }
@@ -110,7 +114,8 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook, __u32
 	if (!recall(pkt, &pkt->tuple.destination, RESIDENT_RECEIVER, &to))
 		return CONTINUE;
 	if (hook == HOOK_CONTAINER) {
-		if (!recall(pkt, &pkt->tuple.source, RESIDENT_SENDER, &from) || !from || from->ifindex != skb->ifindex ||
+		if (!recall(pkt, &pkt->tuple.source, RESIDENT_SENDER, &from) || !from ||
+		    FAULTY(53, 0, from->ifindex != skb->ifindex) ||
 		    !in_pod_network(&pkt->tuple.destination))
 			return CONTINUE;
 	}
@@ -135,7 +140,7 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook, __u32
 		tell_packet(pkt, flow, side);
 	if (may_write()) {
 		account(flow, skb, side, time);
-		if (pkt->tuple.protocol == IPPROTO_TCP)
+		if (FAULTY(54, 0, pkt->tuple.protocol == IPPROTO_TCP))
 			note_sequence(flow, pkt, side, pkt->sequence + pkt->length);
 		count(skb, REASON_FORWARDED, hook == HOOK_CONTAINER ? DIRECTION_EGRESS : DIRECTION_INGRESS);
 	}

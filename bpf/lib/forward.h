@@ -186,7 +186,7 @@ FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
  */
 INLINE int may_go_by_cable(const struct packet *pkt)
 {
-	return cfg_cable_ifindex && in_pod_network(&pkt->tuple.destination);
+	return cfg_cable_ifindex && FAULTY(59, 1, in_pod_network(&pkt->tuple.destination));
 }
 
 INLINE int ask_routes(struct __sk_buff *skb, const struct packet *pkt, struct bpf_fib_lookup *fib, __u32 flags)

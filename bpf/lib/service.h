@@ -206,8 +206,11 @@ FUNCTION int restore_answer(struct __sk_buff *skb, struct packet *pkt)
 			return done < 0 ? drop(REASON_WRITE_FAILED) : CONTINUE;
 		}
 	} else {
-		r = find_rewrite(pkt, now(skb));
+		/* A question's entry is not for here: looking for it would end one that begins again. */
+		r = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
 		if (r && (r->flags & REWRITE_ANSWER)) {
+			if (may_write())
+				note_use(r, pkt, now(skb));
 			pkt->flags |= PACKET_RENAMED;
 			return apply(skb, pkt, &r->to);
 		}
@@ -271,12 +274,13 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	if (known && !(known->flags & REWRITE_MASQUERADE))
 		return drop(REASON_NO_NAT_MAPPING);
 	/* The stack says "time exceeded" about the packet that the pod sent, and to the pod. */
-	if (pkt->hops < 2)
+	if (pkt->hops < FAULTY(60, 0, 2))
 		return TC_ACT_OK;
 	verdict = translate_known(skb, pkt, &flags);
 	if (verdict != FORGOTTEN)
 		return verdict;
-	if ((pkt->flags & PACKET_ANSWER) || is_excluded(&pkt->tuple.destination))
+	/* An answer goes as it is, but for one that began under another name before and begins again. */
+	if (((pkt->flags & PACKET_ANSWER) && !known) || is_excluded(&pkt->tuple.destination))
 		return CONTINUE;
 	if (stays_here(skb, pkt))
 		return TC_ACT_OK;

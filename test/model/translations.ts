@@ -186,8 +186,9 @@ export class Translations {
     if (journey.packet.layer4.kind === 'error') {
       if (this.#translateError(journey) !== undefined) return 'named'
     } else {
-      const known = this.#pairs.find(journey.tuple, journey.packet, journey.now)
+      const known = this.#pairs.get(journey.tuple)
       if (known?.side === 1) {
+        this.#pairs.find(journey.tuple, journey.packet, journey.now)
         become(journey, onward(known))
         return 'named'
       }
@@ -209,7 +210,8 @@ export class Translations {
     // Who was asked under the pod's own address answers under it.
     if (side === 1 && !adopted) return undefined
     // Of a Service that is no more: its packets must not begin something else under the same ports.
-    if ((this.#pairs.get(tuple)?.pair.kind ?? 'masquerade') !== 'masquerade') return 'no nat mapping'
+    const before = this.#pairs.get(tuple)?.pair
+    if (before !== undefined && before.kind !== 'masquerade') return 'no nat mapping'
     // Who says that it has no hop left says so to the pod, about what the pod sent.
     if (packet.hops < 2) return undefined
     if (this.#translateError(journey, ({ pair }) => pair.kind === 'masquerade') !== undefined) return undefined
@@ -218,7 +220,8 @@ export class Translations {
       become(journey, onward(known))
       return undefined
     }
-    if (side === 1) return undefined
+    // But for one that was there under another name, and begins again.
+    if (side === 1 && before === undefined) return undefined
     if (packet.layer4.kind === 'error') return 'no nat mapping'
     const isIcmp = tuple.protocol === protocols.icmp || tuple.protocol === protocols.icmp6
     if (isIcmp && tuple.sourcePort === 0) return 'unsupported nat protocol'

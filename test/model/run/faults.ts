@@ -44,6 +44,22 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 42, what: 'who a packet out of the tunnel is from its address says' },
   { number: 44, what: 'a pod past a Service is masqueraded before its policy is asked' },
   { number: 43, what: 'outside, somebody goes on with what a pod says to itself' },
+  { number: 45, what: 'the short way takes ends of connections for their middle' },
+  { number: 46, what: 'the short way takes a fragment for a whole packet' },
+  { number: 47, what: 'the short way uses up the last hop' },
+  { number: 48, what: 'the short way believes a verdict of before the policies changed' },
+  { number: 49, what: 'the short way knows connections that are over' },
+  { number: 50, what: 'the short way sends on what should get another name' },
+  { number: 51, what: 'the short way does not see that a closed connection is acknowledged' },
+  { number: 52, what: "the short way believes a pod's address to whoever comes by the uplink" },
+  { number: 53, what: 'the short way lets a pod speak for another in its connections' },
+  { number: 54, what: 'the short way does not note what was sent and acknowledged' },
+  { number: 55, what: 'who has an address here is remembered for ever' },
+  { number: 56, what: 'who has one address is taken to have all that end alike' },
+  { number: 57, what: 'the sum of a packet that is rewritten in place leaves out the ports' },
+  { number: 58, what: 'the sum of a packet that is rewritten in place leaves out most of an IPv6 address' },
+  { number: 59, what: 'all that leaves the node goes by the cable' },
+  { number: 60, what: 'a packet without a hop left is masqueraded, and nobody says so to its pod' },
 ]
 
 /** Those that `npm test` looks for: one of each part, found within a few histories. */
