@@ -14,7 +14,7 @@ import { leftByDatagrams, takenOut } from './gone.ts'
 import { HealthServers, healthOf, healthzPort, isEligible } from './health.ts'
 import { reflectHostPorts } from './host-ports.ts'
 import { type ReflectFacts, reflectService } from './reflect.ts'
-import { troublesOf } from './troubles.ts'
+import { fieldAsking, troublesOf } from './troubles.ts'
 
 const facts = (more: Partial<ReflectFacts> = {}): ReflectFacts => ({
   nodeName: 'one',
@@ -194,6 +194,12 @@ test('what a Service asks for in vain is said with its field', (t) => {
     ],
   )
   t.deepEqual(troublesOf(service({}), [two], { externalUse }), [])
+  t.deepEqual(
+    ['198.51.100.1:80/SCTP', '0.0.0.0:30080/SCTP', '10.96.0.10:80/SCTP', '[fd00::c8]:80/TCP'].map((f) =>
+      fieldAsking(bad, f),
+    ),
+    ['spec.externalIPs[0]', 'spec.ports[0].nodePort', 'spec.clusterIPs', 'status.loadBalancer.ingress'],
+  )
 })
 
 test('IPv4 written as IPv6, which the maps refuse, takes nobody else’s Services along and opens nothing', (t) => {

@@ -19,7 +19,7 @@ import { reflectHostPorts } from './host-ports.ts'
 import { type LocalBackends, withLocalBackends } from './local.ts'
 import { planServices } from './plan.ts'
 import { type ReflectFacts, reflectService, serviceOfSlice } from './reflect.ts'
-import { troublesOf } from './troubles.ts'
+import { fieldAsking, troublesOf } from './troubles.ts'
 
 /** Services that name this class, or none, have addresses that we announce. */
 const ownClass = 'weft.dev/load-balancer'
@@ -208,7 +208,8 @@ export class Services {
   #tellLoss(key: string, frontend: string, owner: string): void {
     const { services, events, nodeName, log } = this.#options
     const service = services.get(key)
-    const message = `${frontend} belongs to ${owner}, which was there before`
+    const field = service === undefined ? '' : `${fieldAsking(service, frontend)}: `
+    const message = `${field}${frontend} belongs to ${owner}, which was there before`
     log.warn({ key, frontend, owner }, 'an address and port is asked for twice')
     if (service !== undefined && this.#isSpeaker(key, nodeName))
       events?.record(service, { type: 'Warning', reason: 'FrontendTaken', message })

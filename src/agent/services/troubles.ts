@@ -60,6 +60,16 @@ export function troublesOf(
   return [...refused, ...ranges, ...sctp]
 }
 
+/** The field of a Service by which it asks for that frontend (`frontendName`). */
+export function fieldAsking({ spec }: KubeService, frontend: string): string {
+  const [, address = '', port] = /^\[?(.*?)\]?:(\d+)\//.exec(frontend) ?? []
+  const external = (spec.externalIPs ?? []).indexOf(address)
+  if (external >= 0) return `spec.externalIPs[${external}]`
+  const node = (spec.ports ?? []).findIndex((p) => p.nodePort === Number(port))
+  if (node >= 0 && (address === '0.0.0.0' || address === '::')) return `spec.ports[${node}].nodePort`
+  return spec.clusterIPs?.includes(address) ? 'spec.clusterIPs' : 'status.loadBalancer.ingress'
+}
+
 const warning = (reason: string, fieldPath: string, message: string): EventNote => ({
   type: 'Warning',
   reason,

@@ -187,8 +187,12 @@ export class Ends {
     const balanced = (service.status?.loadBalancer?.ingress ?? []).flatMap(({ ip }) => (ip === undefined ? [] : [ip]))
     const address = [...balanced, ...(service.spec.externalIPs ?? [])].find((ip) => ip.includes(':') === ipv6)
     const common = { service, instead: undefined, notes: [] }
-    if (address !== undefined)
-      return { end: { name: text, address, node: undefined, kind: 'service' }, ...asked, ...common }
+    if (address !== undefined) {
+      const isRouted = balanced.includes(address)
+      const words = `${address} is an external IP: it comes to the nodes where somebody outside routes it to them`
+      const end = { name: text, address, node: undefined, kind: 'service' } as const
+      return { end, ...asked, ...common, notes: isRouted ? [] : [words] }
+    }
     const nodePort = (service.spec.ports ?? []).find(
       (p) => p.port === port && (p.protocol ?? 'TCP') === protocol,
     )?.nodePort

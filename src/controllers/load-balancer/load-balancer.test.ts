@@ -37,14 +37,14 @@ test('planAddresses() honours a wanted address, and says why not', (t) => {
   const wants = (loadBalancerIP: string) => balancer({ loadBalancerIP, ipFamilies: ['IPv4'] })
   t.like(planAddresses(wants('192.0.2.11'), nobody, pools), { do: 'assign', addresses: ['192.0.2.11'] })
   t.like(planAddresses(wants('203.0.113.1'), nobody, pools), {
-    message: 'the wanted address 203.0.113.1 is in no pool of this cluster',
+    message: 'spec.loadBalancerIP: the wanted address 203.0.113.1 is in no pool of this cluster',
   })
   t.like(
     planAddresses(wants('192.0.2.11'), () => 'shop/other', pools),
-    { message: 'the wanted address 192.0.2.11 belongs to Service shop/other' },
+    { message: 'spec.loadBalancerIP: the wanted address 192.0.2.11 belongs to Service shop/other' },
   )
   t.like(planAddresses(wants('nonsense'), nobody, pools), {
-    message: 'the wanted address "nonsense" is not an IP address',
+    message: 'spec.loadBalancerIP: the wanted address "nonsense" is not an IP address',
   })
 })
 

@@ -51,7 +51,7 @@ export function planAddresses(
   const refused = wanted.flatMap((text) => whyNot(text, inPool, isTaken, ownerOf) ?? [])
   if (refused[0] !== undefined) {
     const kept = has.filter((address) => wanted.includes(address) && inPool(address) && !isTaken(address))
-    return { do: 'refuse', message: refused[0], addresses: kept }
+    return { do: 'refuse', message: `${fieldOf(service)}: ${refused[0]}`, addresses: kept }
   }
   const addresses: string[] = []
   const missing: string[] = []
@@ -79,6 +79,12 @@ function wantedAddresses({ metadata, spec }: Service): string[] {
     .map((part) => canonical(part.trim()))
     .filter((part) => part !== '')
 }
+
+/** Where it asks for addresses. */
+const fieldOf = ({ metadata }: Service): string =>
+  metadata.annotations?.[wantedAddressesAnnotation] === undefined
+    ? 'spec.loadBalancerIP'
+    : `metadata.annotations[${wantedAddressesAnnotation}]`
 
 function whyNot(
   text: string,
