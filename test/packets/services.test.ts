@@ -148,9 +148,12 @@ test('connections spread over the backends, and a backend that is taken away get
   datapath.changeServices([tcp], [])
   // Replies of the far backend come in by the uplink; those of the near one do not.
   const before = forwarded()
+  const start = performance.now()
   const rate = await load(inPod(client), 'crr', '10.96.0.20', 80, 50)
+  // On a machine with much to do it connects for longer than it was told to.
+  const seconds = (performance.now() - start) / 1_000
   const some = forwarded() - before
-  t.true(some > 0 && some < rate * 0.05 * 8, `${some} packets from the far backend at ${rate}/s`)
+  t.true(some > 0 && some < rate * seconds * 8, `${some} packets from the far backend at ${rate}/s in ${seconds} s`)
   datapath.changeServices([alone], [])
   t.deepEqual(
     datapath.services().find((s) => s.frontend.address === '10.96.0.20'),

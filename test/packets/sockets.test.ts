@@ -3,9 +3,13 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { GoneBackends } from '#agent/services/gone.ts'
 import { eventually } from '#base/async/eventually.ts'
+import { systemClock } from '#base/clock.ts'
+import { silentLog } from '#base/log/log.ts'
 import type { Service } from '#datapath/datapath.ts'
 import { namespaceDir } from '#kernel/netns.ts'
+import { Socket } from '#test/model/run/sockets-libc.ts'
 import { inPod, load, onNode, peerNames, serve, type TestPod, type TestServer, Topology } from './topology.ts'
 
 /** The node's loopback addresses by the socket hooks, and sockets of the kernel's own. */
@@ -94,6 +98,39 @@ test('S18: who listens on the node’s loopback keeps his port, and cannot take 
   await t.throwsAsync(serve(here, '127.0.0.1', 30_080), { message: /ended with/ })
   await using _ = await serve(here, '127.0.0.1', 30_090)
   t.true((await load(here, 'crr', '127.0.0.1', 30_090)) > 0)
+})
+
+test('S6: datagram sockets that are connected to a backend that is gone are ended, a pod’s and the node’s, of both families', async (t) => {
+  const node = client.node
+  const gone = [far.v4, far.v6].map((address) => ({ address, port: 7, protocol: 'UDP' as const }))
+  const places = [client.namespace, near.namespace, node.namespace]
+  const open = (family: 4 | 6, address: string, port: number): Socket[] =>
+    places.map((namespace) => {
+      const socket = Socket.open(namespace, { family, protocol: 'UDP' })
+      t.is(socket.connect({ address, port }), undefined)
+      return socket
+    })
+  const sockets = [...open(4, far.v4, 7), ...open(6, far.v6, 7), ...open(6, `::ffff:${far.v4}`, 7)]
+  const others = [...open(4, far.v4, 8), ...open(4, near.v4, 7)]
+  const stop = new AbortController()
+  const backends = new GoneBackends({
+    datapath: node.datapath,
+    isPresent: () => false,
+    sandboxes: () => [client.namespace.path, near.namespace.path],
+    namespace: node.namespace,
+    clock: systemClock,
+    log: silentLog,
+  })
+  const running = backends.run(stop.signal)
+  backends.noteTaken(gone)
+  try {
+    for (const socket of sockets) await eventually(() => socket.error === 'ECONNABORTED')
+    for (const socket of others) t.is(socket.error, undefined)
+  } finally {
+    stop.abort()
+    await running
+    for (const socket of [...sockets, ...others]) socket[Symbol.dispose]()
+  }
 })
 
 const inside = (pod: TestPod, command: string, ...args: readonly string[]): string =>

@@ -19,6 +19,7 @@ const call = {
   receiveMessage: libc.func('long recvmsg(int fd, void *message, int flags)'),
   nameOf: libc.func('int getsockname(int fd, void *name, void *length)'),
   peerOf: libc.func('int getpeername(int fd, void *name, void *length)'),
+  get: libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)'),
   set: libc.func('int setsockopt(int fd, int level, int name, const void *value, uint length)'),
   poll: libc.func('int poll(void *fds, ulong count, int milliseconds)'),
   close: libc.func('int close(int fd)'),
@@ -28,7 +29,15 @@ const families = { 4: 2, 6: 10 } as const
 const types = { TCP: 1, UDP: 2 } as const
 const closeOnExec = 0o2000000
 const level = { socket: 1, ipv6: 41 } as const
-const option = { linger: 13, receiveTimeout: 20, sendTimeout: 21, only6: 26, packetInfo: 49, transparent: 75 } as const
+const option = {
+  error: 4,
+  linger: 13,
+  receiveTimeout: 20,
+  sendTimeout: 21,
+  only6: 26,
+  packetInfo: 49,
+  transparent: 75,
+} as const
 const packetInfo = 50
 const unspecified = 0
 const nothing = Buffer.alloc(0)
@@ -155,6 +164,14 @@ export class Socket implements Disposable {
 
   accept(): Socket {
     return new Socket(checked(call.accept(this.fd, null, null, closeOnExec), 'accept'), this.family)
+  }
+
+  /** What has become of it, told once; nothing where nothing has. */
+  get error(): string | undefined {
+    nameLength.writeUInt32LE(4)
+    checked(call.get(this.fd, level.socket, option.error, name, nameLength), 'ask for the error')
+    const number = name.readInt32LE(0)
+    return number === 0 ? undefined : errorNames.get(number)
   }
 
   /** Ends a connection by a reset: no port is kept for a minute. */
