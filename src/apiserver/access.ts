@@ -70,6 +70,7 @@ const defaultIssuer = 'https://kubernetes.default.svc.cluster.local'
 /** Upstream's. */
 const defaultNodePorts: PortRange = { first: 30_000, last: 32_767 }
 
+/** Who may do what, and all that happens to a write on the way: authentication, authorization, admission, subresources, streams. */
 export function createAccess(options: AccessOptions): Access {
   const { registry, pki, log, clock = systemClock, issuer = defaultIssuer } = options
   const audiences = [issuer]

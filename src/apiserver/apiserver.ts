@@ -49,6 +49,7 @@ export interface ApiServerOptions {
   readonly bodyTimeoutMs?: number
 }
 
+/** A running server. */
 export interface ApiServer {
   /** The API in process: the whole journey but TLS. */
   readonly handler: ApiHandler

@@ -26,6 +26,7 @@ export interface ResourceCall {
   authorize(attributes: Attributes): void
 }
 
+/** 404 for a resource that nobody serves, in upstream's words. */
 export const notServed = (): StatusError =>
   new StatusError({
     status: 'Failure',
@@ -35,9 +36,11 @@ export const notServed = (): StatusError =>
     details: {},
   })
 
+/** Of the URL; empty for what has none. */
 export const namespaceOf = ({ definition }: Served, { namespace }: Route): string =>
   definition.resource.namespaced ? namespace : ''
 
+/** What the caller accepts an object as: itself, its metadata, a table's rows. */
 export function encodingFor(served: Served, form: Form, query: URLSearchParams): Encoding {
   switch (form.as) {
     case 'object':
@@ -51,6 +54,7 @@ export function encodingFor(served: Served, form: Form, query: URLSearchParams):
   }
 }
 
+/** The answer with these bytes; as YAML where that was asked for. */
 export function shown(
   status: number,
   bytes: Uint8Array,
@@ -86,6 +90,7 @@ export function placeIn({ definition }: Served, object: KubeObject, route: Route
   metadata.namespace = route.namespace
 }
 
+/** The object, if its name is the URL's. Throws 400. */
 export function checkedName(object: KubeObject, name: string): KubeObject {
   if (object.metadata.name !== name) {
     throw badRequest(`the name of the object (${object.metadata.name}) does not match the name on the URL (${name})`)
@@ -93,16 +98,19 @@ export function checkedName(object: KubeObject, name: string): KubeObject {
   return object
 }
 
+/** Empty where there is none. */
 export function bodyOf({ request }: ResourceCall): Uint8Array {
   return request.body ?? new Uint8Array()
 }
 
+/** `fieldValidation` of the query. Throws 422 for a word that it does not know. */
 export function validationOf(query: URLSearchParams, options: string): FieldValidation {
   return fieldValidationOf(query.get('fieldValidation'), options)
 }
 
 const managerLengthMax = 128
 
+/** On whose behalf and how a write is made. `options`: the kind that a bad parameter is said of. Throws 422. */
 export function contextOf(call: ResourceCall, query: URLSearchParams, options: string, sent?: Options): WriteContext {
   const { attributes, request } = call
   const asked = query.get('fieldManager')
@@ -119,6 +127,7 @@ export function contextOf(call: ResourceCall, query: URLSearchParams, options: s
   }
 }
 
+/** Throws 422 for anything but `All`. */
 export const dryRunOf = (query: URLSearchParams, options: string): boolean => dryRunIn(query.getAll('dryRun'), options)
 
 function dryRunIn(values: readonly string[], options: string): boolean {
@@ -130,6 +139,7 @@ function dryRunIn(values: readonly string[], options: string): boolean {
   return true
 }
 
+/** A parameter of the query, 0 where it is absent. Throws 400. */
 export function integer(query: URLSearchParams, name: string): number {
   const text = query.get(name)
   if (text === null || text === '') return 0

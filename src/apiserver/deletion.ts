@@ -51,6 +51,7 @@ export async function serveDelete(registry: Registry, call: ResourceCall, served
   return shown(!outcome.gone && cascades ? 202 : 200, encoding.one(outcome.item), encoding, form)
 }
 
+/** DELETE of all that the selectors take, one by one; what has gone meanwhile is no failure. */
 export async function serveDeleteCollection(
   registry: Registry,
   call: ResourceCall,

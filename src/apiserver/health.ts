@@ -1,6 +1,7 @@
 import type { ApiResponse } from '#api/wire.ts'
 import { textResponse } from './respond.ts'
 
+/** One thing that must be well. */
 export interface Check {
   readonly name: string
   /** Only `/readyz` asks it: not being ready is no reason to be restarted. */

@@ -8,6 +8,7 @@ import { conformExpected, type Expected, wordsOf } from '#api/schema/decode.ts'
 import { parseJson, SyntaxProblem } from '#api/schema/json.ts'
 import { type FieldValidation, strictError } from '#api/schema/strict.ts'
 
+/** A patch that has been read, to be applied as often as a conflict asks for. */
 export interface Patch {
   /** The patched object, from a copy of the present one that may be changed. Throws 400, 415, 422. */
   apply(present: KubeObject): KubeObject

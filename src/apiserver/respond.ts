@@ -75,18 +75,22 @@ export class WatchBody implements AsyncIterable<Uint8Array> {
 
 const json = 'application/json'
 
+/** A value of ours, encoded here. */
 export function jsonResponse(status: number, value: unknown, contentType = json): ApiResponse {
   return { status, headers: { 'content-type': contentType }, body: Buffer.from(JSON.stringify(value)) }
 }
 
+/** What is encoded already. */
 export function bytesResponse(status: number, body: Uint8Array, contentType: string): ApiResponse {
   return { status, headers: { 'content-type': contentType }, body }
 }
 
+/** For people and probes. */
 export function textResponse(status: number, text: string): ApiResponse {
   return { status, headers: { 'content-type': 'text/plain; charset=utf-8' }, body: Buffer.from(text) }
 }
 
+/** What went wrong, as `Status`, with Retry-After where it has one. */
 export function statusResponse(error: StatusError): ApiResponse {
   const retry = error.retryAfterSeconds
   return {

@@ -5,6 +5,7 @@ import type { ApiRequest, ApiResponse } from '#api/wire.ts'
 
 /** The words that the steps of a request share: authenticate, authorize, admit, subresources. */
 
+/** Who asks, as authentication found it. */
 export interface User {
   readonly name: string
   readonly uid?: string
@@ -21,6 +22,7 @@ export interface Credentials {
 /** Undefined: no credentials were shown. Throws `unauthorized()` for credentials that are wrong. */
 export type Authenticate = (credentials: Credentials) => User | undefined | Promise<User | undefined>
 
+/** What is asked, as authorization and admission look at it. */
 export interface Attributes {
   readonly user: User
   /** get, list, watch, create, update, patch, delete, deletecollection; lower-case HTTP method for non-resource paths. */
@@ -37,6 +39,7 @@ export interface Attributes {
   readonly labelSelector?: string
 }
 
+/** Of authorization. */
 export interface Decision {
   readonly allowed: boolean
   /** Why, in upstream's words; shown in the Forbidden message and the audit annotation. */
@@ -46,6 +49,7 @@ export interface Decision {
 /** Synchronous: it answers from what it has cached, because it is on the path of every request. */
 export type Authorize = (attributes: Attributes) => Decision
 
+/** A write on its way through admission. */
 export interface AdmissionRequest {
   readonly attributes: Attributes
   /** CONNECT: a stream is about to open; only `validate` is asked, and the object is its options. */
@@ -127,7 +131,9 @@ export interface SubresourceCall {
   readonly dryRun: boolean
   readonly registry: Registry
 }
+/** An object to be encoded as the caller wants it, or an answer as it is. */
 export type SubresourceAnswer = { readonly status: number; readonly object: unknown } | ApiResponse
+/** Throws a StatusError to refuse. */
 export type SubresourceHandler = (call: SubresourceCall) => Promise<SubresourceAnswer>
 
 /** A request that becomes a byte stream (exec, attach, port-forward, log over WebSocket): HTTP/1.1 Upgrade, already authorized. */

@@ -64,6 +64,7 @@ export interface Outside {
   readonly ranges?: readonly string[]
 }
 
+/** A frontend of a Service and what is behind it: one row. A Service has one for each of its addresses and ports. */
 export interface Service {
   readonly frontend: Frontend
   /** For connections of pods and of the node itself. None: connections are refused. */

@@ -1,3 +1,4 @@
+/** What Services speak. */
 export type Protocol = 'TCP' | 'UDP' | 'SCTP'
 
 /** Where a Service is asked for. */

@@ -66,6 +66,7 @@ export interface KernelDatapathOptions {
   readonly log?: Log
 }
 
+/** Where in the driver's way of a packet the first look is. */
 export type XdpMode = 'off' | 'native' | 'generic'
 
 interface Parts {

@@ -6,6 +6,7 @@ import { addressSize, encodeAddress } from './maps/address.ts'
 /** Where a program goes. */
 export type Place = 'endpoint' | 'uplink' | 'overlay' | 'xdp' | 'egress' | 'cgroup'
 
+/** A program, and where it is attached. */
 export interface ProgramSpec {
   readonly object: ObjectName
   /** The function in the object. */

@@ -7,6 +7,7 @@ import { type Reason, reasons } from './maps/counters.ts'
 
 /** Programs that can be asked about a packet. */
 const probed = ['from_container', 'to_container', 'from_netdev'] as const
+/** Where a packet would meet a program. */
 export type Hook = (typeof probed)[number]
 
 /** PROBE_WHY of bpf/config.h. */

@@ -26,6 +26,7 @@ export interface Store extends AsyncDisposable {
   close(): Promise<void>
 }
 
+/** A key as it was at a revision. */
 export interface Entry {
   readonly key: string
   readonly value: Uint8Array
@@ -40,6 +41,7 @@ export interface RangeOptions {
   readonly at?: number
 }
 
+/** Keys of a prefix, in order, at one revision. */
 export interface Range {
   readonly entries: readonly Entry[]
   /** The revision that the entries are of. */
@@ -48,6 +50,7 @@ export interface Range {
   readonly remaining: number
 }
 
+/** One compare-and-put of a transaction. */
 export interface Write {
   readonly key: string
   /** The revision that the key must have now; 0: it must be absent. */
@@ -56,6 +59,7 @@ export interface Write {
   readonly value: Uint8Array | undefined
 }
 
+/** What a committed write did. */
 export interface Change {
   readonly revision: number
   readonly key: string
@@ -77,6 +81,7 @@ export class CompareFailed extends Error {
   }
 }
 
+/** The past that was asked for is no longer kept. */
 export class Compacted extends Error {
   readonly compactedRevision: number
   constructor(wanted: number, compactedRevision: number) {
@@ -86,6 +91,7 @@ export class Compacted extends Error {
   }
 }
 
+/** Nobody has written that revision yet. */
 export class FutureRevision extends Error {
   constructor(wanted: number, revision: number) {
     super(`Revision ${wanted} does not exist yet: the newest is ${revision}`)

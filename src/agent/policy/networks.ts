@@ -15,6 +15,7 @@ export const networkKey = ({ family, base, prefix }: Cidr): string => {
   return `${family}/${base.toString(2).padStart(bits, '0').slice(0, prefix)}`
 }
 
+/** A block that some rule names. */
 export interface Network {
   readonly key: string
   readonly cidr: Cidr

@@ -20,6 +20,7 @@ export interface Policy {
   readonly object: NetworkPolicy
 }
 
+/** An element of `ingress` or `egress`. */
 export interface Rule {
   /** `spec.ingress[1]`. */
   readonly path: string
@@ -29,11 +30,13 @@ export interface Rule {
   readonly ports: Ports | undefined
 }
 
+/** By number and by name: a name is another number on each pod. */
 export interface Ports {
   readonly prefixes: readonly PortPrefix[]
   readonly names: readonly { readonly name: string; readonly protocol: number }[]
 }
 
+/** An element of `from` or `to`. */
 export type Peer =
   | {
       readonly kind: 'pods'
@@ -47,11 +50,13 @@ export type Peer =
     }
   | { readonly kind: 'block'; readonly path: string; readonly text: string; readonly block: Block }
 
+/** Why a policy cannot be compiled. */
 export interface Problem {
   readonly field: string
   readonly message: string
 }
 
+/** A policy, or what is wrong with it. */
 export type Parsed =
   | { readonly policy: Policy }
   | {
