@@ -10,9 +10,9 @@ import { asks, everyone, nameOf, PolicyWorld, table } from './policy-world.ts'
  * NetworkPolicy on real pods: nine of them ask each other on every port of every protocol in both families. A denial must
  * be said: refused or prohibited, never silence.
  */
+let world: PolicyWorld
 /** A datagram that is lost is never answered; one whose receiver waits for a busy machine's processor is. */
 const lostAfterMs = 3_000
-let world: PolicyWorld
 
 test.before(async () => {
   world = await PolicyWorld.up('t-policy')
