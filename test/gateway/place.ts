@@ -18,7 +18,7 @@ export const execute = promisify(execFile)
 const backendFile = resolve(import.meta.dirname, 'backend.ts')
 
 /** Where backends are: addresses of the loopback device. */
-export const backendAddresses = ['10.1.0.1', '10.1.0.2', '10.1.0.3', 'fd00:1::1'] as const
+const backendAddresses = ['10.1.0.1', '10.1.0.2', '10.1.0.3', 'fd00:1::1'] as const
 /** Addresses of Gateways: nobody has them until the engine does. */
 export const gatewayAddresses = ['10.9.0.1', 'fd00:9::1'] as const
 
