@@ -9,7 +9,8 @@ INLINE int has_its_share(__u32 number)
 {
 	const __u32 *share = bpf_map_lookup_elem(&shares_v1, &number);
 
-	return cfg_flow_share && number && share && *share >= cfg_flow_share;
+	/* Signed: less than nothing for a moment, where two CPUs count one flow off, is not more than everything. */
+	return cfg_flow_share && number && share && (__s32)*share >= (__s32)cfg_flow_share;
 }
 
 /* The first answer to one that waits where it stays. Of two CPUs that see one, one counts. */

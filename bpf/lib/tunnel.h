@@ -77,7 +77,8 @@ INLINE const struct wrapping *plain_wrapping(struct __sk_buff *skb)
 		return 0;
 	bytes = bpf_ntohs(w->ip.tot_len);
 	if (skb->len != bytes + sizeof(w->eth) || bpf_ntohs(w->udp.len) + sizeof(w->ip) != bytes || w->udp.check ||
-	    w->flags != VXLAN_FLAGS || (bpf_ntohl(w->number) & 0xff) || !is_header_whole(w))
+	    /* That the way was congested its receiver has to be told, in the inner header (RFC 6040). */
+	    (w->ip.tos & 3) == 3 || w->flags != VXLAN_FLAGS || (bpf_ntohl(w->number) & 0xff) || !is_header_whole(w))
 		return 0;
 	return sender_in_tunnel(w->ip.saddr, bpf_ntohl(w->number) >> 8) < 0 ? 0 : w;
 }

@@ -136,6 +136,8 @@ export interface Around {
   readonly flags?: number
   readonly udpChecksum?: number
   readonly fragment?: number
+  /** Of the outer header: its last two bits are the mark of congestion (RFC 3168). */
+  readonly serviceType?: number
   readonly hasWrongSum?: boolean
   readonly behind?: Buffer
 }
@@ -151,6 +153,7 @@ export function wrap(inner: Buffer, { mac, source, destination, sourcePort, numb
   l4.writeUInt32BE(number * 256, 12)
   const start = Buffer.alloc(12)
   start[0] = 0x45
+  start[1] = rest.serviceType ?? 0
   start.writeUInt16BE(36 + inner.length, 2)
   start.writeUInt16BE(rest.fragment ?? 0, 6)
   start[8] = 64

@@ -285,6 +285,7 @@ for (const [family, of] of both)
         'with a sum over it': [inner, { udpChecksum: 0x1234 }],
         'with a broken header': [inner, { hasWrongSum: true }],
         'in fragments': [inner, { fragment: 0x2000 }],
+        'with a mark of congestion, which goes inside': [inner, { serviceType: 3 }],
         'with something behind it': [inner, { behind: Buffer.alloc(2) }],
         'cut short within': [shortened],
         'with its last hop': [lastHop],
