@@ -6,7 +6,18 @@ export interface Block {
   readonly cidr: Cidr
   readonly key: string
   readonly except: readonly Cidr[]
+  /** In order, and none of them inside of another (`outermost`). */
   readonly exceptKeys: readonly string[]
+}
+
+/** Keys in order, without those inside of another: behind one of these come its parts, and none else. */
+export function outermost(keys: readonly string[]): string[] {
+  const found: string[] = []
+  for (const key of keys.toSorted((a, b) => (a < b ? -1 : 1))) {
+    const last = found.at(-1)
+    if (last === undefined || !key.startsWith(last)) found.push(key)
+  }
+  return found
 }
 
 /** The bits of a network's prefix as text: a network is inside of another exactly if its key begins with the other's. */
@@ -95,22 +106,31 @@ export class Networks {
     }
   }
 
-  /** Where `key` is, or would be. */
   #position(key: string): number {
-    let low = 0
-    let high = this.#sorted.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if ((this.#sorted[middle] ?? '') < key) low = middle + 1
-      else high = middle
-    }
-    return low
+    return positionIn(this.#sorted, key)
   }
 }
 
+/** Where `key` is in order, or would be. */
+function positionIn(sorted: readonly string[], key: string): number {
+  let low = 0
+  let high = sorted.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((sorted[middle] ?? '') < key) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
 /** Whether addresses whose most specific network has this key are in the block: all of them are, or none. */
-export const means = (block: Block, key: string): boolean =>
-  key.startsWith(block.key) && !block.exceptKeys.some((except) => key.startsWith(except))
+export function means({ key: own, exceptKeys }: Block, key: string): boolean {
+  if (!key.startsWith(own)) return false
+  // Looked for and not gone through: thousands of exceptions times thousands of networks would hold up the node.
+  const at = positionIn(exceptKeys, key)
+  const before = exceptKeys[at - 1]
+  return exceptKeys[at] !== key && (before === undefined || !key.startsWith(before))
+}
 
 /** IPv4 as the kernel's map has it: at the end of the IPv6 prefix ::ffff:0:0/96. */
 const mappedKey = `6/${'0'.repeat(80)}${'1'.repeat(16)}`

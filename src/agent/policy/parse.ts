@@ -1,7 +1,7 @@
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '#api/gen/networking-v1.ts'
 import { formatSelector, type Selector, selectorFrom } from '#api/meta/selector.ts'
 import { type Cidr, isMapped, parseCidr } from '#base/net/address.ts'
-import { type Block, networkKey } from './networks.ts'
+import { type Block, networkKey, outermost } from './networks.ts'
 import { type PortPrefix, protocolNumbers, rangePrefixes } from './ports.ts'
 
 export type Direction = 'ingress' | 'egress'
@@ -159,7 +159,7 @@ function parsePeer(
       if (!isInside) say(`${path}.ipBlock.except[${i}]`, `${JSON.stringify(text)} is not a network inside of cidr`)
       return inner === undefined ? [] : [inner]
     })
-    const keys = except.map(networkKey).sort()
+    const keys = outermost(except.map(networkKey))
     return [
       {
         kind: 'block',

@@ -8,6 +8,7 @@ import { eventually } from '#base/async/eventually.ts'
 import { Scope } from '#base/async/scope.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
+import { type Cidr, parseCidr } from '#base/net/address.ts'
 import { EventRecorder } from '#client/events.ts'
 import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
@@ -15,6 +16,7 @@ import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
 import type { PolicyEntry } from '#datapath/maps/policy.ts'
 import { livePodsSelector } from '../identity/reflect.ts'
 import type { WorldPod } from './naive.ts'
+import { means, networkKey, outermost } from './networks.ts'
 import { parsePolicy } from './parse.ts'
 import { Policies } from './policy.ts'
 import { rangePrefixes } from './ports.ts'
@@ -208,6 +210,37 @@ test('P15, P16: what an empty section means is told apart from a missing one', (
   t.deepEqual(rulesOf({ podSelector: {}, egress: [{}] }), [0, 1])
   t.deepEqual(rulesOf({ podSelector: {}, policyTypes: ['Egress'] }), [undefined, 0])
   t.deepEqual(rulesOf({ podSelector: {}, policyTypes: ['Ingress'], egress: [{}] }), [0, undefined])
+})
+
+test('of nested exceptions the outermost is one, and what lies in any of them is not meant', (t) => {
+  const blocks = [
+    ['0.0.0.0/0', '10.0.0.0/8', '10.1.0.0/16', '11.0.0.0/8', '10.0.0.0/8'],
+    ['10.0.0.0/8', '10.1.2.0/24'],
+    ['::/0', 'fd00::/8'],
+  ]
+  const keyOf = (text: string): string => {
+    const cidr = parseCidr(text)
+    if (cidr === undefined) throw new Error(text)
+    return networkKey(cidr)
+  }
+  const networks = [
+    '0.0.0.0/0',
+    '9.0.0.0/8',
+    '10.0.0.0/7',
+    '10.0.0.0/8',
+    '10.1.0.0/16',
+    '10.1.2.0/24',
+    '10.1.2.3/32',
+    '10.1.3.0/24',
+  ]
+  for (const [cidr = '', ...except] of blocks) {
+    const block = { cidr: {} as Cidr, key: keyOf(cidr), except: [], exceptKeys: outermost(except.map(keyOf)) }
+    for (const network of [...networks, '11.2.0.0/16', '12.0.0.0/8', 'fd00::/7', 'fd00::/9', 'fe00::/8', '::/0']) {
+      const key = keyOf(network)
+      const is = key.startsWith(keyOf(cidr)) && !except.some((text) => key.startsWith(keyOf(text)))
+      t.is(means(block, key), is, `${network} in ${cidr} without ${except.join(' ')}`)
+    }
+  }
 })
 
 /** 10.0.0.0/32, 10.0.0.1/32, … */

@@ -30,7 +30,8 @@ export class Selectors {
   /** Peers of one namespace, and peers that select namespaces. */
   readonly #own = new Map<string, Set<LiveSelector>>()
   readonly #across = new Set<LiveSelector>()
-  readonly #blocks = new Set<LiveSelector>()
+  /** By the key of its network: what a network is inside of are the beginnings of its own key, at most 129. */
+  readonly #blocks = new Map<string, Set<LiveSelector>>()
   readonly #byText = new Map<string, LiveSelector>()
   readonly #networksAdded = new Map<string, Network>()
   readonly #networksRemoved = new Map<string, Network>()
@@ -123,7 +124,8 @@ export class Selectors {
     if (peer.kind === 'block') {
       for (const network of this.networks.acquire(peer.block)) this.#addNetwork(network)
       for (const number of this.networks.inside(peer.block)) live.members.add(number)
-      this.#blocks.add(live)
+      const { key } = peer.block
+      this.#blocks.set(key, (this.#blocks.get(key) ?? new Set()).add(live))
       return
     }
     const isOwn = typeof peer.namespaces === 'string'
@@ -141,17 +143,28 @@ export class Selectors {
   #end(live: LiveSelector): void {
     const { peer } = live
     if (peer.kind === 'block') {
-      this.#blocks.delete(live)
+      const { key } = peer.block
+      const there = this.#blocks.get(key)
+      there?.delete(live)
+      if (there?.size === 0) this.#blocks.delete(key)
       for (const network of this.networks.release(peer.block)) this.#removeNetwork(network)
     } else if (typeof peer.namespaces === 'string') this.#own.get(peer.namespaces)?.delete(live)
     else this.#across.delete(live)
+  }
+
+  /** Blocks that a network lies in. */
+  *#around(key: string): Generator<LiveSelector> {
+    for (let length = key.indexOf('/') + 1; length <= key.length; length++) {
+      const there = this.#blocks.get(key.slice(0, length))
+      if (there !== undefined) yield* there
+    }
   }
 
   /** A network inside of others' blocks takes addresses out of their classes: they must mean it too, before it is there. */
   #addNetwork(network: Network): void {
     this.#networksRemoved.delete(network.key)
     this.#networksAdded.set(network.key, network)
-    for (const live of this.#blocks) {
+    for (const live of this.#around(network.key)) {
       if (live.peer.kind === 'block' && means(live.peer.block, network.key)) {
         live.members.add(network.class)
         tell(live, network.class)
@@ -162,7 +175,7 @@ export class Selectors {
   #removeNetwork(network: Network): void {
     this.#networksAdded.delete(network.key)
     this.#networksRemoved.set(network.key, network)
-    for (const live of this.#blocks) if (live.members.delete(network.class)) tell(live, network.class)
+    for (const live of this.#around(network.key)) if (live.members.delete(network.class)) tell(live, network.class)
   }
 }
 
