@@ -63,6 +63,8 @@ export class Policies {
   readonly #refused = new Map<string, string>()
   /** Policies that have changed since the kernel last had all of them. */
   readonly #unwritten = new Map<string, NetworkPolicy>()
+  /** What has been said of them: once each, however often it is tried again. */
+  readonly #told = new Set<string>()
 
   constructor(options: PoliciesOptions) {
     this.#options = options
@@ -123,8 +125,12 @@ export class Policies {
     }
     const tell = (trouble: unknown): void => {
       this.#trouble = trouble
-      if (trouble === undefined) this.#unwritten.clear()
-      else this.#tellUnwritten(state)
+      if (trouble !== undefined) {
+        this.#tellUnwritten(state)
+        return
+      }
+      this.#unwritten.clear()
+      this.#told.clear()
     }
     const sentence = 'policies could not be written, trying again'
     await using scope = new Scope(signal)
@@ -238,6 +244,10 @@ export class Policies {
     for (const id of state.closed()) for (const { key, object } of state.policiesOf(id)) closed.set(key, object)
     const tell = (object: NetworkPolicy, instead: string): void => {
       const message = `spec: node ${nodeName} cannot write it, and ${instead}: ${this.#trouble}`
+      const once = `${object.metadata.uid} ${object.metadata.generation} ${message}`
+      if (this.#told.has(once)) return
+      if (this.#told.size >= rememberedMax) this.#told.clear()
+      this.#told.add(once)
       events.record(object, { type: 'Warning', reason: 'PolicyNotEnforced', message, fieldPath: 'spec' })
     }
     for (const object of closed.values()) tell(object, 'has closed the pods that it newly isolates')
@@ -251,6 +261,7 @@ export class Policies {
 
 /** At a start all policies are new at once: that some could not be written is said of so many, and of the node in its status. */
 const toldMax = 100
+const rememberedMax = 10_000
 
 const selectorPath = 'spec.podSelector'
 
