@@ -343,17 +343,18 @@ test('M15: Hooks: whose program ran before ours is said in an event and, for ten
   client.seed(nodes, { metadata: { name: 'self' }, spec: {} })
   const known = informers.of(nodes)
   await known.whenSynced(stop.signal)
+  const recorder = new EventRecorder({ client, component: 'weft-agent', clock })
   const hooks = new Hooks({
     nodeName: 'self',
     nodes: known,
     datapath: new FakeDatapath(kernel),
-    events: new EventRecorder({ client, component: 'weft-agent', clock }),
+    events: recorder,
     clock,
     log: silentLog,
   })
   t.deepEqual(hooks.status(), { displaced: 0, trouble: '' })
   kernel.displaced.push({ program: 'cil_from_contai', id: 7, before: 'from_container', ifindex: 3 })
-  const running = hooks.run(stop.signal).catch(() => {})
+  const running = Promise.allSettled([recorder.run(stop.signal), hooks.run(stop.signal)])
   const said = informers.of(events)
   await eventually(() => said.list().some(({ reason }) => reason === 'ProgramDisplaced'))
   t.is(hooks.status().displaced, 1)

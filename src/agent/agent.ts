@@ -44,6 +44,7 @@ import { livePodsSelector } from './identity/reflect.ts'
 import { type Route, serveLocal } from './local/local.ts'
 import { mapsRoute } from './local/maps.ts'
 import { Nodes } from './nodes/nodes.ts'
+import { Uplink } from './nodes/uplink.ts'
 import { Policies } from './policy/policy.ts'
 import { Services } from './services/services.ts'
 import { type AgentStatus, type Running, registerAll, statusOf } from './status.ts'
@@ -280,15 +281,18 @@ export function createAgent(options: AgentOptions): Agent {
     scope.start((stop) => serveLocal({ socketPath: join(runDir, 'agent.sock'), routes, log }, stop))
     scope.start((stop) => flows.run(stop))
     scope.start((stop) => sweepFlows(kernel, { clock, log, observe: observeSweep }, stop))
-    const hooks = new Hooks({
+    const ofNode = {
       ...common,
       nodes: known.nodes,
       nodeName,
       events: new EventRecorder({ client, component: 'weft-agent', host: nodeName, clock, log }),
-      log: log.child({ loop: 'hooks' }),
-    })
-    running.hooks = hooks
+    }
+    const hooks = new Hooks({ ...ofNode, log: log.child({ loop: 'hooks' }) })
+    const follower = new Uplink({ ...ofNode, log: log.child({ loop: 'uplink' }) })
+    Object.assign(running, { hooks, uplink: follower } satisfies Partial<Running>)
+    scope.start((stop) => ofNode.events.run(stop))
     scope.start((stop) => hooks.run(stop))
+    scope.start((stop) => follower.run(stop))
     // From another namespace than the node's nobody could be reached.
     if (namespace === undefined) {
       const health = new NodeHealth({ nodes: known.nodes, nodeName, clock, log: log.child({ loop: 'health' }) })

@@ -41,10 +41,6 @@ export class Hooks {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.#options.events.run(signal), this.#watch(signal)])
-  }
-
-  async #watch(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options
     while (!signal.aborted) {
       try {

@@ -12,6 +12,7 @@ import type { HealthStatus, NodeHealth } from './health/health.ts'
 import type { Hooks } from './hooks.ts'
 import { AgentMetrics, registerMetrics, registerSweepMetrics } from './metrics.ts'
 import type { Nodes } from './nodes/nodes.ts'
+import type { Uplink } from './nodes/uplink.ts'
 import type { Policies } from './policy/policy.ts'
 import type { Services } from './services/services.ts'
 
@@ -27,6 +28,7 @@ export interface AgentStatus {
   readonly health: HealthStatus | undefined
   readonly policies: ReturnType<Policies['status']> | undefined
   readonly hooks: ReturnType<Hooks['status']> | undefined
+  readonly uplink: ReturnType<Uplink['status']> | undefined
   readonly features: readonly Feature[]
 }
 
@@ -43,6 +45,7 @@ export interface Running {
   gateways?: Gateways
   health?: NodeHealth
   hooks?: Hooks
+  uplink?: Uplink
   flows?: Flows | undefined
 }
 
@@ -56,6 +59,7 @@ export const statusOf = ({ state, features, ...parts }: Running): AgentStatus =>
   gateways: parts.gateways?.status(),
   health: parts.health?.status(),
   hooks: parts.hooks?.status(),
+  uplink: parts.uplink?.status(),
   features,
 })
 

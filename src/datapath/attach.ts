@@ -12,7 +12,7 @@ import { type Place, type ProgramSpec, programs } from './object.ts'
  */
 export class Attachments {
   readonly #dir: string
-  readonly #programs: ReadonlyMap<string, Program>
+  #programs: ReadonlyMap<string, Program>
   readonly #namespace: Namespace | undefined
 
   constructor(pinDir: string, loaded: ReadonlyMap<string, Program>, namespace?: Namespace) {
@@ -20,6 +20,11 @@ export class Attachments {
     this.#programs = loaded
     this.#namespace = namespace
     mkdirSync(this.#dir, { recursive: true, mode: 0o700 })
+  }
+
+  /** From now on these are ours; links that are there have the ones of before until they are asked for again. */
+  exchange(loaded: ReadonlyMap<string, Program>): void {
+    this.#programs = loaded
   }
 
   /** Programs of `place` on the device. Says whether anything had to be done. */

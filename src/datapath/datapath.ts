@@ -97,6 +97,13 @@ export interface KnownAddress {
   readonly isAnnounced?: boolean
 }
 
+/** Of this node, without prefix lengths. */
+export interface NodeAddresses {
+  readonly all: readonly string[]
+  /** What the programs were told just now; absent: they knew. */
+  readonly changed?: { readonly before: readonly string[]; readonly now: readonly string[] }
+}
+
 /** Another node, or this one. */
 export interface NodeNetwork {
   readonly name: string
@@ -178,6 +185,12 @@ export interface Datapath extends Disposable {
    * which those were.
    */
   keepFirst(): Promise<readonly Displaced[]>
+
+  /**
+   * The programs know the node's addresses on its uplink, under which pods are known outside: when these have changed, others
+   * that know the new ones take over, without a packet in between. Throws where the uplink has gone.
+   */
+  followNode(): Promise<NodeAddresses>
 }
 
 /**

@@ -4,6 +4,7 @@ import type {
   Datapath,
   Endpoint,
   KnownAddress,
+  NodeAddresses,
   NodeNetwork,
   PolicyChange,
   Service,
@@ -39,6 +40,9 @@ export class FakeKernel {
   readonly identities = new Map<string, AddressIdentity>()
   readonly policy = new Map<string, PolicyEntry>()
   readonly networks = new Map<string, number>()
+  /** On the uplink, and as the programs were told of them. */
+  ownAddresses: readonly string[] = []
+  told: readonly string[] = []
   /** Programs of others that are in front of ours. */
   readonly displaced: Displaced[] = []
   /** Raised once a change. */
@@ -194,6 +198,12 @@ export class FakeDatapath implements Datapath {
   /** Nothing ever travels here. */
   counters(): Counter[] {
     return reasons.flatMap((reason) => directions.map((direction) => ({ reason, direction, packets: 0, bytes: 0 })))
+  }
+
+  async followNode(): Promise<NodeAddresses> {
+    const [before, now] = [this.kernel.told, [...this.kernel.ownAddresses]]
+    this.kernel.told = now
+    return before.join() === now.join() ? { all: now } : { all: now, changed: { before, now } }
   }
 
   /** Who is in the way is asked for once. */

@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '#base/clock.ts'
 import { type Log, silentLog } from '#base/log/log.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
 import { tickNanoseconds } from '#kernel/bpf/program.ts'
-import { isMac, Netlink } from '#kernel/netlink/netlink.ts'
+import { isMac, type Link, Netlink } from '#kernel/netlink/netlink.ts'
 import type { Namespace } from '#kernel/netns.ts'
 import { Attachments, type Displaced } from './attach.ts'
 import type { CompiledObject } from './compile.ts'
@@ -12,6 +12,7 @@ import type {
   Datapath,
   Endpoint,
   KnownAddress,
+  NodeAddresses,
   NodeNetwork,
   PolicyChange,
   Service,
@@ -22,13 +23,13 @@ import { type Counter, countersMap, readCounters } from './maps/counters.ts'
 import type { Flow, Swept } from './maps/flows.ts'
 import type { PolicyEntry, PolicyKey } from './maps/policy.ts'
 import type { StaleBackend, SweptTranslations, Translation } from './maps/translations.ts'
-import { describeNode, keepForwarding, otherWaysOut, prepareNode } from './node.ts'
+import { describeNode, keepForwarding, type NodeDescription, otherWaysOut, prepareNode } from './node.ts'
 import { encodeConfig, gatewayMac } from './object.ts'
 import { PodSide } from './pod-side.ts'
 import { Probe, type ProbeOptions } from './probe.ts'
 import { NodeRoutes } from './routes.ts'
 import { ServiceSide } from './service-side.ts'
-import { attachAll, Succession } from './succession.ts'
+import { attachAll, type NodePlace, Succession } from './succession.ts'
 import { setTunnel } from './tunnel.ts'
 
 export interface KernelDatapathOptions {
@@ -69,6 +70,16 @@ export interface KernelDatapathOptions {
 /** Where in the driver's way of a packet the first look is. */
 export type XdpMode = 'off' | 'native' | 'generic'
 
+/** What it takes to tell the programs of the node once more. */
+interface Following {
+  readonly netlink: Netlink
+  readonly uplink: Link
+  readonly node: NodeDescription
+  readonly place: NodePlace
+  readonly describe: (uplink: Link) => Promise<NodeDescription>
+  readonly encode: (node: NodeDescription) => ReadonlyMap<string, Buffer>
+}
+
 interface Parts {
   readonly pods: PodSide
   readonly services: ServiceSide
@@ -77,6 +88,7 @@ interface Parts {
   readonly probing: ProbeOptions
   readonly attachments: Attachments
   readonly pinDir: string
+  readonly following: Following
   readonly uplinkIndex: number
   readonly namespace: Namespace | undefined
   /** Whatever this process has open. */
@@ -89,7 +101,8 @@ export class KernelDatapath implements Datapath {
   readonly #services: ServiceSide
   readonly #routes: NodeRoutes
   readonly #counters: BpfMap
-  readonly #probing: ProbeOptions
+  #probing: ProbeOptions
+  #following: Following
   readonly #attachments: Attachments
   readonly #pinDir: string
   readonly #namespace: Namespace | undefined
@@ -97,12 +110,14 @@ export class KernelDatapath implements Datapath {
   readonly uplinkIndex: number
 
   private constructor(parts: Parts) {
-    const { pods, services, routes, counters, probing, attachments, pinDir, uplinkIndex, namespace, held } = parts
+    const { pods, services, routes, counters, probing, following, attachments, pinDir, uplinkIndex, namespace, held } =
+      parts
     this.#pods = pods
     this.#services = services
     this.#routes = routes
     this.#counters = counters
     this.#probing = probing
+    this.#following = following
     this.#attachments = attachments
     this.#pinDir = pinDir
     this.#namespace = namespace
@@ -130,20 +145,24 @@ export class KernelDatapath implements Datapath {
     // The node, made ready.
     prepareNode(namespace)
     const tunnelIndex = await setTunnel(options.tunnel, netlink, uplink.mtu, namespace)
-    const node = await describeNode(netlink, uplink, { ...inNamespace, usesCable: options.cable !== 'queue' })
+    const describe = (link: Link): Promise<NodeDescription> =>
+      describeNode(netlink, link, { ...inNamespace, usesCable: options.cable !== 'queue' })
+    const node = await describe(uplink)
 
     // Programs and their maps. The kernel need not look at what is not used.
     const xdp = options.xdp ?? 'off'
     const unused = [options.tunnel === undefined ? 'overlay' : '', xdp === 'off' ? 'xdp_entry' : '']
     const objects = options.objects.filter((o) => !unused.includes(o.name))
-    const globals = encodeConfig({
-      ...options,
-      ...(tunnelIndex === undefined ? {} : { tunnelIndex }),
-      tickNanoseconds: tickNanoseconds(),
-      podCidrs,
-      gatewayMac,
-      ...node,
-    })
+    const encode = (described: NodeDescription): ReadonlyMap<string, Buffer> =>
+      encodeConfig({
+        ...options,
+        ...(tunnelIndex === undefined ? {} : { tunnelIndex }),
+        tickNanoseconds: tickNanoseconds(),
+        podCidrs,
+        gatewayMac,
+        ...described,
+      })
+    const globals = encode(node)
     // Another version's connections first: programs that know both layouts, until every link has them.
     const place = { uplink: uplink.index, tunnel: tunnelIndex, xdp, cgroupPath }
     using succession = await Succession.begin({ ...options, objects }, globals, place)
@@ -180,6 +199,7 @@ export class KernelDatapath implements Datapath {
       routes: new NodeRoutes(netlink, uplink.index, tunnelIndex),
       counters,
       probing: { objects, globals, mapDir: join(pinDir, 'maps'), ...inNamespace },
+      following: { netlink, uplink, node, place, describe, encode },
       attachments,
       pinDir,
       uplinkIndex: uplink.index,
@@ -279,6 +299,7 @@ export class KernelDatapath implements Datapath {
   async setNodes(nodes: readonly NodeNetwork[]): Promise<void> {
     keepForwarding(this.#namespace)
     await this.#routes.set(nodes)
+    await this.#routes.keepPods(this.#pods.addresses())
   }
 
   nodeRoutes(): Promise<ReadonlyMap<string, string>> {
@@ -292,6 +313,27 @@ export class KernelDatapath implements Datapath {
   keepFirst(): Promise<readonly Displaced[]> {
     const { objects, globals } = this.#probing
     return this.#attachments.keepFirst((spec) => loadAgain(objects, globals, this.#pinDir, spec))
+  }
+
+  async followNode(): Promise<NodeAddresses> {
+    const { netlink, uplink, node, place, describe, encode } = this.#following
+    const link = await netlink.link(uplink.name)
+    if (link?.index !== uplink.index)
+      throw new Error(`${uplink.name} has gone or is another device now: start the agent again`)
+    const all = (await netlink.addresses()).map((cidr) => cidr.split('/')[0] ?? '')
+    const described = await describe(link)
+    const [before, now] = [node.nodeAddresses ?? [], described.nodeAddresses ?? []]
+    if (before.join() === now.join() && node.uplinkMac === described.uplinkMac) return { all }
+    const globals = encode(described)
+    const { objects } = this.#probing
+    const { programs } = load(objects, globals, this.#pinDir)
+    for (const program of programs.values()) this.#held.use(program)
+    this.#attachments.exchange(programs)
+    await attachAll(this.#attachments, place)
+    prunePrograms(objects, globals, this.#pinDir)
+    this.#probing = { ...this.#probing, globals }
+    this.#following = { ...this.#following, node: described }
+    return { all, changed: { before, now } }
   }
 
   /** The attached programs once more, to be asked. The caller's to dispose. */

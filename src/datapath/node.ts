@@ -18,12 +18,15 @@ export function keepForwarding(namespace: Namespace | undefined): void {
     namespace === undefined ? setSysctl(path, 1) : namespace.setSysctl(path, 1)
 }
 
+/** What of bpf/config.h is the node's own, and may change while it runs. */
+export type NodeDescription = Pick<DatapathConfig, 'uplinkMac' | 'nodeAddresses' | 'nodeCookie' | 'cableIndex'>
+
 /** What the programs are told of the node that they are in. `usesCable`: whether they may reach past the near end of a veth pair. */
 export async function describeNode(
   netlink: Netlink,
   uplink: Link,
   { namespace, usesCable }: { readonly namespace?: Namespace; readonly usesCable: boolean },
-): Promise<Pick<DatapathConfig, 'uplinkMac' | 'nodeAddresses' | 'nodeCookie' | 'cableIndex'>> {
+): Promise<NodeDescription> {
   using own = Namespace.own()
   return {
     uplinkMac: uplink.mac,

@@ -1,4 +1,5 @@
 import { parseAddress, parseCidr } from '#base/net/address.ts'
+import { hasCode } from '#kernel/errno.ts'
 import type { Netlink, Route } from '#kernel/netlink/netlink.ts'
 import type { NodeNetwork } from './datapath.ts'
 import { routeProtocol } from './object.ts'
@@ -30,11 +31,35 @@ export class NodeRoutes {
     ])
   }
 
+  /** A pod's own route leads the node's processes to it. Those that somebody took away come back; says which. */
+  async keepPods(devices: ReadonlyMap<string, number>): Promise<string[]> {
+    const present = new Set((await this.#netlink.routes(routeProtocol)).map(({ destination }) => destination))
+    const missing = [...devices]
+      .map(([address, deviceIndex]) => ({ destination: fullLength(address), deviceIndex }))
+      .filter(({ destination }) => !present.has(destination))
+    const put = missing.map(async ({ destination, deviceIndex }): Promise<string[]> => {
+      try {
+        await this.#netlink.setRoute({ destination, deviceIndex, scope: 'link', protocol: routeProtocol })
+        return [destination]
+      } catch (error) {
+        // The pod comes or goes in this moment: whoever is at it sets its route.
+        if (goneCodes.some((code) => hasCode(error, code))) return []
+        throw error
+      }
+    })
+    return (await Promise.all(put)).flat()
+  }
+
   async list(): Promise<ReadonlyMap<string, string>> {
     const routes = await this.#netlink.routes(routeProtocol)
     return new Map(routes.filter((r) => isNetwork(r.destination)).map((r) => [r.destination, r.gateway ?? '']))
   }
 }
+
+/** No such device; it is not up. */
+const goneCodes = ['ENODEV', 'ENETDOWN', 'ENETUNREACH'] as const
+
+const fullLength = (address: string): string => `${address}/${address.includes(':') ? 128 : 32}`
 
 /** A pod's own route has the full length of its family, a node's pods have less. */
 const isNetwork = (destination: string): boolean => !/^(.*\..*\/32|.*:.*\/128)$/.test(destination)

@@ -25,18 +25,19 @@ export function sendMarked(pod: TestPod, mark: number, to: string, port: number)
   })
 }
 
-/** One that only looks on: it leaves each packet to the next. */
+/** One that only looks on: it leaves each packet to the next. And one that has it pass, whatever others would say. */
 const onlooker = `
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8192); __type(key, __u32); __type(value, __u64); }
 	churned SEC(".maps");
 SEC("tc") int onlooker(struct __sk_buff *skb) { __u32 k = 0; bpf_map_lookup_elem(&churned, &k); return -1; }
+SEC("tc") int bypass(struct __sk_buff *skb) { return 0; }
 char LICENSE[] SEC("license") = "GPL";
 `
 
-/** Loads it, with its map beside ours. The caller's to dispose. */
-export function loadOnlooker(pinDir: string): Program {
+/** Loads one of them, with its map beside ours. The caller's to dispose. */
+export function loadOnlooker(pinDir: string, name: 'onlooker' | 'bypass' = 'onlooker'): Program {
   const dir = mkdtempSync(join(tmpdir(), 'weft-onlooker-'))
   try {
     writeFileSync(join(dir, 'onlooker.c'), onlooker)
@@ -45,7 +46,7 @@ export function loadOnlooker(pinDir: string): Program {
     execFileSync('clang', [...flags, '-c', join(dir, 'onlooker.c'), '-o', join(dir, 'onlooker.o')])
     using object = BpfObject.open('onlooker', readFileSync(join(dir, 'onlooker.o')), join(pinDir, 'maps'))
     object.load()
-    return object.program('onlooker')
+    return object.program(name)
   } finally {
     rmSync(dir, { recursive: true })
   }

@@ -1,14 +1,16 @@
 import test from 'ava'
 import type { Node } from '#api/gen/core-v1.ts'
-import { nodes } from '#api/gen/resources.ts'
+import { events, nodes } from '#api/gen/resources.ts'
 import { eventually } from '#base/async/eventually.ts'
 import { FakeClock } from '#base/clock.ts'
 import { silentLog } from '#base/log/log.ts'
+import { EventRecorder } from '#client/events.ts'
 import { FakeClient } from '#client/fake.ts'
 import { Informers } from '#client/informer.ts'
 import { FakeDatapath, FakeKernel } from '#datapath/fake.ts'
 import { Nodes } from './nodes.ts'
 import { planNodes, unreachableNetworks } from './plan.ts'
+import { Uplink } from './uplink.ts'
 
 const stamp = { uid: 'u', resourceVersion: '1', creationTimestamp: '2026-01-01T00:00:00Z' }
 
@@ -68,4 +70,37 @@ test('M13: Nodes: routes follow the nodes, and one that somebody else took away 
   stop.abort()
   await running
   t.is(kernel.routes.get('10.244.1.0/24'), '')
+})
+
+test('M12: Uplink: the programs follow the node’s addresses; one that only its Node still has is said', async (t) => {
+  const clock = new FakeClock()
+  const client = new FakeClient({ clock })
+  const stop = new AbortController()
+  await using informers = new Informers({ client, clock })
+  const kernel = new FakeKernel()
+  kernel.ownAddresses = ['172.30.0.11']
+  client.seed(nodes, node('self', ['10.244.1.0/24'], '172.30.0.11'))
+  const known = informers.of(nodes)
+  await known.whenSynced(stop.signal)
+  const recorder = new EventRecorder({ client, component: 'weft-agent', clock })
+  const datapath = new FakeDatapath(kernel)
+  const uplink = new Uplink({ nodeName: 'self', nodes: known, datapath, events: recorder, clock, log: silentLog })
+  const running = Promise.allSettled([recorder.run(stop.signal), uplink.run(stop.signal)])
+  await eventually(() => kernel.told.includes('172.30.0.11'))
+  t.is(uplink.status().trouble, '')
+  kernel.ownAddresses = ['172.30.0.99']
+  const said = informers.of(events)
+  await eventually(() => {
+    clock.advance(5_000)
+    return said.list().some(({ reason }) => reason === 'NodeAddressGone')
+  })
+  t.deepEqual(kernel.told, ['172.30.0.99'])
+  t.regex(uplink.status().trouble, /InternalIP 172.30.0.11 is not on this machine any more/)
+  client.seed(nodes, node('self', ['10.244.1.0/24'], '172.30.0.99'))
+  await eventually(() => {
+    clock.advance(5_000)
+    return uplink.status().trouble === ''
+  })
+  stop.abort()
+  await running
 })

@@ -251,13 +251,13 @@ export class Netlink implements Disposable {
   }
 
   /** Of a device. Those that are there for a while only (IPv6: temporary, RFC 8981, or deprecated) come last. */
-  async addresses(index: number): Promise<string[]> {
+  async addresses(index?: number): Promise<string[]> {
     const found = await this.#request('list addresses', () =>
       this.#socket.getAddresses({}, {}, { timeout: answerWithinMs }),
     )
     const listed = found.flatMap(({ data, attrs }) => {
       const bytes = attrs.local ?? attrs.address
-      if (data.index !== index || bytes === undefined) return []
+      if ((index !== undefined && data.index !== index) || bytes === undefined) return []
       const passes = data.flags?.deprecated === true || (data.family === AF_INET6 && data.flags?.secondary === true)
       return [{ text: `${formatBytes(bytes)}/${data.prefixlen}`, passes }]
     })
