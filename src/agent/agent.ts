@@ -134,6 +134,7 @@ export function createAgent(options: AgentOptions): Agent {
       log,
     })
     running.datapath = kernel
+    running.takenOver = kernel.takenOver
     using netlink = Netlink.open(namespace)
     const mtu = podMtu((await netlink.link(uplink))?.mtu ?? 1500, options.tunnel)
 

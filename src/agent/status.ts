@@ -1,5 +1,6 @@
 import type { Registry } from 'prom-client'
 import type { Datapath } from '#datapath/datapath.ts'
+import type { TakenOver } from '#datapath/kernel.ts'
 import type { Feature } from '#kernel/features.ts'
 import type { Names, NamesStatus } from './dns/dns.ts'
 import { registerNameMetrics } from './dns/metrics.ts'
@@ -37,6 +38,7 @@ export interface Running {
   state: AgentStatus['state']
   features: readonly Feature[]
   datapath?: Datapath | undefined
+  takenOver?: TakenOver | undefined
   endpoints?: Endpoints
   services?: Services
   nodes?: Nodes
@@ -96,6 +98,16 @@ export function registerAll(registry: Registry, running: Running): ReturnType<ty
     'cilium_unreachable_nodes',
     'Nodes that do not answer from here',
     () => running.health?.status().unreachable.length,
+  )
+  metrics.gauge(
+    'weft_old_maps',
+    'Maps of another version that this agent found, by what became of them',
+    ['state'],
+    () =>
+      (['removed', 'kept'] as const).map((state) => ({
+        labels: { state },
+        value: running.takenOver?.[state].length ?? 0,
+      })),
   )
   metrics.counter('weft_programs_displaced_total', 'Programs of others that were found running before ours', [], () => {
     const found = running.hooks?.status().displaced

@@ -70,6 +70,17 @@ export interface KernelDatapathOptions {
 /** Where in the driver's way of a packet the first look is. */
 export type XdpMode = 'off' | 'native' | 'generic'
 
+/** What this agent found when it came, of a version with other maps. */
+export interface TakenOver {
+  /** Entries, by what they were in. */
+  readonly carried: Readonly<Record<string, number>>
+  /** Addresses of pods that a version before policies knew. */
+  readonly pods: readonly string[]
+  /** Maps whose pins went, and those that an attached program still uses. */
+  readonly removed: readonly string[]
+  readonly kept: readonly string[]
+}
+
 /** What it takes to tell the programs of the node once more. */
 interface Following {
   readonly netlink: Netlink
@@ -88,6 +99,7 @@ interface Parts {
   readonly probing: ProbeOptions
   readonly attachments: Attachments
   readonly pinDir: string
+  readonly takenOver: TakenOver | undefined
   readonly following: Following
   readonly uplinkIndex: number
   readonly namespace: Namespace | undefined
@@ -108,10 +120,24 @@ export class KernelDatapath implements Datapath {
   readonly #namespace: Namespace | undefined
   readonly #held: DisposableStack
   readonly uplinkIndex: number
+  /** Undefined where no other version had left anything. */
+  readonly takenOver: TakenOver | undefined
 
   private constructor(parts: Parts) {
-    const { pods, services, routes, counters, probing, following, attachments, pinDir, uplinkIndex, namespace, held } =
-      parts
+    const {
+      pods,
+      services,
+      routes,
+      counters,
+      probing,
+      takenOver,
+      following,
+      attachments,
+      pinDir,
+      uplinkIndex,
+      namespace,
+      held,
+    } = parts
     this.#pods = pods
     this.#services = services
     this.#routes = routes
@@ -123,6 +149,7 @@ export class KernelDatapath implements Datapath {
     this.#namespace = namespace
     this.#held = held
     this.uplinkIndex = uplinkIndex
+    this.takenOver = takenOver
   }
 
   /**
@@ -179,13 +206,12 @@ export class KernelDatapath implements Datapath {
     // Attached; pods that are there already get this agent's programs.
     const changed = await attachAll(attachments, place)
     prunePrograms(objects, globals, pinDir)
-    if (succession !== undefined) {
-      const { carried, pods: taken } = succession
-      log.info(
-        { carried, pods: taken, ...succession.finish() },
-        'what another version left in its own layout was taken over',
-      )
+    const takenOver = succession && {
+      carried: succession.carried,
+      pods: succession.pods,
+      ...succession.finish(),
     }
+    if (takenOver !== undefined) log.info(takenOver, 'what another version left in its own layout was taken over')
     log.info({ loaded: fresh, attached: changed, uplink: options.uplink, pinDir }, 'datapath is in place')
     const beside = await otherWaysOut(netlink, uplink)
     if (beside.length > 0)
@@ -199,6 +225,7 @@ export class KernelDatapath implements Datapath {
       routes: new NodeRoutes(netlink, uplink.index, tunnelIndex),
       counters,
       probing: { objects, globals, mapDir: join(pinDir, 'maps'), ...inNamespace },
+      takenOver,
       following: { netlink, uplink, node, place, describe, encode },
       attachments,
       pinDir,

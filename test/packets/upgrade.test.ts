@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { encodeAddress } from '#datapath/maps/address.ts'
 import { BpfObject } from '#kernel/bpf/object.ts'
+import { Link, type Program } from '#kernel/bpf/program.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
 import { installOther, otherVersion } from './relaid.ts'
 import { inPod, load, onFabric, serve, type TestPod, Topology } from './topology.ts'
@@ -35,11 +36,14 @@ struct {
 	__type(key, struct old_key);
 	__type(value, struct old_value);
 } endpoints_v1 SEC(".maps");
-SEC("tc") int nothing(struct __sk_buff *skb) { return 0; }
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); }
+	gone_v3 SEC(".maps"), held_v3 SEC(".maps");
+SEC("tc") int nothing(struct __sk_buff *skb) { __u32 k = 0; bpf_map_lookup_elem(&held_v3, &k); return -1; }
 char LICENSE[] SEC("license") = "GPL";
 `
 
-function leaveOldMap(pods: readonly TestPod[]): void {
+/** Returns the program beside it. The caller's to dispose. */
+function leaveOldMap(pods: readonly TestPod[]): Program {
   const dir = mkdtempSync(join(tmpdir(), 'weft-old-'))
   try {
     writeFileSync(join(dir, 'old.c'), oldMap)
@@ -55,6 +59,7 @@ function leaveOldMap(pods: readonly TestPod[]): void {
       parseMac(endpoint.mac).copy(value, 4)
       for (const address of [v4, v6]) map.update(encodeAddress(address), value)
     }
+    return object.program('nothing')
   } finally {
     rmSync(dir, { recursive: true })
   }
@@ -64,7 +69,7 @@ test.serial(
   'L1: pods in the layout of the version before are taken over before the programs are exchanged',
   async (t) => {
     const node = topology.node(1)
-    leaveOldMap([a, b])
+    using _ = leaveOldMap([a, b])
     for (const pod of [a, b])
       node.datapath.removeEndpoint({ id: 'none', addresses: [pod.v4, pod.v6], ifindex: pod.endpoint.ifindex })
     t.is(node.datapath.addresses().size, 0)
@@ -79,6 +84,36 @@ test.serial(
       t.true((await load(inPod(a), 'crr', address, 8080)) > 0)
     }
     t.false(readdirSync(join(node.pinDir, 'maps')).includes('endpoints_v1'), 'nobody reads it any more')
+  },
+)
+
+test.serial(
+  'pins of maps that no version of ours has any more go, but for those that an attached program uses',
+  async (t) => {
+    const node = topology.node(1)
+    const { mapDir, linkDir } = { mapDir: join(node.pinDir, 'maps'), linkDir: join(node.pinDir, 'gateway-links') }
+    const pins = (): string[] => readdirSync(mapDir).filter((name) => /^(gone|held|endpoints)_v/.test(name))
+    using program = leaveOldMap([])
+    const again = async (): Promise<void> => {
+      node.closeDatapath()
+      await node.openDatapath()
+    }
+    mkdirSync(linkDir, { recursive: true })
+    const path = join(linkDir, 'test')
+    {
+      using link = await Link.attachDevice(program, 'tcxEgress', node.namespace.ifindex('lo'), node.namespace)
+      link.pin(path)
+      await again()
+      t.deepEqual(pins(), ['endpoints_v2', 'held_v3'])
+      t.deepEqual(node.datapath.takenOver?.removed.toSorted(), ['endpoints_v1', 'gone_v3'])
+      t.deepEqual(node.datapath.takenOver?.kept, ['held_v3'])
+      link.detach()
+      rmSync(path)
+    }
+    await again()
+    t.deepEqual(pins(), ['endpoints_v2'])
+    await again()
+    t.is(node.datapath.takenOver, undefined)
   },
 )
 
