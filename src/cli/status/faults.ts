@@ -37,7 +37,8 @@ const remedies: Readonly<Record<string, string>> = {
   names: 'something else may listen on port 53 there (ss -lunp in its namespace); it is tried again every 10 s',
   policies: 'policies stay as they were last, and new pods that need a changed one wait',
   health: 'look at the network between the nodes: weft doctor tries each address',
-  uplink: 'pods go out under what the uplink has now; give the machine that address again, or start its agent with the new --node-ip',
+  uplink:
+    'pods go out under what the uplink has now; give the machine that address again, or start its agent with the new --node-ip',
   hooks:
     'bpftool net, in the namespace of the node, shows what else is attached; have its owner attach after ours (BPF_F_AFTER)',
   gateways: 'listeners and routes stay as they were last; see the log of the agent',
