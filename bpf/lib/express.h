@@ -47,8 +47,8 @@ INLINE int skim4(struct __sk_buff *skb, struct packet *pkt, __u32 outer)
 	if ((void *)(ip + 1) > end)
 		return 0;
 	total = bpf_ntohs(ip->tot_len);
-	if (*(__u8 *)ip != 0x45 || FAULTY(46, 0, ip->frag_off & bpf_htons(0x3fff)) || total < sizeof(*ip) || total > left ||
-	    ip->ttl < FAULTY(47, 1, 2))
+	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)) || total < sizeof(*ip) || total > left ||
+	    ip->ttl < 2)
 		return 0;
 	address_from4(&pkt->tuple.source, ip->saddr);
 	address_from4(&pkt->tuple.destination, ip->daddr);
@@ -81,11 +81,11 @@ INLINE struct flow *plain_flow(const struct place *place, const struct packet *p
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows_v1, &place->key);
 
-	if (!flow || FAULTY(48, 0, flow->epoch != pkt->epoch) ||
-	    FAULTY(49, 0, is_older(time, flow->seen, flow->timeout)) ||
-	    (flow->flags & (FLOW_ANSWERED | FAULTY(50, 0, FLOW_NATED) | FLOW_CLOSED | FAULTY(51, 0, FLOW_FIN_BOTH))) !=
+	if (!flow || FAULTY(46, 0, flow->epoch != pkt->epoch) ||
+	    is_older(time, flow->seen, flow->timeout) ||
+	    (flow->flags & (FLOW_ANSWERED | FAULTY(47, 0, FLOW_NATED) | FLOW_CLOSED | FAULTY(48, 0, FLOW_FIN_BOTH))) !=
 		    FLOW_ANSWERED ||
-	    FAULTY(52, 0, place->hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL)))
+	    FAULTY(49, 0, place->hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL)))
 		return 0;
 	return flow;
 }
@@ -115,7 +115,7 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook, __u32
 		return CONTINUE;
 	if (hook == HOOK_CONTAINER) {
 		if (!recall(pkt, &pkt->tuple.source, RESIDENT_SENDER, &from) || !from ||
-		    FAULTY(53, 0, from->ifindex != skb->ifindex) ||
+		    from->ifindex != skb->ifindex ||
 		    !in_pod_network(&pkt->tuple.destination))
 			return CONTINUE;
 	}
@@ -140,7 +140,7 @@ INLINE int ride(struct __sk_buff *skb, struct packet *pkt, enum hook hook, __u32
 		tell_packet(pkt, flow, side);
 	if (may_write()) {
 		account(flow, skb, side, time);
-		if (FAULTY(54, 0, pkt->tuple.protocol == IPPROTO_TCP))
+		if (FAULTY(50, 0, pkt->tuple.protocol == IPPROTO_TCP))
 			note_sequence(flow, pkt, side, pkt->sequence + pkt->length);
 		count(skb, REASON_FORWARDED, hook == HOOK_CONTAINER ? DIRECTION_EGRESS : DIRECTION_INGRESS);
 	}

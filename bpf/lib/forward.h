@@ -134,7 +134,7 @@ INLINE int is_way_of(const struct way *way, const struct __sk_buff *skb, const s
 /* Into the tunnel's device, which asks for the way of what is around the packet. Its hop is used. */
 FUNCTION int send_wrapped(struct __sk_buff *skb, __be32 remote, __u32 identity)
 {
-	int verdict = wrap(skb, remote, FAULTY(40, IDENTITY_REMOTE_NODE, wire_identity(identity)));
+	int verdict = wrap(skb, remote, wire_identity(FAULTY(40, identity >> 24, identity)));
 
 	if (verdict != CONTINUE)
 		return verdict;
@@ -186,7 +186,7 @@ FUNCTION int tunnel(struct __sk_buff *skb, struct packet *pkt)
  */
 INLINE int may_go_by_cable(const struct packet *pkt)
 {
-	return cfg_cable_ifindex && FAULTY(59, 1, in_pod_network(&pkt->tuple.destination));
+	return cfg_cable_ifindex && FAULTY(55, 1, in_pod_network(&pkt->tuple.destination));
 }
 
 INLINE int ask_routes(struct __sk_buff *skb, const struct packet *pkt, struct bpf_fib_lookup *fib, __u32 flags)

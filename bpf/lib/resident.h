@@ -61,8 +61,8 @@ INLINE struct remembered *slot_of(const struct address *address, enum resident_r
 
 INLINE int is_about(const struct remembered *slot, const struct packet *pkt, const struct address *address)
 {
-	return FAULTY(55, 1, slot->epoch == pkt->epoch) && slot->is_known &&
-	       FAULTY(56, 1, address_equal(&slot->address, address));
+	return FAULTY(51, 1, slot->epoch == pkt->epoch) && slot->is_known &&
+	       FAULTY(52, 1, address_equal(&slot->address, address));
 }
 
 /* Where nobody asks yet. */

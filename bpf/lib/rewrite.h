@@ -100,7 +100,7 @@ INLINE __u64 exchanged(const struct address *old, const struct address *new, int
 {
 	__u64 sum = (__u32)~old->word[3] + (__u64)new->word[3];
 
-	if (FAULTY(58, 0, !v4)) {
+	if (FAULTY(54, 0, !v4)) {
 		sum += (__u32)~old->word[0] + (__u64)new->word[0];
 		sum += (__u32)~old->word[1] + (__u64)new->word[1];
 		sum += (__u32)~old->word[2] + (__u64)new->word[2];
@@ -180,7 +180,7 @@ FUNCTION int rewrite_directly(struct __sk_buff *skb, struct packet *pkt, const s
 		if (state == SUM_PARTIAL) {
 			sum = folded(*check + change);
 		} else {
-			change += FAULTY(57, 0, (__u32)~*(__u32 *)l4 + (__u64)ports);
+			change += FAULTY(53, 0, (__u32)~*(__u32 *)l4 + (__u64)ports);
 			sum = ~folded((__u16)~*check + change) & 0xffff;
 		}
 		*check = !sum && FAULTY(30, 0, to->protocol == IPPROTO_UDP) ? 0xffff : sum;
