@@ -214,6 +214,17 @@ INLINE int may_answer(const struct __sk_buff *skb, __u32 ifindex)
 	return ++known->count <= ANSWERS_PER_SECOND;
 }
 
+/* Of the packet, as it says itself: a card fills up what is shorter than 60 bytes, and nobody must be told what with. */
+INLINE __u32 own_length(const struct __sk_buff *skb, const struct packet *pkt)
+{
+	int v4 = pkt->ethertype == bpf_htons(ETH_P_IP);
+	__be16 bytes;
+
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr) + (v4 ? 2 : 4), &bytes, sizeof(bytes)))
+		return 0;
+	return bpf_ntohs(bytes) + (v4 ? 0 : sizeof(struct ipv6hdr));
+}
+
 /* Things that are never answered: they would be answered in turn, or have nobody who listens. */
 INLINE int is_answerable(const struct __sk_buff *skb, const struct packet *pkt)
 {
@@ -222,7 +233,7 @@ INLINE int is_answerable(const struct __sk_buff *skb, const struct packet *pkt)
 	if (pkt->tuple.protocol == IPPROTO_TCP)
 		return !(pkt->tcp_flags & TCP_RST);
 	/* What has not even the eight bytes that are quoted is not worth an answer, nor one of a second's number of them. */
-	if (skb->len < sizeof(struct ethhdr) + (pkt->ethertype == bpf_htons(ETH_P_IP) ? 28 : 48))
+	if (own_length(skb, pkt) < (pkt->ethertype == bpf_htons(ETH_P_IP) ? 28 : 48))
 		return 0;
 	/* A quotation with options would not have the ports where they are looked for. */
 	return !(pkt->flags & PACKET_OPTIONS);
