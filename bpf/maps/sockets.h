@@ -4,7 +4,10 @@
 
 #include "abi/address.h"
 
-/* A connected socket: kept with the socket and gone with it. */
+/*
+ * A connected socket: kept with the socket and gone with it. Without a backend's port: one that has asked for Services, and is
+ * connected to none.
+ */
 struct translation {
 	struct address frontend;
 	struct address backend;

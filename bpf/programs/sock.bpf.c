@@ -156,25 +156,26 @@ INLINE void remember_datagram(struct bpf_sock_addr *ctx, const struct peer *peer
 	if (known && known->frontend_port == value.frontend_port && address_equal(&known->frontend, &value.frontend))
 		return;
 	bpf_map_update_elem(&datagrams_v1, &key, &value, BPF_ANY);
+	/* By this it is known as one that has asked for a Service. */
+	if (!known && ctx->sk)
+		bpf_sk_storage_get(&connected_v1, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* From now on the socket calls this peer by its own name, whatever it called it before. */
-INLINE void forget_datagram(struct bpf_sock_addr *ctx, const struct peer *peer)
+/* From now on the socket calls this peer by its own name. Most sockets never called one by another, which is soon seen. */
+INLINE void forget(struct bpf_sock_addr *ctx, const struct peer *peer, int connects)
 {
+	struct translation *t = ctx->sk ? bpf_sk_storage_get(&connected_v1, ctx->sk, 0, 0) : 0;
 	struct datagram_key key = {};
 
+	if (!t)
+		return;
+	if (FAULTY(65, 0, connects))
+		t->backend_port = 0; /* nobody's */
 	if (ctx->protocol != IPPROTO_UDP)
 		return;
 	datagram_key(ctx, peer, &key);
 	if (FAULTY(64, 0, bpf_map_lookup_elem(&datagrams_v1, &key) != 0))
 		bpf_map_delete_elem(&datagrams_v1, &key);
-}
-
-INLINE void forget_connected(struct bpf_sock_addr *ctx, const struct peer *peer)
-{
-	if (FAULTY(65, 0, ctx->sk != 0))
-		bpf_sk_storage_delete(&connected_v1, ctx->sk);
-	forget_datagram(ctx, peer);
 }
 
 /* Of a connected socket: what it asked for when it was connected. */
@@ -224,7 +225,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
-		forget_connected(ctx, &peer);
+		forget(ctx, &peer, 1);
 		return PROCEED;
 	}
 }
@@ -244,7 +245,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
-		forget_connected(ctx, &peer);
+		forget(ctx, &peer, 1);
 		return PROCEED;
 	}
 }
@@ -275,7 +276,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
-		forget_datagram(ctx, &peer);
+		forget(ctx, &peer, 0);
 		return PROCEED;
 	}
 }
@@ -295,7 +296,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	case LB_REFUSED:
 		return refuse();
 	default:
-		forget_datagram(ctx, &peer);
+		forget(ctx, &peer, 0);
 		return PROCEED;
 	}
 }
