@@ -88,6 +88,24 @@ FUNCTION int take_rewrite(const struct tuple *key)
 	return !bpf_map_update_elem(&translations_v1, key, r, BPF_NOEXIST);
 }
 
+/*
+ * An entry as it was left, for this packet only: the kernel has no memory for another element at every moment, and there is no
+ * sender who should hear of that.
+ */
+FUNCTION int recall_rewrite(const struct tuple *key)
+{
+	struct rewrite *r = before_work();
+	const __u8 *old;
+
+	if (!cfg_rewrite_before || !key || !r)
+		return 0;
+	old = bpf_map_lookup_elem(&before_pairs, key);
+	if (!old)
+		return 0;
+	move_members((__u8 *)r, old, cfg_rewrite_from, sizeof(*r));
+	return 1;
+}
+
 /* The packet's entry, and the other one of its pair. */
 FUNCTION int take_pair(const struct tuple *key)
 {

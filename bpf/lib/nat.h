@@ -64,7 +64,10 @@ INLINE struct rewrite *translation_of(const struct tuple *key)
 	if (r || !cfg_rewrite_before || !may_write())
 		return r;
 	take_pair(key);
-	return bpf_map_lookup_elem(&translations_v1, key);
+	r = bpf_map_lookup_elem(&translations_v1, key);
+	if (!r && recall_rewrite(key))
+		r = before_work();
+	return r;
 }
 
 INLINE int tuple_equal(const struct tuple *a, const struct tuple *b)

@@ -54,17 +54,23 @@ int sweep(struct sweep *ctx)
 /* What is told of a map of before that has been emptied. */
 struct taking {
 	__u32 taken;
-	__u32 known; /* was here already, or found no room */
+	__u32 known; /* was here already */
+	__u32 left;  /* found no room now, and is still there */
+	__u32 pad;
 };
 
 static long take_left_flow(void *map, const struct tuple *key, void *old, struct taking *t)
 {
 	struct tuple copy = *key;
 
-	if (take_flow(&copy))
+	if (take_flow(&copy)) {
 		t->taken++;
-	else
+	} else if (bpf_map_lookup_elem(&flows_v1, &copy)) {
 		t->known++;
+	} else {
+		t->left++;
+		return 0;
+	}
 	forget_left_flow(&copy);
 	return 0;
 }
@@ -79,5 +85,6 @@ int take_flows(struct taking *ctx)
 		bpf_for_each_map_elem(&before_flows, take_left_flow, &t, 0);
 	ctx->taken = t.taken;
 	ctx->known = t.known;
+	ctx->left = t.left;
 	return 0;
 }

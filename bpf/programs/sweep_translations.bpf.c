@@ -89,16 +89,23 @@ int sweep_translations(struct translation_sweep *ctx)
 struct taking {
 	__u32 taken;
 	__u32 known;
+	__u32 left;
+	__u32 pad;
 };
 
 static long take_left_rewrite(void *map, const struct tuple *key, void *old, struct taking *t)
 {
 	struct tuple copy = *key;
 
-	if (take_rewrite(&copy))
+	if (take_rewrite(&copy)) {
 		t->taken++;
-	else
+	} else if (bpf_map_lookup_elem(&translations_v1, &copy)) {
 		t->known++;
+	} else {
+		/* The kernel had no memory for it at this moment. */
+		t->left++;
+		return 0;
+	}
 	bpf_map_delete_elem(&before_pairs, &copy);
 	return 0;
 }
@@ -113,5 +120,6 @@ int take_translations(struct taking *ctx)
 		bpf_for_each_map_elem(&before_pairs, take_left_rewrite, &t, 0);
 	ctx->taken = t.taken;
 	ctx->known = t.known;
+	ctx->left = t.left;
 	return 0;
 }

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { delay } from '#base/async/delay.ts'
 import type { BpfMap } from '#kernel/bpf/map.ts'
 import { runSyscall } from '#kernel/bpf/program.ts'
 import type { Namespace } from '#kernel/netns.ts'
@@ -78,13 +79,20 @@ export class Succession implements Disposable {
     const before = left.mapOf(endpointsMapV1)
     const pods = before && new PodSide(open, attachments, programOf(programs, 'sweep')).takeOver(before)
     await attachAll(attachments, place)
+    // One of theirs may have begun before its link was exchanged, on a processor that has stood still since.
+    await delay(lastRunMs)
     // Nobody but ourselves writes the old ones any more.
     for (const [tool, name] of [
       ['take_flows', 'flows'],
       ['take_translations', 'translations'],
     ] as const) {
-      const out = await runSyscall(programOf(programs, tool), Buffer.alloc(takingSize))
-      if (out.readUInt32LE(0) > 0) carried[name] = out.readUInt32LE(0)
+      for (let tries = 0; tries < drainTries; tries++) {
+        const out = await runSyscall(programOf(programs, tool), Buffer.alloc(takingSize))
+        if (out.readUInt32LE(0) > 0) carried[name] = (carried[name] ?? 0) + out.readUInt32LE(0)
+        // What found no room is tried again: the kernel gets memory for elements in the background.
+        if (out.readUInt32LE(8) === 0) break
+        await delay(1)
+      }
     }
     for (const [name, count] of Object.entries(left.carry('again'))) carried[name] = (carried[name] ?? 0) + count
     failed.move()
@@ -101,5 +109,10 @@ export class Succession implements Disposable {
   }
 }
 
+/** A run takes microseconds; a virtual machine's processor may be away for tens of milliseconds in the middle of one. */
+const lastRunMs = 100
+
 /** struct taking of bpf/programs/sweep.bpf.c. */
-const takingSize = 8
+const takingSize = 16
+/** A map that is full stays full: what is left then is met in its middle, as what nobody knows. */
+const drainTries = 200
