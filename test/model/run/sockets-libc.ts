@@ -96,7 +96,7 @@ const withName = (): Buffer => {
 const byte = Buffer.alloc(1)
 /** struct timeval. */
 const patience = Buffer.alloc(16)
-patience.writeBigInt64LE(2n)
+patience.writeBigInt64LE(5n)
 
 export interface OpenOptions {
   readonly family: SocketFamily

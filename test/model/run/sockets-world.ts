@@ -61,7 +61,7 @@ const listened = [
 /** Every address is this namespace's own: whatever a socket asks for has somebody who can say what was asked for. */
 const everything = ['0.0.0.0/1', '128.0.0.0/1', '172.30.0.0/25', '::/1', 'fc00::/7']
 
-const waitMs = 2_000
+const waitMs = 5_000
 
 /** A namespace in which whoever asks is answered, and asked. */
 class Answering implements Disposable {
