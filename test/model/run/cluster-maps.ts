@@ -5,18 +5,18 @@ import { formatCidr } from '#base/net/address.ts'
 import type { Service as ServiceRow } from '#datapath/datapath.ts'
 import { AddressMap, addressesMap } from '#datapath/maps/addresses.ts'
 import { EndpointMap, endpointsMap } from '#datapath/maps/endpoints.ts'
-import { decodeTuple, embryonicMap, encodeTuple, flowsMap, sharesMap } from '#datapath/maps/flows.ts'
+import { decodeTuple, encodeTuple } from '#datapath/maps/flows.ts'
 import { IdentityMap, identities, identitiesMap, ownerNumber } from '#datapath/maps/identities.ts'
 import { networksMap, PolicyMaps, policyMap, policyStateMap, setNotReady } from '#datapath/maps/policy.ts'
 import { membersMap, sourceRangesMap } from '#datapath/maps/service-extras.ts'
 import { backendsMap, frontendsMap, ServiceMaps, slotsMap } from '#datapath/maps/services.ts'
-import type { BpfMap } from '#kernel/bpf/map.ts'
 import { runSyscallNow } from '#kernel/bpf/program.ts'
 import { parseMac } from '#kernel/netlink/netlink.ts'
 import { type Cluster, type Endpoint, type NetworkPolicy, nameOf, type Pod, type Service } from '../cluster.ts'
 import type { Tuple } from '../packet.ts'
 import type { Change } from '../scenario.ts'
 import { apiPolicy, apiService, containerPorts, slicesOf } from './api-objects.ts'
+import { age, forget, sweep } from './memory.ts'
 import type { Programs } from './programs.ts'
 import type { World } from './world.ts'
 
@@ -93,12 +93,7 @@ export class ClusterMaps {
 
   /** As if nothing had ever been written. */
   reset(): void {
-    for (const name of emptied) if (this.#programs.has(name)) clear(this.#programs.map(name))
-    for (const [name, count] of [
-      [sharesMap, 64],
-      ['embryonic_used_v1', 1],
-    ] as const)
-      if (this.#programs.has(name)) zero(this.#programs.map(name), count)
+    forget(this.#programs)
     // The programs remember what was so in an epoch: there is none twice.
     this.#policy.state = { epoch: this.#policy.state.epoch + 1, networks: 0 }
     this.#compiler = new Compiler()
@@ -369,31 +364,13 @@ export class ClusterMaps {
     return value === undefined ? undefined : decodeTuple(value)
   }
 
-  /** Everything that the programs remember of connections is so much longer ago. */
+  /** As after so many ms in which nothing came. */
   age(ms: number): void {
-    for (const [name, at] of timesInNs) {
-      if (!this.#programs.has(name)) continue
-      const map = this.#programs.map(name)
-      for (const { key, value } of map.entries()) {
-        value.writeBigUInt64LE(BigInt.asUintN(64, value.readBigUInt64LE(at) - BigInt(ms) * 1_000_000n), at)
-        map.update(key, value)
-      }
-    }
-    const translations = this.#programs.map('translations_v1')
-    for (const { key, value } of translations.entries()) {
-      value.writeUInt32LE((value.readUInt32LE(translationSeen) - Math.floor(ms / 1_000)) >>> 0, translationSeen)
-      translations.update(key, value)
-    }
+    age(this.#programs, ms)
   }
 
-  /** The agent's two sweeps, at this time (ms). */
   sweep(now: number): void {
-    for (const name of ['sweep', 'sweep_translations'] as const) {
-      const context = Buffer.alloc(name === 'sweep' ? 24 : 16)
-      if (name === 'sweep') context.writeBigUInt64LE(BigInt(Math.floor(now)) * 1_000_000n)
-      else context.writeUInt32LE(Math.floor(now / 1_000))
-      runSyscallNow(this.#programs.program(name), context)
-    }
+    sweep(this.#programs, now)
   }
 
   /** `team-a/web spec.ingress[0].from[1]`; undefined for 0 and for what no rule has. */
@@ -403,47 +380,5 @@ export class ClusterMaps {
   }
 }
 
-/** Where maps note when something was last met: bpf/maps/. */
-const timesInNs = [
-  [flowsMap, 0],
-  [embryonicMap, 0],
-  ['fragments_v1', 8],
-  ['affinity_v1', 16],
-] as const
-const translationSeen = 48
-
-const emptied = [
-  endpointsMap,
-  identitiesMap,
-  policyMap,
-  networksMap,
-  flowsMap,
-  embryonicMap,
-  'fragments_v1',
-  'answers_v1',
-  frontendsMap,
-  addressesMap,
-  sourceRangesMap,
-  membersMap,
-  'affinity_v1',
-  'translations_v1',
-]
-
 /** Number of an endpoint, by its slot. */
 const shareOf = (pod: Pod): number => Number(pod.addresses[0]?.split('.')[3] ?? 0)
-
-function clear(map: BpfMap): void {
-  const entries = map.entries()
-  if (entries.length === 0) return
-  // A trie has no batch of deletions in every kernel of the floor.
-  for (const { key } of entries) map.delete(key)
-}
-
-function zero(map: BpfMap, count: number): void {
-  const key = Buffer.alloc(4)
-  const value = Buffer.alloc(map.valueSize)
-  for (let i = 0; i < count; i++) {
-    key.writeUInt32LE(i)
-    map.update(key, value)
-  }
-}
