@@ -83,7 +83,7 @@ INLINE struct flow *plain_flow(const struct place *place, const struct packet *p
 
 	if (!flow || FAULTY(46, 0, flow->epoch != pkt->epoch) ||
 	    is_older(time, flow->seen, flow->timeout) ||
-	    (flow->flags & (FLOW_ANSWERED | FAULTY(47, 0, FLOW_NATED) | FLOW_CLOSED | FAULTY(48, 0, FLOW_FIN_BOTH))) !=
+	    (flow->flags & (FLOW_ANSWERED | FAULTY(47, 0, FLOW_NATED) | FLOW_CLOSED | FLOW_FIN_BOTH)) !=
 		    FLOW_ANSWERED ||
 	    FAULTY(49, 0, place->hook >= HOOK_NETDEV && (flow->flags & FLOW_LOCAL)))
 		return 0;

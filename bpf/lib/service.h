@@ -274,7 +274,7 @@ FUNCTION int leave_cluster(struct __sk_buff *skb, struct packet *pkt)
 	if (known && !(known->flags & REWRITE_MASQUERADE))
 		return drop(REASON_NO_NAT_MAPPING);
 	/* The stack says "time exceeded" about the packet that the pod sent, and to the pod. */
-	if (pkt->hops < FAULTY(56, 0, 2))
+	if (pkt->hops < FAULTY(48, 0, 2))
 		return TC_ACT_OK;
 	verdict = translate_known(skb, pkt, &flags);
 	if (verdict != FORGOTTEN)

@@ -47,7 +47,7 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 45, what: 'the short way takes ends of connections for their middle' },
   { number: 46, what: 'the short way believes a verdict of before the policies changed' },
   { number: 47, what: 'the short way sends on what should get another name' },
-  { number: 48, what: 'the short way does not see that a closed connection is acknowledged' },
+  { number: 48, what: 'a packet without a hop left is masqueraded, and nobody says so to its pod' },
   { number: 49, what: "the short way believes a pod's address to whoever comes by the uplink" },
   { number: 50, what: 'the short way does not note what was sent and acknowledged' },
   { number: 51, what: 'who has an address here is remembered for ever' },
@@ -55,7 +55,6 @@ export const faults: readonly { readonly number: number; readonly what: string }
   { number: 53, what: 'the sum of a packet that is rewritten in place leaves out the ports' },
   { number: 54, what: 'the sum of a packet that is rewritten in place leaves out most of an IPv6 address' },
   { number: 55, what: 'all that leaves the node goes by the cable' },
-  { number: 56, what: 'a packet without a hop left is masqueraded, and nobody says so to its pod' },
 ]
 
 /** Those that `npm test` looks for: one of each part, found within a few histories. */
