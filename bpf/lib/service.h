@@ -207,7 +207,7 @@ FUNCTION int restore_answer(struct __sk_buff *skb, struct packet *pkt)
 		}
 	} else {
 		/* A question's entry is not for here: looking for it would end one that begins again. */
-		r = bpf_map_lookup_elem(&translations_v1, &pkt->tuple);
+		r = translation_of(&pkt->tuple);
 		if (r && (r->flags & REWRITE_ANSWER)) {
 			if (may_write())
 				note_use(r, pkt, now(skb));

@@ -1,5 +1,7 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
-import { compile } from './compile.ts'
+import { bpfDir, compile } from './compile.ts'
 import { testDatapath } from './conformance.ts'
 import { FakeDatapath, FakeKernel } from './fake.ts'
 import { encodeConfig } from './object.ts'
@@ -55,4 +57,17 @@ test('L5: no program goes on in another by a tail call, so no array of programs 
     if (name === 'from_container') t.true((calls.get(lookup) ?? 0) > 10, 'and looks into maps')
     t.is(calls.get(tailCall), undefined, name)
   }
+})
+
+test('L1: a connection is looked for where another version may have left it, too', (t) => {
+  // flow.h and nat.h look there; before.h is that look. The short way leaves what it does not find to the long one.
+  const look = /map_lookup_elem\(&(flows|translations)_v\d+, &pkt->tuple\)|map_lookup_elem\(&flows_v\d+, &place/g
+  const found = readdirSync(join(bpfDir, 'lib')).flatMap((file) =>
+    [...readFileSync(join(bpfDir, 'lib', file), 'utf8').matchAll(look)].map(([text]) => `${file}: ${text}`),
+  )
+  t.deepEqual(found, [
+    // After an insertion that said that it is there.
+    'embryo.h: map_lookup_elem(&flows_v1, &place',
+    'express.h: map_lookup_elem(&flows_v1, &place',
+  ])
 })
