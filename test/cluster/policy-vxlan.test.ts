@@ -64,3 +64,12 @@ test.serial('P13: a label change loses no packet, though its number is in the pa
   t.deepEqual(lost, [], `${lost.length} of ${asked}`)
   t.true(asked > 100, `${asked} connections`)
 })
+
+test.serial('a node hears that the other node’s pod does not take it', async (t) => {
+  await world.policy('x', 'none', { podSelector: {}, policyTypes: ['Ingress'] })
+  await world.settle({ allowed: ({ to }) => !to.startsWith('x/') })
+  const [host] = world.hosts
+  const question = (family: 4 | 6) =>
+    ({ protocol: 'tcp', address: world.addressOf('x/b', family), port: 80 }) as const
+  t.deepEqual(await host?.ask([question(4), question(6)]), ['refused', 'refused'])
+})

@@ -186,13 +186,19 @@ for (const state of ['on', 'off'] as const)
   )
 
 test.serial('a known connection’s packets come past the stack and the tunnel’s device, others by them', async (t) => {
+  const byDevice = () => device(topology.node(2)).stats64.rx.packets
   for (const [family, of] of both) {
     await using _server = await serve(inPod(far), of(far), 8085)
-    const before = device(topology.node(2)).stats64.rx.packets
-    const transactions = (await load(inPod(a), 'urr', of(far), 8085, 100)) / 10
-    const byDevice = device(topology.node(2)).stats64.rx.packets - before
-    t.true(byDevice > 0 && byDevice < transactions / 2, `${family}: ${byDevice} of ${transactions}`)
+    // A way is remembered for a tick: where a busy machine takes longer for a transaction, all go by the stack.
+    await eventually(async () => {
+      const before = byDevice()
+      const transactions = (await load(inPod(a), 'urr', of(far), 8085, 100)) / 10
+      const came = byDevice() - before
+      t.true(came > 0, family)
+      if (came >= transactions / 2) throw new Error(`${family}: ${came} of ${transactions}`)
+    })
   }
+  t.pass()
 })
 
 test.serial('what is around a packet may go in fragments', (t) => {

@@ -148,8 +148,8 @@ test('NodeDirectory: addresses of pods lead to their nodes, nodes are this one o
     tunnel: '172.30.0.2',
   })
   t.deepEqual(
-    directory.rows().map(({ address, identity }) => `${address} ${identity}`),
-    ['172.30.0.1 1', 'fd00:172::1 1', '172.30.0.2 3'],
+    directory.rows().map(({ address, identity, tunnel }) => `${address} ${identity} ${tunnel ?? '-'}`),
+    ['172.30.0.1 1 -', 'fd00:172::1 1 -', '172.30.0.2 3 172.30.0.2'],
   )
   t.false(
     directory.set([

@@ -72,14 +72,18 @@ export class NodeDirectory {
     }
   }
 
-  /** Nodes' own addresses. Policies know them as what they are, this node or another, and by their address. */
+  /**
+   * Nodes' own addresses. Policies know them as what they are, this node or another, and by their address. Pods reach other
+   * nodes as they reach their pods: what is between the nodes need not know a pod's address.
+   */
   rows(): AddressIdentity[] {
-    return this.#nodes.flatMap(({ name, index, addresses }) =>
+    return this.#nodes.flatMap(({ name, index, tunnel, addresses }) =>
       addresses.map((address) => ({
         address,
         identity: index === 0 ? identities.host : identities.remoteNode,
         owner: `node/${name}`,
         ...(index === 0 ? {} : { node: index }),
+        ...(tunnel === undefined ? {} : { tunnel }),
       })),
     )
   }
