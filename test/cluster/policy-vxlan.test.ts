@@ -69,7 +69,6 @@ test.serial('a node hears that the other node’s pod does not take it', async (
   await world.policy('x', 'none', { podSelector: {}, policyTypes: ['Ingress'] })
   await world.settle({ allowed: ({ to }) => !to.startsWith('x/') })
   const [host] = world.hosts
-  const question = (family: 4 | 6) =>
-    ({ protocol: 'tcp', address: world.addressOf('x/b', family), port: 80 }) as const
+  const question = (family: 4 | 6) => ({ protocol: 'tcp', address: world.addressOf('x/b', family), port: 80 }) as const
   t.deepEqual(await host?.ask([question(4), question(6)]), ['refused', 'refused'])
 })

@@ -696,25 +696,28 @@ test.serial('S29: a checksum that was not made is not made here; one that was st
   t.is(sum(pseudo6(six.data)), 0)
 })
 
-test.serial('the short way is no way around: another pod’s name, a piece of a datagram, a connection that is over', (t) => {
-  const p = ports()
-  const [asks, answers] = [`${a.v4} > ${b.v4} udp ${p} > 53`, `${b.v4} > ${a.v4} udp 53 > ${p}`]
-  asked.sent(a, `${asks} data 10`)
-  asked.sent(b, `${answers} data 10`)
-  // Whoever sent this is remembered, too.
-  t.true(passed(asked.sent(b, `${answers} data 10`)))
-  t.is(asked.sent(b, `${asks} data 10`).reason, 'Invalid source ip')
-  t.true(passed(asked.sent(a, `${a.v4} > ${b.v4} fragment 71 at 0 more udp ${p} > 53 data 1400`)))
-  t.true(passed(asked.sent(a, `${a.v4} > ${b.v4} fragment 71 at 1408 protocol 17 data 100`)))
-  // The stack says that there is no hop left.
-  t.is(asked.sent(a, `${a.v4} > ${b.v4} hops 1 udp ${p} > 53 data 10`).verdict, 'pass')
-  isolate(b, 'egress')
-  t.true(passed(asked.sent(b, `${answers} data 10`)))
-  asked.ms += 179_000
-  t.true(passed(asked.sent(b, `${answers} data 10`)))
-  asked.ms += 181_000
-  t.is(asked.sent(b, `${answers} data 10`).reason, 'Policy denied')
-})
+test.serial(
+  'the short way is no way around: another pod’s name, a piece of a datagram, a connection that is over',
+  (t) => {
+    const p = ports()
+    const [asks, answers] = [`${a.v4} > ${b.v4} udp ${p} > 53`, `${b.v4} > ${a.v4} udp 53 > ${p}`]
+    asked.sent(a, `${asks} data 10`)
+    asked.sent(b, `${answers} data 10`)
+    // Whoever sent this is remembered, too.
+    t.true(passed(asked.sent(b, `${answers} data 10`)))
+    t.is(asked.sent(b, `${asks} data 10`).reason, 'Invalid source ip')
+    t.true(passed(asked.sent(a, `${a.v4} > ${b.v4} fragment 71 at 0 more udp ${p} > 53 data 1400`)))
+    t.true(passed(asked.sent(a, `${a.v4} > ${b.v4} fragment 71 at 1408 protocol 17 data 100`)))
+    // The stack says that there is no hop left.
+    t.is(asked.sent(a, `${a.v4} > ${b.v4} hops 1 udp ${p} > 53 data 10`).verdict, 'pass')
+    isolate(b, 'egress')
+    t.true(passed(asked.sent(b, `${answers} data 10`)))
+    asked.ms += 179_000
+    t.true(passed(asked.sent(b, `${answers} data 10`)))
+    asked.ms += 181_000
+    t.is(asked.sent(b, `${answers} data 10`).reason, 'Policy denied')
+  },
+)
 
 test.serial('L7: a processor that looked at the clock a tick before another one loses no connection of theirs', (t) => {
   const tick = 4

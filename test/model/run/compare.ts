@@ -38,7 +38,7 @@ export function differences(
   // What it leaves to the stack as it came, such a program does not tell of.
   const isSilent = (hook.from === 'uplink' || hook.from === 'tunnel') && outcome.end === 'stack'
   if (isSilent || (verdict === 0 && hook.from === 'stack'))
-    return wrapDiffers(kernel, model, outcome, answer) ?? packetDiffers(kernel, model, outcome, length)
+    return wrapDiffers(kernel, model, outcome, answer) ?? packetDiffers(kernel, model, hook, outcome, length)
   if (answer.reason !== reasons[outcome.reason])
     return `reason ${reasonName(answer.reason) ?? answer.reason}, the model says ${outcome.reason}`
   return (
@@ -49,7 +49,7 @@ export function differences(
     (outcome.backend === undefined || kernel.isChosen(outcome.backend)
       ? undefined
       : `backend number ${answer.choice}, the model says ${outcome.backend.address}:${outcome.backend.port}`) ??
-    packetDiffers(kernel, model, outcome, length)
+    packetDiffers(kernel, model, hook, outcome, length)
   )
 }
 
@@ -134,7 +134,13 @@ function identityDiffers(
   return `${side} identity ${number}, the model says ${wanted} (${typeof identity === 'string' ? identity : identity.pod})`
 }
 
-function packetDiffers(kernel: KernelNode, model: NodeModel, outcome: Outcome, length: number): string | undefined {
+function packetDiffers(
+  kernel: KernelNode,
+  model: NodeModel,
+  hook: Hook,
+  outcome: Outcome,
+  length: number,
+): string | undefined {
   const { bench } = kernel
   const { end, packet } = outcome
   if (end === 'drop') return undefined
@@ -142,7 +148,7 @@ function packetDiffers(kernel: KernelNode, model: NodeModel, outcome: Outcome, l
     return bench.outLength === length && bench.packet.compare(bench.out, 0, length, 0, length) === 0
       ? undefined
       : 'the packet for the stack is another than what came'
-  return outDiffers(kernel, writeExpected(kernel, model, outcome, packet))
+  return outDiffers(kernel, writeExpected(kernel, model, hook, outcome, packet))
 }
 
 /** Between `expected` and what came out. */
@@ -156,14 +162,22 @@ function outDiffers({ bench }: KernelNode, size: number): string | undefined {
 }
 
 /** Into a pod: from its gateway to its MAC address. Out: the kernel writes the addresses later. */
-function writeExpected({ bench, world }: KernelNode, model: NodeModel, outcome: Outcome, packet: Packet): number {
+function writeExpected(
+  { bench, world }: KernelNode,
+  model: NodeModel,
+  hook: Hook,
+  outcome: Outcome,
+  packet: Packet,
+): number {
   const came = bench.packet
   // Back to where it came from, the MAC addresses turned round.
   if (outcome.end === 'refusal') return writeFrame(expected, packet, came.subarray(6, 12), came.subarray(0, 6))
   // To a pod of a node on this link, past the queue; everything else gets its addresses on the way.
   const next = outcome.end === 'out' && isPods(packet.destination) ? world.nextHop(packet.destination) : undefined
   if (next !== undefined) return writeFrame(expected, packet, parseMac(next), parseMac(world.uplinkMac))
-  if (outcome.end !== 'pod') return writeFrame(expected, packet, came.subarray(0, 6), came.subarray(6, 12))
+  // What the stack sends by the tunnel's device never has that of the device at the other end.
+  const from = hook.from === 'stack' ? gateway : came.subarray(6, 12)
+  if (outcome.end !== 'pod') return writeFrame(expected, packet, came.subarray(0, 6), from)
   const pod = model.cluster.pods.get(outcome.pod ?? '')
   return writeFrame(expected, packet, pod === undefined ? came.subarray(0, 6) : podMac(pod), gateway)
 }

@@ -260,9 +260,8 @@ export class WiredDuel {
       case 'tunnel': {
         if (packet === undefined || wrapped === undefined) return []
         const number = this.#numberOf(wrapped.as)
-        return [
-          { place: 'eth0', frame: made(packet, mac(0), mac(6)), wrapped: { number, to: ipv4Number(wrapped.node) } },
-        ]
+        const frame = made(packet, mac(0), hook.from === 'stack' ? gateway : mac(6))
+        return [{ place: 'eth0', frame, wrapped: { number, to: ipv4Number(wrapped.node) } }]
       }
       case 'refusal': {
         if (packet === undefined) return []
