@@ -35,6 +35,9 @@ const volatile __u32 cfg_first_tick = 0;
 /* How many established flows one pod may hold; 0: as many as there is room for. */
 const volatile __u32 cfg_flow_share = 0;
 
+/* How many connections that are translated one pod may have begun; 0: as many as there is room for. */
+const volatile __u32 cfg_pair_share = 0;
+
 /* How many unanswered flows wait among the established ones; more are a flood, and have a map of their own. */
 const volatile __u32 cfg_unanswered_max = 16384;
 

@@ -248,19 +248,31 @@ INLINE long write_answer(struct nat_work *w)
 	return there && tuple_equal(&there->to, &w->answer.to) ? 0 : failed;
 }
 
+/* How many the pod has begun that this one is from; none for who is no pod of this node. */
+INLINE __u32 *pairs_of(const struct address *source)
+{
+	const struct endpoint *pod = bpf_map_lookup_elem(&endpoints_v2, source);
+	__u32 number = pod ? pod->number : 0;
+
+	return number ? bpf_map_lookup_elem(&pairs_v1, &number) : 0;
+}
+
 /*
  * Writes both entries for the connection that `w->asked` begins, whose packets become `w->question.to`; the source port of that
  * is this function's to choose. `random` begins the search. Returns REASON_FORWARDED, or why it cannot be.
  */
 FUNCTION int write_pair(CONTEXT *ctx, struct nat_work *w, __u32 how, __u32 random)
 {
-	__u32 i, port;
+	__u32 i, port, *pairs;
 	__u8 protocol;
 	int has_ports;
 	long failed;
 
 	if (!w)
 		return REASON_MAP_WRITE_FAILED;
+	pairs = pairs_of(&w->asked.source);
+	if (cfg_pair_share && pairs && *pairs >= cfg_pair_share)
+		return REASON_FLOWS_SHARE;
 	port = bpf_ntohs(w->asked.source_port);
 	protocol = w->asked.protocol;
 	has_ports = protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || (is_icmp(protocol) && port);
@@ -296,6 +308,8 @@ FUNCTION int write_pair(CONTEXT *ctx, struct nat_work *w, __u32 how, __u32 rando
 				leave_rewrite(&w->key, &w->answer);
 				leave_rewrite(&w->asked, &w->question);
 			}
+			if (pairs)
+				__sync_fetch_and_add(pairs, 1);
 			return REASON_FORWARDED;
 		}
 		bpf_map_delete_elem(&translations_v1, &w->key);

@@ -7,6 +7,7 @@
 #define WEFT_MAPS_TRANSLATIONS_H
 
 #include "abi/tuple.h"
+#include "maps/endpoints.h"
 
 enum rewrite_flag {
 	REWRITE_ANSWER = 1 << 0,     /* of answers; the other of the pair is of questions */
@@ -35,6 +36,17 @@ struct {
 	__type(key, struct tuple);
 	__type(value, struct rewrite);
 } translations_v1 SEC(".maps");
+
+/*
+ * Of these connections, those that each endpoint began, by endpoint number: one pod that sends to everybody must leave room for
+ * the others. Counted when they begin, and anew by each sweep.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ENDPOINTS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} pairs_v1 SEC(".maps");
 
 /* Backends that are gone (service 0), or that a Service's datagrams must leave at once: what the next sweep takes away. */
 struct stale_key {

@@ -18,6 +18,13 @@ struct translation_sweep {
 	__u32 removed;
 };
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ENDPOINTS_MAX);
+	__type(key, __u32);
+	__type(value, __u32);
+} scratch_pairs SEC(".maps");
+
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
 #endif
@@ -46,6 +53,32 @@ INLINE int is_stale(const struct rewrite *r)
 	return bpf_map_lookup_elem(&stale_v1, &key) != 0;
 }
 
+INLINE void count_pair(const struct tuple *question)
+{
+	const struct endpoint *pod = bpf_map_lookup_elem(&endpoints_v2, &question->source);
+	__u32 number = pod ? pod->number : 0, *count = bpf_map_lookup_elem(&scratch_pairs, &number);
+
+	if (count)
+		++*count;
+}
+
+static long count_none(void *map, const __u32 *number, __u32 *count, void *unused)
+{
+	*count = 0;
+	return 0;
+}
+
+/* What has begun meanwhile is not counted, if at all, before the next sweep. */
+static long tell_count(void *map, const __u32 *number, __u32 *count, void *unused)
+{
+	__u32 key = *number;
+	const __u32 *now = bpf_map_lookup_elem(&scratch_pairs, &key);
+
+	if (now && *count != *now)
+		*count = *now;
+	return 0;
+}
+
 static long sweep_pair(void *map, const struct tuple *key, struct rewrite *r, struct translation_sweep *s)
 {
 	struct tuple other, own = *key;
@@ -64,6 +97,8 @@ static long sweep_pair(void *map, const struct tuple *key, struct rewrite *r, st
 		seen = answer->seen;
 	if (answer && (__s32)(s->now - seen) <= (__s32)life_of(own.protocol, r, answer) && !(s->stale && is_stale(r))) {
 		s->kept++;
+		if (!s->stale)
+			count_pair(&own);
 		return 0;
 	}
 	bpf_map_delete_elem(&translations_v1, &own);
@@ -79,7 +114,12 @@ int sweep_translations(struct translation_sweep *ctx)
 
 	if (!s.now)
 		s.now = clock_ns() / SECOND;
+	/* A sweep for a backend that goes may run beside the one that comes every few seconds: that one counts. */
+	if (!s.stale)
+		bpf_for_each_map_elem(&scratch_pairs, count_none, 0, 0);
 	bpf_for_each_map_elem(&translations_v1, sweep_pair, &s, 0);
+	if (!s.stale)
+		bpf_for_each_map_elem(&pairs_v1, tell_count, 0, 0);
 	ctx->kept = s.kept;
 	ctx->removed = s.removed;
 	return 0;

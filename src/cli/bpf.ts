@@ -21,6 +21,7 @@ const maps = {
   datagram: 'whom a datagram socket asked for, by who answers',
   answer: 'refusals that were answered, by the device of the pod',
   share: 'connections by pod',
+  'nat-share': 'connections by pod whose addresses are exchanged packet by packet',
   flood: 'when a connection last met the map of floods',
   listener: 'sockets of the gateway that take what comes for its addresses',
   lost: 'flow records for which there was no room',

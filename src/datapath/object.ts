@@ -46,6 +46,8 @@ const firstTick = (tickNanoseconds: number): number => 2 ** 32 - 300 * Math.roun
 
 /** Of flows_v1. */
 export const flowsMax = 131_072
+/** Of translations_v1, which has two entries for each. */
+const pairsMax = 131_072
 
 const u64 = (value: bigint): Buffer => {
   const out = Buffer.alloc(8)
@@ -112,6 +114,7 @@ export function encodeConfig(config: DatapathConfig): ReadonlyMap<string, Buffer
     ['cfg_tunnel_ifindex', u32(config.tunnelIndex ?? 0)],
     ['cfg_unanswered_max', u32(config.unansweredMax ?? flowsMax / 8)],
     ['cfg_flow_share', u32(config.flowShare ?? flowsMax / 2)],
+    ['cfg_pair_share', u32(pairsMax / 2)],
     ['cfg_gateway_mac', Buffer.from(config.gatewayMac.replaceAll(':', ''), 'hex')],
     ['cfg_cable_ifindex', u32(config.cableIndex ?? 0)],
     ['cfg_uplink_mac', Buffer.from(config.uplinkMac.replaceAll(':', ''), 'hex')],

@@ -1,6 +1,7 @@
 import test from 'ava'
 import { type Service, serviceNumber } from '#datapath/datapath.ts'
 import { openMap } from '#datapath/load.ts'
+import { EndpointMap } from '#datapath/maps/endpoints.ts'
 import { encodeTuple } from '#datapath/maps/flows.ts'
 import { rewriteFlags } from '#datapath/maps/translations.ts'
 import { Attached } from './attached.ts'
@@ -459,6 +460,32 @@ test.serial('S22: exhaustion is said to the sender, and those that are under way
     })
     t.is(back.seen.to, at(a.v4, sourcePort))
   }
+})
+
+test.serial('S22: a pod that sends to everybody leaves room for the others’ connections', async (t) => {
+  const { datapath, pinDir } = topology.node(1)
+  using shares = openMap(pinDir, 'pairs_v1')
+  using endpoints = openMap(pinDir, 'endpoints_v2')
+  const key = Buffer.alloc(4)
+  key.writeUInt32LE(new EndpointMap(endpoints).get(a.v4)?.number ?? 0)
+  const count = (): number => shares.lookup(key)?.readUInt32LE(0) ?? 0
+  const ask = (pod: TestPod): Outcome =>
+    sent(pod, { destination: '203.0.113.81', sourcePort: fresh(), protocol: 'UDP' })
+  await datapath.sweepTranslations()
+  const before = count()
+  ask(a)
+  t.is(count(), before + 1)
+  // Of 131,072.
+  const most = Buffer.alloc(4)
+  most.writeUInt32LE(65_535)
+  shares.update(key, most)
+  t.is(ask(a).verdict, verdicts.redirect)
+  const over = ask(a)
+  t.deepEqual([over.verdict, over.reasons], [verdicts.drop, ['CT: Pod holds its share of flows']])
+  t.is(ask(b).verdict, verdicts.redirect)
+  await datapath.sweepTranslations()
+  t.is(count(), before + 2, 'each sweep counts anew')
+  t.is(ask(a).verdict, verdicts.redirect)
 })
 
 test.serial('S22: a connection of the node’s own is never taken over', async (t) => {

@@ -140,6 +140,14 @@ export const sideMaps: Readonly<Record<string, SideMap>> = {
       return flows === 0 ? undefined : [number === 0 ? 'waiting for an answer' : `number ${number}`, `${flows}`]
     },
   },
+  'nat-share': {
+    pin: 'pairs_v1',
+    columns: ['ENDPOINT', 'CONNECTIONS'],
+    row: (key, value) => {
+      const pairs = value.readUInt32LE(0)
+      return pairs === 0 ? undefined : [`number ${key.readUInt32LE(0)}`, `${pairs}`]
+    },
+  },
   flood: {
     pin: 'embryonic_used_v1',
     columns: ['MET'],
