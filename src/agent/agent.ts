@@ -21,7 +21,6 @@ import { compile } from '#datapath/compile.ts'
 import { EventRing } from '#datapath/events/ring.ts'
 import { KernelDatapath, type XdpMode } from '#datapath/kernel.ts'
 import type { CableMode } from '#datapath/node.ts'
-import type { Probe } from '#datapath/probe.ts'
 import { podMtu } from '#datapath/tunnel.ts'
 import { gatewayClasses, gateways, grpcRoutes, httpRoutes, referenceGrants } from '#gateway/objects.ts'
 import { findCgroups } from '#kernel/cgroup.ts'
@@ -251,9 +250,6 @@ export function createAgent(options: AgentOptions): Agent {
       requests: (listener, until) => gatewayLoop.requests(listener, until),
     })
     running.flows = flows
-    using stack = new DisposableStack()
-    // Loaded when somebody asks: most nodes are never asked.
-    let probe: Probe | undefined
     const routes = new Map<string, Route>([
       ['/v1/status', async () => statusOf(running)],
       ['/v1/bpf/', mapsRoute(kernel, nameIndex, join(options.pinDir, 'maps'))],
@@ -267,10 +263,7 @@ export function createAgent(options: AgentOptions): Agent {
           rules: policies,
           uplinkIndex: kernel.uplinkIndex,
           isTunnelled: options.tunnel !== undefined,
-          judge: (hook, frame, ifindex) => {
-            probe ??= stack.use(kernel.openProbe())
-            return probe.judge(hook, frame, ifindex)
-          },
+          judge: (hook, frame, ifindex) => kernel.probe().judge(hook, frame, ifindex),
         }),
       ],
     ])

@@ -114,6 +114,7 @@ export class KernelDatapath implements Datapath {
   readonly #routes: NodeRoutes
   readonly #counters: BpfMap
   #probing: ProbeOptions
+  #probe: { readonly globals: ProbeOptions['globals']; readonly probe: Probe } | undefined
   #following: Following
   readonly #attachments: Attachments
   readonly #pinDir: string
@@ -368,8 +369,20 @@ export class KernelDatapath implements Datapath {
     return Probe.open(this.#probing)
   }
 
+  /** One that is kept, for as long as the attached programs know what it knows. Loaded when first asked for: most nodes never are. */
+  probe(): Probe {
+    const { globals } = this.#probing
+    if (this.#probe?.globals !== globals) {
+      this.#probe?.probe[Symbol.dispose]()
+      this.#probe = undefined
+      this.#probe = { globals, probe: this.openProbe() }
+    }
+    return this.#probe.probe
+  }
+
   /** Closes what this process has open; programs, maps and routes stay in force. */
   [Symbol.dispose](): void {
+    this.#probe?.probe[Symbol.dispose]()
     this.#held.dispose()
   }
 }

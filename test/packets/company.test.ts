@@ -19,7 +19,7 @@ import { findCgroups } from '#kernel/cgroup.ts'
 import { hasCode } from '#kernel/errno.ts'
 import { Attached } from './attached.ts'
 import type { Churn } from './churn.ts'
-import { frame } from './frames.ts'
+import { frame, plain, read } from './frames.ts'
 import { loadOnlooker, sendMarked } from './others.ts'
 import { secondNetwork } from './second-network.ts'
 import {
@@ -332,7 +332,7 @@ test.serial('L17: records that nobody fetches are counted as lost, and hold up n
   const batch = Buffer.alloc(1 << 22)
   const drain = (): number => {
     let all = 0
-    for (let read = ring.drain(batch); read > 0; read = ring.drain(batch)) all += read
+    for (let drained = ring.drain(batch); drained > 0; drained = ring.drain(batch)) all += drained
     return all
   }
   drain()
@@ -534,6 +534,14 @@ test.serial(
     // Otherwise the first address takes those of its network along.
     node.namespace.setSysctl('net/ipv4/conf/eth0/promote_secondaries', 1)
     t.deepEqual((await node.datapath.followNode()).changed, undefined)
+    /** Under what `weft why` says that a pod's packet leaves. */
+    const asked = (destination: string): string | undefined => {
+      const source = destination.includes(':') ? a.v6 : a.v4
+      const question = frame({ source, destination, sourcePort: 40_000, destinationPort: 80 })
+      const { packet } = node.datapath.probe().judge('from_container', question, a.endpoint.ifindex)
+      return read(packet).from.split(' ')[0]
+    }
+    t.is(asked(fabricAddresses[0] ?? ''), plain(node.addresses[0] ?? ''))
     exchange(node.addresses, others)
     try {
       t.deepEqual((await node.datapath.followNode()).changed, { before: [...node.addresses], now: others })
@@ -548,6 +556,7 @@ test.serial(
           .translations()
           .filter(({ from }) => from.destination === outside && from.destinationPort === 9510)
         t.true(out.length > 0 && out.every(({ to }) => to.source === own), `under ${own}`)
+        t.is(asked(outside), plain(own))
         await using _far = await serve(inPod(far), i === 0 ? far.v4 : far.v6, 9500)
         t.true((await load(onFabric(topology), 'crr', own, 30_970)) > 0, `a node port at ${own}`)
       }
