@@ -25,6 +25,11 @@ export class Coverage {
     this.#counts.set(key, (this.#counts.get(key) ?? 0) + 1)
   }
 
+  /** What another run has met was met, too. */
+  add(other: Coverage): void {
+    for (const [key, count] of other.#counts) this.#counts.set(key, (this.#counts.get(key) ?? 0) + count)
+  }
+
   /** Sum over the hooks of a reason. */
   reached(reason: Reason): number {
     let sum = 0
