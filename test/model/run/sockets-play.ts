@@ -1,5 +1,6 @@
 import fc from 'fast-check'
-import { Disagreement, historyArbitrary, type Met, SocketDuel } from './sockets-history.ts'
+import { Disagreement, type Met, SocketDuel } from './sockets-duel.ts'
+import { historyArbitrary } from './sockets-history.ts'
 import type { SocketWorld } from './sockets-world.ts'
 
 /** Steps of a history: nine of ten ask for something. */
