@@ -90,7 +90,8 @@ int to_overlay(struct __sk_buff *skb)
 		 * The stack's frames are from the device to itself, and so is their answer. Where it arrives it would be that device's
 		 * own echo, which VXLAN devices throw away.
 		 */
-		bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), (const void *)&cfg_gateway_mac, 6, 0);
+		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), (const void *)&cfg_gateway_mac, 6, 0))
+			return leave(skb, pkt, drop(REASON_WRITE_FAILED), DIRECTION_EGRESS, ANSWER_NONE, 0);
 		to = bpf_map_lookup_elem(&identities_v1, &pkt->tuple.destination);
 		verdict = to && to->tunnel ? wrap(skb, to->tunnel, IDENTITY_REMOTE_NODE) : drop(REASON_NO_TUNNEL);
 	}
