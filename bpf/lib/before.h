@@ -74,23 +74,9 @@ INLINE void forget_left_flow(const struct tuple *key)
 		bpf_map_delete_elem(&before_flows, key);
 }
 
-FUNCTION int take_rewrite(const struct tuple *key)
-{
-	struct rewrite *r = before_work();
-	const __u8 *old;
-
-	if (!cfg_rewrite_before || !key || !r)
-		return 0;
-	old = bpf_map_lookup_elem(&before_pairs, key);
-	if (!old)
-		return 0;
-	move_members((__u8 *)r, old, cfg_rewrite_from, sizeof(*r));
-	return !bpf_map_update_elem(&translations_v1, key, r, BPF_NOEXIST);
-}
-
 /*
- * An entry as it was left, for this packet only: the kernel has no memory for another element at every moment, and there is no
- * sender who should hear of that.
+ * An entry as it was left, in before_work(). For one packet that is enough: the kernel has no memory for another element at every
+ * moment, and there is no sender who should hear of that.
  */
 FUNCTION int recall_rewrite(const struct tuple *key)
 {
@@ -104,6 +90,16 @@ FUNCTION int recall_rewrite(const struct tuple *key)
 		return 0;
 	move_members((__u8 *)r, old, cfg_rewrite_from, sizeof(*r));
 	return 1;
+}
+
+/* 1: taken. */
+FUNCTION int take_rewrite(const struct tuple *key)
+{
+	struct rewrite *r = before_work();
+
+	if (!key || !r || !recall_rewrite(key))
+		return 0;
+	return !bpf_map_update_elem(&translations_v1, key, r, BPF_NOEXIST);
 }
 
 /* The packet's entry, and the other one of its pair. */
