@@ -41,23 +41,13 @@ export function addBpf(program: Command): void {
     .addHelpText('after', `\nMaps:\n${list}`)
     .action(async (map: string, { name, nodeName, output }: { name: string; nodeName?: string; output: string }) => {
       if (output !== 'text' && output !== 'json') throw new RangeError(`--output ${output}: use text or json`)
-      const { AgentSilent, agentSockets, ask } = await import('./agents/ask.ts')
+      const { agentSockets, ask, sparingTheDead } = await import('./agents/ask.ts')
       const agents = agentSockets(name, nodeName)
-      let silent = 0
+      const told = sparingTheDead(agents, 'maps')
       const found = await Promise.all(
-        agents.map(async (agent) => {
-          try {
-            return [{ node: agent.node, ...(await ask<Dump>(agent, `/v1/bpf/${map}`)) }]
-          } catch (error) {
-            // One that is dead keeps nobody from the others' maps.
-            if (!(error instanceof AgentSilent) || ++silent === agents.length) throw error
-            process.stderr.write(`weft: ${error.message}: its maps are missing\n`)
-            process.exitCode = 1
-            return []
-          }
-        }),
+        agents.map((agent) => told(async () => ({ node: agent.node, ...(await ask<Dump>(agent, `/v1/bpf/${map}`)) }))),
       )
-      const dumps = found.flat()
+      const dumps = found.filter((dump) => dump !== undefined)
       if (output === 'json') process.stdout.write(`${JSON.stringify(dumps, null, 2)}\n`)
       else for (const { node, columns, rows } of dumps) process.stdout.write(formatTable(node, columns, rows))
     })

@@ -10,7 +10,7 @@ export interface AgentSocket {
 }
 
 /** Nobody is behind an agent's socket: it has died, or is about to start. */
-export class AgentSilent extends Error {}
+class AgentSilent extends Error {}
 
 /** Agents of the cluster whose sockets are there, by name. Throws where there is none, with what to do. */
 export function agentSockets(cluster: string, only?: string): AgentSocket[] {
@@ -25,6 +25,24 @@ export function agentSockets(cluster: string, only?: string): AgentSocket[] {
         : `cluster "${cluster}" has no node "${only}" with a running agent here`,
     )
   return found.toSorted((a, b) => a.node.localeCompare(b.node, 'en', { numeric: true }))
+}
+
+/**
+ * One agent that is dead keeps nobody from what the others have: that it is missing is said, and the command ends with 1. Where
+ * all of them are dead that is an error.
+ */
+export function sparingTheDead(agents: readonly AgentSocket[], what: string) {
+  let silent = 0
+  return async <T>(answer: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      return await answer()
+    } catch (error) {
+      if (!(error instanceof AgentSilent) || ++silent === agents.length) throw error
+      process.stderr.write(`weft: ${error.message}: its ${what} are missing\n`)
+      process.exitCode = 1
+      return undefined
+    }
+  }
 }
 
 type Query = Readonly<Record<string, string | readonly string[] | undefined>>

@@ -1,5 +1,5 @@
 import { Scope } from '#base/async/scope.ts'
-import { AgentSilent, type AgentSocket, agentSockets, askForAll } from '../agents/ask.ts'
+import { type AgentSocket, agentSockets, askForAll, sparingTheDead } from '../agents/ask.ts'
 import { untilTold } from '../signals.ts'
 
 export interface FlowsRequest {
@@ -31,18 +31,7 @@ export async function runFlows({ cluster, query, follow, last, since, output }: 
   const stopping = new AbortController()
   const asked = { ...query, last: String(last), since: sinceMs, follow: follow ? 'true' : undefined }
   const agents = agentsOf(cluster, query.nodeName)
-  let silent = 0
-  /** One agent that is dead does not keep the others' flows from being seen; all of them dead is an error. */
-  const told = async <T>(stream: () => Promise<T>): Promise<T | undefined> => {
-    try {
-      return await stream()
-    } catch (error) {
-      if (!(error instanceof AgentSilent) || ++silent === agents.length) throw error
-      process.stderr.write(`weft: ${error.message}: its flows are missing\n`)
-      process.exitCode = 1
-      return undefined
-    }
-  }
+  const told = sparingTheDead(agents, 'flows')
   const streamOf = (agent: AgentSocket) => askForAll<Line>(agent, '/v1/flows', asked, stopping.signal)
   if (!follow) {
     const found = await Promise.all(agents.map((agent) => told(() => Array.fromAsync(streamOf(agent)))))
