@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import type { Service } from '#datapath/datapath.ts'
 import { ensureCgroup, findCgroups, removeCgroup } from '#kernel/cgroup.ts'
+import { both, targetPort } from './frontends.ts'
 import { inPod, load, onFabric, onNode, peerNames, serve, type TestPod, type TestServer, Topology } from './topology.ts'
 
 let topology: Topology
@@ -10,15 +11,7 @@ let client: TestPod
 let near: TestPod
 let far: TestPod
 const servers: TestServer[] = []
-const targetPort = 8080
 const vip = { v4: '10.96.0.10', v6: 'fd00:10:96::10' }
-
-/** One Service for both protocols of an address. */
-const both = (address: string, port: number, backends: readonly string[], backendPort = targetPort): Service[] =>
-  (['TCP', 'UDP'] as const).map((protocol) => ({
-    frontend: { address, port, protocol },
-    backends: backends.map((b) => ({ address: b, port: backendPort, protocol })),
-  }))
 
 test.before(async () => {
   topology = await Topology.create({ label: 's' })

@@ -10,6 +10,7 @@ import { silentLog } from '#base/log/log.ts'
 import type { Service } from '#datapath/datapath.ts'
 import { namespaceDir } from '#kernel/netns.ts'
 import { Socket } from '#test/model/run/sockets-libc.ts'
+import { both, targetPort } from './frontends.ts'
 import { inPod, load, onNode, peerNames, serve, type TestPod, type TestServer, Topology } from './topology.ts'
 
 /** The node's loopback addresses by the socket hooks, and sockets of the kernel's own. */
@@ -18,15 +19,6 @@ let client: TestPod
 let near: TestPod
 let far: TestPod
 const servers: TestServer[] = []
-const targetPort = 8080
-
-/** A frontend of both protocols. */
-const both = (address: string, port: number, backends: readonly string[], more: Partial<Service> = {}): Service[] =>
-  (['TCP', 'UDP'] as const).map((protocol) => ({
-    frontend: { address, port, protocol },
-    backends: backends.map((b) => ({ address: b, port: targetPort, protocol })),
-    ...more,
-  }))
 
 test.before(async () => {
   topology = await Topology.create({ label: 'k' })
