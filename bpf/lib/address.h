@@ -23,6 +23,12 @@ INLINE void address_from6(struct address *a, const struct in6_addr *v6)
 	a->word[3] = v6->in6_u.u6_addr32[3];
 }
 
+/* IPv4, as addresses have it here. */
+INLINE int is_mapped(const struct address *a)
+{
+	return a->word[2] == V4_MAPPED && !a->word[0] && !a->word[1];
+}
+
 INLINE int address_equal(const struct address *a, const struct address *b)
 {
 	return a->word[3] == b->word[3] && a->word[2] == b->word[2] && a->word[1] == b->word[1] &&

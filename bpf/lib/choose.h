@@ -5,11 +5,6 @@
 #include "lib/lb.h"
 #include "lib/nat.h"
 
-INLINE int is_mapped(const struct address *a)
-{
-	return a->word[2] == V4_MAPPED && !a->word[0] && !a->word[1];
-}
-
 /* 0 where the node has no address of the family. */
 INLINE int node_address(struct address *out, int v4)
 {

@@ -142,7 +142,7 @@ FUNCTION int make_segment(struct __sk_buff *skb, const struct made *m)
 
 	if (!m)
 		return -1;
-	v4 = m->tuple.source.word[2] == V4_MAPPED && !m->tuple.source.word[0] && !m->tuple.source.word[1];
+	v4 = is_mapped(&m->tuple.source);
 	network = v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	if (blank_packet(skb, sizeof(struct ethhdr) + network + sizeof(tcp)))
 		return -1;

@@ -199,7 +199,7 @@ INLINE int is_hosts(void *ctx, const struct tuple *t)
 	struct bpf_sock *sk;
 	__u32 size;
 
-	if (t->source.word[2] == V4_MAPPED && !t->source.word[0] && !t->source.word[1]) {
+	if (is_mapped(&t->source)) {
 		place.ipv4.saddr = t->source.word[3];
 		place.ipv4.daddr = t->destination.word[3];
 		place.ipv4.sport = t->source_port;

@@ -217,10 +217,9 @@ INLINE int parse6(struct __sk_buff *skb, struct packet *pkt)
 	address_from6(&pkt->tuple.source, &ip->saddr);
 	address_from6(&pkt->tuple.destination, &ip->daddr);
 	/* A mapped address never travels: it would pass for IPv4 in every map. */
-	if (pkt->tuple.source.word[2] == V4_MAPPED && !pkt->tuple.source.word[0] && !pkt->tuple.source.word[1])
+	if (is_mapped(&pkt->tuple.source))
 		return drop(REASON_INVALID_SOURCE);
-	if (pkt->tuple.destination.word[2] == V4_MAPPED && !pkt->tuple.destination.word[0] &&
-	    !pkt->tuple.destination.word[1])
+	if (is_mapped(&pkt->tuple.destination))
 		return drop(REASON_INVALID_PACKET);
 	pkt->hops = ip->hop_limit;
 	pkt->tuple.protocol = ip->nexthdr;

@@ -47,11 +47,6 @@ INLINE void set_peer6(struct bpf_sock_addr *ctx, const struct address *address, 
 	ctx->user_port = port;
 }
 
-INLINE int is_v4(const struct address *a)
-{
-	return a->word[2] == V4_MAPPED && !a->word[0] && !a->word[1];
-}
-
 /* This host's own: 127.0.0.0/8 and ::1, and the unspecified address, by which the stack means the same. */
 INLINE int is_loopback(const struct address *a)
 {
@@ -99,7 +94,7 @@ INLINE enum lb_result choose(struct bpf_sock_addr *ctx, struct peer *peer, const
 		return LB_NO_SERVICE;
 	/* It has no address of its own yet: a pod is its network namespace, in each family one. */
 	cookie = bpf_get_netns_cookie(ctx);
-	client.word[0] = FAULTY(63, 1, is_v4(&key.address)) ? 0 : bpf_htonl(AF_INET6);
+	client.word[0] = FAULTY(63, 1, is_mapped(&key.address)) ? 0 : bpf_htonl(AF_INET6);
 	client.word[2] = cookie >> 32;
 	client.word[3] = cookie;
 	if (is_loopback(&key.address)) {
